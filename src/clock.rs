@@ -1,0 +1,23 @@
+//! The one place that reads the clock. Everything else takes `now`.
+
+use std::time::{Instant, SystemTime};
+
+/// The monotonic time, for deadlines and ages.
+#[must_use]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the clock everyone else takes `now` from"
+)]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// The calendar time, for certificates and for people.
+#[must_use]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the clock everyone else takes `now` from"
+)]
+pub fn calendar() -> SystemTime {
+    SystemTime::now()
+}

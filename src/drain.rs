@@ -1,0 +1,63 @@
+//! Telling every task that the edge is ending in good order.
+
+use tokio::sync::watch;
+
+/// Starts the drain. Dropping it without starting starts it too: nobody is left to wait for.
+#[derive(Debug)]
+pub struct Signal(watch::Sender<bool>);
+
+/// Held by each task that has to end when the edge drains.
+#[derive(Clone, Debug)]
+pub struct Watch(watch::Receiver<bool>);
+
+/// A signal and its watch.
+#[must_use]
+pub fn channel() -> (Signal, Watch) {
+    let (sender, receiver) = watch::channel(false);
+    (Signal(sender), Watch(receiver))
+}
+
+impl Signal {
+    /// Starts the drain: every watch sees it.
+    pub fn start(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Watch {
+    /// Whether the drain has started.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+
+    /// Returns once the drain has started. Cancel-safe.
+    pub async fn draining(mut self) {
+        // An error means that the signal is gone, which is the same news.
+        let _: Result<_, _> = self.0.wait_for(|draining| *draining).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_watch_sees_the_start_also_a_late_one() {
+        let (signal, watch) = channel();
+        assert!(!watch.is_draining());
+        let waiting = tokio::spawn(watch.clone().draining());
+        signal.start();
+        waiting.await.expect("it does not panic");
+        assert!(watch.is_draining());
+        watch.draining().await;
+    }
+
+    #[tokio::test]
+    async fn a_signal_that_is_gone_is_a_start() {
+        let (signal, watch) = channel();
+        drop(signal);
+        assert!(watch.is_draining());
+        watch.draining().await;
+    }
+}

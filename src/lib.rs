@@ -1,0 +1,33 @@
+//! Seventh: the edge server for EventSource.
+//!
+//! One program that ends TLS for HTTP/1.1, HTTP/2 and HTTP/3, so that one browser multiplexes
+//! hundreds of event streams over one connection, and a hub with topics, history and replay.
+//!
+//! # The map
+//!
+//! An event travels from [`service`] (a publisher's request) through the [`hub`] (one order, a
+//! ring for each topic, a mailbox for each connection) to the drivers in [`net`], which write it.
+//!
+//! | module | what lives there | pure |
+//! |---|---|---|
+//! | [`clock`], [`backoff`], [`drain`], [`metrics`] | leaves that everything may use | `backoff` |
+//! | [`topic`], [`sse`] | names, and the event-stream format in both directions | yes |
+//! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `ring` |
+//! | [`access`], [`limits`] | who may do what, and how much | `limits` |
+//! | [`service`] | from a request to a reply, the same for all protocols | `validate` |
+//! | [`net`] | sockets, TLS, the three drivers | `h3_guard`, `flood` |
+//! | [`config`] | what may be written, checked whole | `units` |
+//! | [`app`] | bind, serve, drain | |
+//! | [`client`] | a client over the three protocols, and an `EventSource` on it | |
+//! | [`load`] | the load harness: it sees only the wire | |
+//! | [`cli`] | one file a command | |
+//!
+//! Imports go one way, from the bottom of the table's server half to its top; a test holds the
+//! order.
+
+pub mod backoff;
+pub mod clock;
+pub mod drain;
+pub mod metrics;
+pub mod sse;
+pub mod topic;

@@ -1,0 +1,214 @@
+//! Events to bytes. Nothing a publisher sends can forge a field, an event or a comment.
+
+use std::{fmt::Write as _, time::Duration};
+
+use bytes::Bytes;
+use thiserror::Error;
+
+/// The longest event id a publisher may set, in bytes.
+pub const MAX_ID_BYTES: usize = 255;
+/// The longest event type, in bytes.
+pub const MAX_TYPE_BYTES: usize = 255;
+/// Room kept at the end of a draft for its id line and the blank line.
+const ID_LINE: usize = 48;
+
+/// Why an id or an event type cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum InvalidField {
+    /// The value is too long.
+    #[error("{field} is {len} bytes long, the limit is {limit}")]
+    TooLong {
+        /// `id` or `event`.
+        field: &'static str,
+        /// Its length in bytes.
+        len: usize,
+        /// The most that is taken.
+        limit: usize,
+    },
+    /// The value holds a control character, which could end the line it stands on.
+    #[error("{field} holds the control character U+{:04X} at byte {at}; remove it", *.char as u32)]
+    Control {
+        /// `id` or `event`.
+        field: &'static str,
+        /// The character.
+        char: char,
+        /// Where it stands, in bytes.
+        at: usize,
+    },
+}
+
+/// Checks an id that a publisher sets.
+///
+/// # Errors
+///
+/// [`InvalidField`] when it is over 255 bytes or holds a control character. The HTML standard
+/// (9.2.6) makes readers ignore an id with a NUL; a CR or LF would end the line.
+pub fn validate_id(id: &str) -> Result<(), InvalidField> {
+    validate("id", id, MAX_ID_BYTES)
+}
+
+/// Checks an event type.
+///
+/// # Errors
+///
+/// [`InvalidField`] when it is over 255 bytes or holds a control character.
+pub fn validate_type(event: &str) -> Result<(), InvalidField> {
+    validate("event", event, MAX_TYPE_BYTES)
+}
+
+fn validate(field: &'static str, value: &str, limit: usize) -> Result<(), InvalidField> {
+    if value.len() > limit {
+        let len = value.len();
+        return Err(InvalidField::TooLong { field, len, limit });
+    }
+    match value.char_indices().find(|(_, c)| c.is_control()) {
+        Some((at, char)) => Err(InvalidField::Control { field, char, at }),
+        None => Ok(()),
+    }
+}
+
+/// An event encoded but for its id.
+///
+/// The id comes last because it is known only when the hub has numbered the event, under its lock:
+/// what is left to do there is one short append. The order of fields has no meaning to readers.
+#[derive(Debug)]
+pub struct Draft {
+    wire: String,
+}
+
+impl Draft {
+    /// Encodes an event. `data` is split into lines at CRLF, CR and LF; an empty `event` is the
+    /// same as none.
+    ///
+    /// The caller has checked `event` with [`validate_type`].
+    #[must_use]
+    pub fn new(event: Option<&str>, data: &str, retry: Option<Duration>) -> Self {
+        let mut wire = String::with_capacity(data.len() + event.map_or(0, str::len) + 32 + ID_LINE);
+        if let Some(event) = event.filter(|event| !event.is_empty()) {
+            debug_assert!(validate_type(event).is_ok());
+            wire.push_str("event: ");
+            wire.push_str(event);
+            wire.push('\n');
+        }
+        if let Some(retry) = retry {
+            push_retry(&mut wire, retry);
+        }
+        push_data(&mut wire, data);
+        Self { wire }
+    }
+
+    /// Ends the event with its id and the blank line that dispatches it.
+    #[must_use]
+    pub fn finish(mut self, id: impl std::fmt::Display) -> Bytes {
+        writeln!(self.wire, "id: {id}\n").expect("writing to a String cannot fail");
+        self.wire.into()
+    }
+}
+
+fn push_data(wire: &mut String, data: &str) {
+    let mut rest = data;
+    loop {
+        wire.push_str("data: ");
+        let Some(end) = rest.bytes().position(|b| b == b'\n' || b == b'\r') else {
+            wire.push_str(rest);
+            wire.push('\n');
+            return;
+        };
+        wire.push_str(&rest[..end]);
+        wire.push('\n');
+        let line_end = if rest[end..].starts_with("\r\n") {
+            2
+        } else {
+            1
+        };
+        rest = &rest[end + line_end..];
+    }
+}
+
+fn push_retry(wire: &mut String, retry: Duration) {
+    writeln!(wire, "retry: {}", retry.as_millis()).expect("writing to a String cannot fail");
+}
+
+/// A `retry` field on its own: it takes effect when its line is read.
+#[must_use]
+pub fn retry(after: Duration) -> String {
+    let mut wire = String::new();
+    push_retry(&mut wire, after);
+    wire.push('\n');
+    wire
+}
+
+/// An empty comment: it keeps proxies from closing a quiet stream, and readers skip it.
+#[must_use]
+pub fn comment() -> Bytes {
+    Bytes::from_static(b":\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::*, *};
+
+    fn parse(wire: &[u8]) -> Vec<Item> {
+        let mut parser = Parser::new(usize::MAX);
+        let mut items = Vec::new();
+        parser.push(wire, &mut items).expect("no limit");
+        items
+    }
+
+    #[test]
+    fn what_an_event_looks_like() {
+        let draft = Draft::new(Some("goal"), "one\r\ntwo", Some(Duration::from_secs(2)));
+        assert_eq!(
+            draft.finish("x-1"),
+            "event: goal\nretry: 2000\ndata: one\ndata: two\nid: x-1\n\n"
+        );
+    }
+
+    #[test]
+    fn nothing_can_be_forged_through_the_data() {
+        let wire = Draft::new(None, "a\n\nevent: evil\r\rid: 7\n: c", None).finish("x-1");
+        let [Item::Message(message)] = &parse(&wire)[..] else {
+            panic!("one event");
+        };
+        assert_eq!(message.data, "a\n\nevent: evil\n\nid: 7\n: c");
+        assert_eq!(
+            (message.event.as_str(), message.id.as_str()),
+            ("message", "x-1")
+        );
+    }
+
+    fn normalized(data: &str) -> String {
+        data.replace("\r\n", "\n").replace('\r', "\n")
+    }
+
+    proptest! {
+        /// parse(encode(e)) = e, but for the line ends, which the format does not tell apart.
+        #[test]
+        fn parse_gives_back_what_was_encoded(
+            event in proptest::option::of("[^\\p{Cc}]{1,40}"),
+            data in "([a:\\u{0} \u{feff}\u{1F388}]|\r|\n|\r\n){0,60}",
+            id in "[^\\p{Cc}]{1,40}",
+            retry in proptest::option::of(0u64..1_000_000),
+        ) {
+            let draft = Draft::new(event.as_deref(), &data, retry.map(Duration::from_millis));
+            let mut expected = Vec::new();
+            expected.extend(retry.map(|ms| Item::Retry(Duration::from_millis(ms))));
+            expected.push(Item::Message(Message {
+                event: event.unwrap_or_else(|| "message".into()),
+                data: normalized(&data),
+                id: id.clone(),
+            }));
+            prop_assert_eq!(parse(&draft.finish(&id)), expected);
+        }
+
+        #[test]
+        fn an_id_or_type_that_passes_stays_on_its_line(value: String) {
+            if validate_id(&value).is_ok() {
+                prop_assert!(value.len() <= MAX_ID_BYTES);
+                prop_assert!(!value.contains(['\r', '\n', '\0']));
+            }
+        }
+    }
+}
