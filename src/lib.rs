@@ -28,6 +28,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod drain;
+pub mod hub;
 pub mod metrics;
 pub mod sse;
 pub mod topic;

@@ -1,0 +1,277 @@
+//! What wakes a connection: a list of its streams that have something to do.
+//!
+//! A publish marks every stream of a connection under one lock and wakes the connection's task
+//! once. Waking streams one by one would start that task on another core after the first mark,
+//! and it would flush a part of the batch.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Wake, Waker},
+};
+
+use futures_util::task::AtomicWaker;
+
+/// The mailbox of one connection.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    inner: Mutex<Inner>,
+    waker: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    ready: Vec<u32>,
+    /// The task was woken and has not taken `ready` since.
+    signalled: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    /// How many events the stream was marked for.
+    addressed: u64,
+    /// The last event it was marked for, so that one in several of its topics counts once.
+    last: u64,
+    /// Invariant: the key is in `ready`.
+    ready: bool,
+}
+
+/// What marking a group of streams came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Marked {
+    /// Streams that were not marked for this event before.
+    pub(super) fresh: usize,
+    /// The connection sleeps: wake it, once the hub's lock is released.
+    pub(super) wake: bool,
+}
+
+impl Mailbox {
+    /// A mailbox without streams.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Gives a stream its place; dropping the handle gives it up.
+    #[must_use]
+    pub fn open(self: &Arc<Self>) -> StreamHandle {
+        let mut inner = self.lock();
+        let key = match inner.free.pop() {
+            Some(key) => key,
+            None => {
+                inner.slots.push(Slot::default());
+                u32::try_from(inner.slots.len() - 1).expect("fewer than 2^32 streams")
+            }
+        };
+        inner.slots[key as usize] = Slot {
+            // A waker of the stream that had the key before may have left its mark.
+            ready: inner.slots[key as usize].ready,
+            ..Slot::default()
+        };
+        drop(inner);
+        StreamHandle {
+            mailbox: self.clone(),
+            key,
+        }
+    }
+
+    /// Moves the keys of the marked streams to `ready`, which must be empty, and has `waker` woken
+    /// at the next mark.
+    pub fn take_ready(&self, waker: &Waker, ready: &mut Vec<u32>) {
+        debug_assert!(ready.is_empty());
+        // Registered first: a mark that comes after the list was taken finds the waker.
+        self.waker.register(waker);
+        let mut inner = self.lock();
+        inner.signalled = false;
+        std::mem::swap(&mut inner.ready, ready);
+        for &key in ready.iter() {
+            inner.slots[key as usize].ready = false;
+        }
+    }
+
+    /// Marks streams for the event numbered `sequence`.
+    pub(super) fn mark(&self, keys: &[u32], sequence: u64) -> Marked {
+        let mut inner = self.lock();
+        let Inner { slots, ready, .. } = &mut *inner;
+        let mut fresh = 0;
+        for &key in keys {
+            let slot = &mut slots[key as usize];
+            if slot.last == sequence {
+                continue;
+            }
+            slot.last = sequence;
+            slot.addressed += 1;
+            fresh += 1;
+            if !slot.ready {
+                slot.ready = true;
+                ready.push(key);
+            }
+        }
+        let wake = fresh > 0 && !std::mem::replace(&mut inner.signalled, true);
+        Marked { fresh, wake }
+    }
+
+    /// Marks streams that have something to read which is not an event: a deletion.
+    pub(super) fn nudge(&self, keys: &[u32]) {
+        let mut inner = self.lock();
+        let Inner { slots, ready, .. } = &mut *inner;
+        for &key in keys {
+            if !std::mem::replace(&mut slots[key as usize].ready, true) {
+                ready.push(key);
+            }
+        }
+        let wake = !std::mem::replace(&mut inner.signalled, true);
+        drop(inner);
+        if wake {
+            self.wake();
+        }
+    }
+
+    /// Wakes the connection's task.
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// A stream's place in its connection's mailbox.
+#[derive(Debug)]
+pub struct StreamHandle {
+    mailbox: Arc<Mailbox>,
+    key: u32,
+}
+
+impl StreamHandle {
+    /// The key under which [`Mailbox::take_ready`] names the stream.
+    #[must_use]
+    pub fn key(&self) -> u32 {
+        self.key
+    }
+
+    pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// How many events the stream was marked for since it was opened.
+    pub(super) fn addressed(&self) -> u64 {
+        self.mailbox.lock().slots[self.key as usize].addressed
+    }
+
+    /// A waker that marks this stream and wakes its connection: for flow control and cancels.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        Waker::from(Arc::new(StreamWaker {
+            mailbox: self.mailbox.clone(),
+            key: self.key,
+        }))
+    }
+}
+
+impl Drop for StreamHandle {
+    fn drop(&mut self) {
+        self.mailbox.lock().free.push(self.key);
+    }
+}
+
+struct StreamWaker {
+    mailbox: Arc<Mailbox>,
+    key: u32,
+}
+
+impl Wake for StreamWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.mailbox.nudge(&[self.key]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn taken(mailbox: &Mailbox, waker: &Waker) -> Vec<u32> {
+        let mut ready = Vec::new();
+        mailbox.take_ready(waker, &mut ready);
+        ready
+    }
+
+    #[test]
+    fn a_connection_is_woken_once_until_it_looks() {
+        let mailbox = Mailbox::new();
+        let (a, b) = (mailbox.open(), mailbox.open());
+        let keys = [a.key(), b.key()];
+        assert_eq!(
+            mailbox.mark(&keys, 1),
+            Marked {
+                fresh: 2,
+                wake: true
+            }
+        );
+        assert_eq!(
+            mailbox.mark(&keys, 1),
+            Marked {
+                fresh: 0,
+                wake: false
+            }
+        );
+        assert_eq!(
+            mailbox.mark(&keys, 2),
+            Marked {
+                fresh: 2,
+                wake: false
+            }
+        );
+        assert_eq!(taken(&mailbox, Waker::noop()), keys);
+        assert_eq!(
+            mailbox.mark(&keys[..1], 3),
+            Marked {
+                fresh: 1,
+                wake: true
+            }
+        );
+        assert_eq!((a.addressed(), b.addressed()), (3, 2));
+    }
+
+    #[test]
+    fn a_streams_waker_marks_that_stream() {
+        let mailbox = Mailbox::new();
+        let (_a, b) = (mailbox.open(), mailbox.open());
+        let count = Arc::new(Count::default());
+        let task = count.clone().into();
+        assert!(taken(&mailbox, &task).is_empty());
+        let waker = b.waker();
+        waker.wake_by_ref();
+        waker.wake_by_ref();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert_eq!(taken(&mailbox, &task), [b.key()]);
+    }
+
+    #[test]
+    fn a_key_is_used_again_with_its_counts_at_zero() {
+        let mailbox = Mailbox::new();
+        let stream = mailbox.open();
+        let key = stream.key();
+        mailbox.mark(&[key], 1);
+        drop(stream);
+        let stream = mailbox.open();
+        assert_eq!((stream.key(), stream.addressed()), (key, 0));
+    }
+}

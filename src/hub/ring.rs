@@ -1,0 +1,323 @@
+//! The recent events of one topic.
+//!
+//! Pure: no clock, no lock, no task. Callers pass `now` in.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+/// What an event costs beside its bytes: its entry in the ring, the allocation's header.
+const OVERHEAD: usize = 96;
+/// How many evicted events are remembered by number, so that a gap can be counted: 8 KiB a topic.
+const REMEMBERED: usize = 1024;
+
+/// An event as the hub keeps it. Every topic and every reader shares one.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its number in the hub's one order, from 1.
+    pub sequence: u64,
+    /// When it was published.
+    pub at: Instant,
+    /// The id its publisher gave it, if any.
+    pub id: Option<Box<str>>,
+    /// The whole event as it goes over the wire.
+    pub wire: Bytes,
+}
+
+impl Stored {
+    /// What it counts against the bounds, in bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.wire.len() + self.id.as_ref().map_or(0, |id| 2 * id.len()) + OVERHEAD
+    }
+}
+
+/// The bounds of one ring.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The most events it holds, at least 1.
+    pub events: usize,
+    /// The most bytes it holds; the newest event stays whatever its size, as readers take it from here.
+    pub bytes: usize,
+    /// How old an event may grow.
+    pub age: Duration,
+}
+
+/// The events of one topic, oldest first.
+#[derive(Debug, Default)]
+pub struct Ring {
+    events: VecDeque<Arc<Stored>>,
+    /// Invariant: the sum of `cost()` over `events`.
+    bytes: usize,
+    /// The number up to which events have left the ring.
+    evicted_through: u64,
+    /// The number up to which they left because the topic was deleted.
+    deleted_through: u64,
+    /// The numbers of the last events that left, oldest first, at most [`REMEMBERED`].
+    evicted: VecDeque<u64>,
+    /// `evicted` is complete for numbers above this one.
+    evicted_known_after: u64,
+    /// Publishers' own ids of events that are held.
+    ids: BTreeMap<Box<str>, u64>,
+}
+
+impl Ring {
+    /// An empty ring whose events up to `floor` have left already.
+    #[must_use]
+    pub fn starting_after(floor: u64) -> Self {
+        Self {
+            evicted_through: floor,
+            evicted_known_after: floor,
+            ..Self::default()
+        }
+    }
+
+    /// Adds an event, which is the newest, and evicts what is over the bounds.
+    pub fn push(&mut self, event: Arc<Stored>, bounds: &Bounds) {
+        debug_assert!(
+            self.events
+                .back()
+                .is_none_or(|e| e.sequence < event.sequence)
+        );
+        self.evict_older(event.at, bounds.age);
+        if let Some(id) = &event.id {
+            self.ids.insert(id.clone(), event.sequence);
+        }
+        self.bytes += event.cost();
+        self.events.push_back(event);
+        while self.events.len() > 1
+            && (self.events.len() > bounds.events || self.bytes > bounds.bytes)
+        {
+            self.evict();
+        }
+    }
+
+    /// Evicts the oldest event; `false` when there is none.
+    pub fn evict(&mut self) -> bool {
+        let Some(event) = self.events.pop_front() else {
+            return false;
+        };
+        self.bytes -= event.cost();
+        self.evicted_through = event.sequence;
+        if self.evicted.len() == REMEMBERED {
+            self.evicted_known_after = self.evicted.pop_front().expect("it is full");
+        }
+        self.evicted.push_back(event.sequence);
+        // A later event may have taken the id over.
+        if let Some(id) = &event.id
+            && self.ids.get(id) == Some(&event.sequence)
+        {
+            self.ids.remove(id);
+        }
+        if self.events.is_empty() {
+            self.events = VecDeque::new();
+        }
+        true
+    }
+
+    /// Evicts what was published more than `age` before `now`.
+    pub fn evict_older(&mut self, now: Instant, age: Duration) {
+        while let Some(oldest) = self.events.front()
+            && now.saturating_duration_since(oldest.at) > age
+        {
+            self.evict();
+        }
+    }
+
+    /// Evicts everything because the topic is deleted at `sequence`.
+    pub fn delete(&mut self, sequence: u64) {
+        while self.evict() {}
+        self.evicted_through = sequence;
+        self.deleted_through = sequence;
+    }
+
+    /// The number up to which events have left the ring; 0 when none has.
+    #[must_use]
+    pub fn evicted_through(&self) -> u64 {
+        self.evicted_through
+    }
+
+    /// Whether the last events to leave did so because the topic was deleted.
+    #[must_use]
+    pub fn was_deleted(&self) -> bool {
+        self.deleted_through > 0 && self.deleted_through == self.evicted_through
+    }
+
+    /// The numbers in `(after, through]` of events that have left, or `None` when they are not
+    /// remembered that far back.
+    pub fn evicted_between(
+        &self,
+        after: u64,
+        through: u64,
+    ) -> Option<impl Iterator<Item = u64> + '_> {
+        if self.evicted_known_after > after {
+            return None;
+        }
+        let from = self.evicted.partition_point(|&s| s <= after);
+        Some(
+            self.evicted
+                .range(from..)
+                .copied()
+                .take_while(move |&s| s <= through),
+        )
+    }
+
+    /// The events held after `cursor`, oldest first.
+    pub fn after(&self, cursor: u64) -> impl DoubleEndedIterator<Item = &Arc<Stored>> {
+        // Nearly always the reader wants just the newest one.
+        let from = match self
+            .events
+            .iter()
+            .rev()
+            .take(2)
+            .position(|e| e.sequence <= cursor)
+        {
+            Some(newer) => self.events.len() - newer,
+            None => self.events.partition_point(|e| e.sequence <= cursor),
+        };
+        self.events.range(from..)
+    }
+
+    /// The number of the newest held event whose publisher gave it `id`.
+    #[must_use]
+    pub fn find(&self, id: &str) -> Option<u64> {
+        self.ids.get(id).copied()
+    }
+
+    /// The oldest event held.
+    #[must_use]
+    pub fn oldest(&self) -> Option<&Arc<Stored>> {
+        self.events.front()
+    }
+
+    /// The newest event held.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Arc<Stored>> {
+        self.events.back()
+    }
+
+    /// How many events are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether no event is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// What the held events cost, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(sequence: u64, at: Instant, id: Option<&str>, bytes: usize) -> Arc<Stored> {
+        Arc::new(Stored {
+            sequence,
+            at,
+            id: id.map(Into::into),
+            wire: vec![b'x'; bytes].into(),
+        })
+    }
+
+    fn bounds(events: usize, bytes: usize) -> Bounds {
+        Bounds {
+            events,
+            bytes,
+            age: Duration::from_secs(3600),
+        }
+    }
+
+    fn held(ring: &Ring, cursor: u64) -> Vec<u64> {
+        ring.after(cursor).map(|e| e.sequence).collect()
+    }
+
+    #[test]
+    fn evicts_by_count_by_bytes_and_by_age() {
+        let now = crate::clock::now();
+        let mut ring = Ring::default();
+        for sequence in 1..=5 {
+            ring.push(event(sequence, now, None, 10), &bounds(3, usize::MAX));
+        }
+        assert_eq!(held(&ring, 0), [3, 4, 5]);
+        assert_eq!(ring.evicted_through(), 2);
+
+        ring.push(event(6, now, None, 10), &bounds(9, 2 * (10 + OVERHEAD)));
+        assert_eq!(held(&ring, 0), [5, 6]);
+
+        ring.evict_older(now + Duration::from_secs(60), Duration::from_secs(60));
+        assert_eq!(held(&ring, 0), [5, 6]);
+        ring.evict_older(now + Duration::from_secs(61), Duration::from_secs(60));
+        assert!(ring.is_empty());
+        assert_eq!((ring.bytes(), ring.evicted_through()), (0, 6));
+    }
+
+    #[test]
+    fn the_newest_event_stays_whatever_its_size() {
+        let mut ring = Ring::default();
+        ring.push(event(1, crate::clock::now(), None, 1000), &bounds(3, 10));
+        assert_eq!(held(&ring, 0), [1]);
+    }
+
+    #[test]
+    fn an_id_given_twice_is_found_at_its_last_event() {
+        let now = crate::clock::now();
+        let mut ring = Ring::default();
+        for (sequence, id) in [(1, "a"), (2, "b"), (3, "a")] {
+            ring.push(event(sequence, now, Some(id), 1), &bounds(3, usize::MAX));
+        }
+        ring.evict();
+        assert_eq!(
+            (ring.find("a"), ring.find("b"), ring.find("c")),
+            (Some(3), Some(2), None)
+        );
+        ring.evict();
+        assert_eq!((ring.find("a"), ring.find("b")), (Some(3), None));
+    }
+
+    proptest! {
+        /// Against the plainest model: a list of all there ever was.
+        #[test]
+        fn missed_plus_held_is_everything_after_the_cursor(
+            steps in proptest::collection::vec((1u64..4, 0usize..200, any::<bool>()), 0..60),
+            limit in 1usize..12,
+            byte_limit in 100usize..2000,
+            cursor in 0u64..150,
+        ) {
+            let now = crate::clock::now();
+            let mut ring = Ring::default();
+            let (mut all, mut sequence) = (Vec::new(), 0);
+            for (skip, bytes, evict) in steps {
+                sequence += skip;
+                all.push(sequence);
+                ring.push(event(sequence, now, None, bytes), &bounds(limit, byte_limit));
+                if evict {
+                    ring.evict();
+                }
+                prop_assert_eq!(ring.bytes(), ring.after(0).map(|e| e.cost()).sum::<usize>());
+                prop_assert!(ring.len() <= limit);
+                prop_assert!(ring.len() <= 1 || ring.bytes() <= byte_limit);
+            }
+            let missed = ring.evicted_between(cursor, u64::MAX).expect("few events");
+            let mut seen: Vec<u64> = missed.collect();
+            prop_assert!(seen.iter().all(|&s| s <= ring.evicted_through()));
+            seen.extend(held(&ring, cursor));
+            all.retain(|&s| s > cursor);
+            prop_assert_eq!(seen, all);
+        }
+    }
+}

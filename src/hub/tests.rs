@@ -1,0 +1,431 @@
+use std::{sync::Arc, task::Waker, time::Duration};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::sse::{Item, Message, Parser};
+
+fn hub(events: usize) -> Arc<Hub> {
+    let history = History {
+        events,
+        ..History::default()
+    };
+    Hub::new(history, 7, Arc::default())
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::parse(name).expect("a topic")
+}
+
+fn topics(names: &[&str]) -> Vec<Topic> {
+    names.iter().map(|name| topic(name)).collect()
+}
+
+fn publish(hub: &Hub, names: &[&str], data: &str) -> Receipt {
+    publish_as(hub, names, data, None)
+}
+
+fn publish_as(hub: &Hub, names: &[&str], data: &str, id: Option<&str>) -> Receipt {
+    let draft = Draft::new(None, data, None);
+    hub.publish(&topics(names), draft, id, crate::clock::now())
+}
+
+fn subscribe(hub: &Arc<Hub>, names: &[&str], resume: Resume<'_>) -> Subscription {
+    let mailbox = Mailbox::new();
+    hub.subscribe(&topics(names), resume, &mailbox, crate::clock::now())
+        .0
+}
+
+fn messages(wire: &[u8]) -> Vec<Message> {
+    let mut items = Vec::new();
+    Parser::new(usize::MAX)
+        .push(wire, &mut items)
+        .expect("no limit");
+    items
+        .into_iter()
+        .map(|item| match item {
+            Item::Message(message) => message,
+            other => panic!("not an event: {other:?}"),
+        })
+        .collect()
+}
+
+/// Everything there is to read now, in chunks of at most `max_bytes`.
+fn drain(subscription: &mut Subscription, max_bytes: usize) -> Vec<Message> {
+    let mut all = Vec::new();
+    while let Some(chunk) = subscription.next(max_bytes) {
+        let read = messages(&chunk.wire);
+        let sent = read.iter().filter(|m| m.event != "edge-gap").count();
+        assert_eq!(chunk.events, sent as u64);
+        all.extend(read);
+    }
+    all
+}
+
+fn data(messages: &[Message]) -> Vec<&str> {
+    messages.iter().map(|m| m.data.as_str()).collect()
+}
+
+fn gap(message: &Message) -> serde_json::Value {
+    assert_eq!(message.event, "edge-gap");
+    serde_json::from_str(&message.data).expect("JSON")
+}
+
+#[test]
+fn a_live_reader_gets_what_comes_and_one_behind_gets_it_in_one_chunk() {
+    let hub = hub(10);
+    publish(&hub, &["a"], "before");
+    let mut reader = subscribe(&hub, &["a"], Resume::Live);
+    assert_eq!(reader.next(999), None);
+    assert_eq!(publish(&hub, &["a"], "1").receivers, 1);
+    assert_eq!(publish(&hub, &["b"], "other").receivers, 0);
+    publish(&hub, &["a"], "2");
+    let chunk = reader.next(999).expect("two events");
+    assert_eq!(chunk.events, 2);
+    assert_eq!(data(&messages(&chunk.wire)), ["1", "2"]);
+    assert_eq!(reader.next(999), None);
+    assert_eq!(reader.lag(), 0);
+}
+
+#[test]
+fn an_event_in_several_topics_reaches_a_reader_of_both_once() {
+    let hub = hub(10);
+    let mut reader = subscribe(&hub, &["a", "b", "a"], Resume::Live);
+    assert_eq!(publish(&hub, &["a", "b", "b"], "x").receivers, 1);
+    assert_eq!(publish(&hub, &["b"], "y").receivers, 1);
+    assert_eq!(data(&drain(&mut reader, 999)), ["x", "y"]);
+}
+
+#[test]
+fn resumes_after_an_id_over_several_topics_in_one_order() {
+    let hub = hub(10);
+    let first = publish(&hub, &["a"], "1");
+    publish(&hub, &["b"], "2");
+    publish(&hub, &["a"], "3");
+    publish(&hub, &["c"], "not ours");
+    let mut reader = subscribe(&hub, &["b", "a"], Resume::After(&first.id));
+    publish(&hub, &["b"], "4");
+    assert_eq!(data(&drain(&mut reader, 1)), ["2", "3", "4"]);
+}
+
+#[test]
+fn resumes_after_a_publishers_own_id() {
+    let hub = hub(10);
+    publish_as(&hub, &["a"], "1", Some("09:41"));
+    assert_eq!(publish_as(&hub, &["a"], "2", Some("09:42")).id, "09:42");
+    publish(&hub, &["a"], "3");
+    let mut reader = subscribe(&hub, &["a"], Resume::After("09:41"));
+    let read = drain(&mut reader, 999);
+    assert_eq!(
+        (data(&read), read[0].id.as_str()),
+        (vec!["2", "3"], "09:42")
+    );
+}
+
+#[test]
+fn the_last_events_of_all_topics_together() {
+    let hub = hub(10);
+    for n in 1..=6 {
+        publish(
+            &hub,
+            &[if n % 2 == 0 { "even" } else { "odd" }],
+            &n.to_string(),
+        );
+    }
+    for (asked, expected) in [
+        (0, vec![]),
+        (3, vec!["4", "5", "6"]),
+        (99, vec!["1", "2", "3", "4", "5", "6"]),
+    ] {
+        let mut reader = subscribe(&hub, &["even", "odd"], Resume::Last(asked));
+        assert_eq!(data(&drain(&mut reader, 999)), expected);
+    }
+}
+
+#[test]
+fn a_gap_is_told_with_its_count_and_what_is_held_follows() {
+    let hub = hub(3);
+    let first = publish(&hub, &["a"], "1");
+    for n in 2..=6 {
+        publish(&hub, &["a"], &n.to_string());
+    }
+    let mut reader = subscribe(&hub, &["a"], Resume::After(&first.id));
+    let read = drain(&mut reader, 999);
+    assert_eq!(
+        gap(&read[0]),
+        serde_json::json!({"reason": "trimmed", "missed": 2, "topics": ["a"]})
+    );
+    assert_eq!(data(&read[1..]), ["4", "5", "6"]);
+    // Cut right after the gap event, a client resumes without a second gap and without a loss.
+    let mut again = subscribe(&hub, &["a"], Resume::After(&read[0].id));
+    assert_eq!(data(&drain(&mut again, 999)), ["4", "5", "6"]);
+}
+
+#[test]
+fn an_id_from_another_life_or_never_known_is_a_gap_and_all_that_is_held() {
+    let hub = hub(3);
+    let here = publish(&hub, &["a"], "1").id;
+    let epoch = here.split('-').next().expect("an epoch");
+    let ahead = format!("{epoch}-99");
+    for (id, reason) in [
+        ("zzzzzzzz-1", "restart"),
+        ("never", "unknown"),
+        (&ahead, "unknown"),
+    ] {
+        let mut reader = subscribe(&hub, &["a"], Resume::After(id));
+        let read = drain(&mut reader, 999);
+        assert_eq!(
+            gap(&read[0]),
+            serde_json::json!({"reason": reason, "missed": null, "topics": ["a"]})
+        );
+        assert_eq!(data(&read[1..]), ["1"]);
+    }
+}
+
+#[test]
+fn a_slow_reader_is_told_how_many_it_missed() {
+    let hub = hub(5);
+    let mut reader = subscribe(&hub, &["a", "b"], Resume::Live);
+    publish(&hub, &["a"], "0");
+    assert_eq!(data(&drain(&mut reader, 999)), ["0"]);
+    for n in 1..=5_000 {
+        publish(&hub, &["a", "b"], &n.to_string());
+    }
+    let read = drain(&mut reader, 999);
+    assert_eq!(
+        gap(&read[0]),
+        serde_json::json!({"reason": "slow", "missed": 4995, "topics": ["a", "b"]})
+    );
+    assert_eq!(data(&read[1..]), ["4996", "4997", "4998", "4999", "5000"]);
+}
+
+#[test]
+fn a_deleted_topic_tells_its_readers_and_goes_on() {
+    let hub = hub(5);
+    let first = publish(&hub, &["a"], "1").id;
+    publish(&hub, &["a"], "2");
+    let mut reader = subscribe(&hub, &["a"], Resume::Live);
+    publish(&hub, &["a"], "3");
+    assert_eq!(hub.delete(&topic("a")), Some(3));
+    let read = drain(&mut reader, 999);
+    assert_eq!(
+        gap(&read[0]),
+        serde_json::json!({"reason": "deleted", "missed": 1, "topics": ["a"]})
+    );
+    assert_eq!(read.len(), 1);
+    publish(&hub, &["a"], "4");
+    assert_eq!(data(&drain(&mut reader, 999)), ["4"]);
+    // Who was away is told as well.
+    let mut back = subscribe(&hub, &["a"], Resume::After(&first));
+    let read = drain(&mut back, 999);
+    assert_eq!(gap(&read[0])["missed"], 2);
+    assert_eq!(data(&read[1..]), ["4"]);
+    assert_eq!(hub.delete(&topic("nothing")), None);
+}
+
+#[test]
+fn a_topic_without_history_and_readers_is_forgotten_but_not_its_losses() {
+    let hub = hub(5);
+    let first = publish(&hub, &["a"], "1").id;
+    publish(&hub, &["a"], "2");
+    hub.delete(&topic("a"));
+    assert_eq!(hub.topics(None, 10), []);
+    let mut reader = subscribe(&hub, &["a"], Resume::After(&first));
+    assert_eq!(
+        gap(&drain(&mut reader, 999)[0])["missed"],
+        serde_json::Value::Null
+    );
+    drop(reader);
+    assert_eq!(hub.topics(None, 10), []);
+    let state = hub.lock();
+    assert!(state.recency.is_empty());
+    assert_eq!((state.bytes, state.tombstones.len()), (0, 1));
+}
+
+#[test]
+fn the_least_recently_published_topics_give_way_first() {
+    let history = History {
+        total_bytes: 1500,
+        ..History::default()
+    };
+    let hub = Hub::new(history, 7, Arc::default());
+    let _reader = subscribe(&hub, &["quiet"], Resume::Live);
+    publish(&hub, &["quiet"], &"q".repeat(300));
+    for _ in 0..3 {
+        publish(&hub, &["busy"], &"b".repeat(300));
+    }
+    let held: Vec<_> = hub
+        .topics(None, 10)
+        .into_iter()
+        .map(|t| (t.topic.to_string(), t.events))
+        .collect();
+    assert_eq!(held, [("busy".to_owned(), 3), ("quiet".to_owned(), 0)]);
+    assert!(hub.lock().bytes <= 1500);
+    // One event over the whole bound is still delivered.
+    let mut reader = subscribe(&hub, &["busy"], Resume::Live);
+    publish(&hub, &["busy"], &"b".repeat(3000));
+    assert_eq!(drain(&mut reader, 999).len(), 1);
+}
+
+#[test]
+fn old_events_go_and_idle_topics_with_them() {
+    let hub = hub(5);
+    let now = crate::clock::now();
+    let hour = Duration::from_secs(3600);
+    for (name, at) in [("a", now), ("b", now + hour)] {
+        hub.publish(&topics(&[name]), Draft::new(None, "x", None), None, at);
+    }
+    hub.sweep(now + hour);
+    assert_eq!(hub.topics(None, 10).len(), 2);
+    hub.sweep(now + hour + Duration::from_secs(1));
+    assert_eq!(hub.topics(None, 10).len(), 1);
+    // Events older than the bound are not replayed, swept or not.
+    let mailbox = Mailbox::new();
+    let later = now + 2 * hour + Duration::from_secs(1);
+    let (mut reader, _) = hub.subscribe(&topics(&["b"]), Resume::Last(9), &mailbox, later);
+    assert_eq!(drain(&mut reader, 999), []);
+}
+
+#[test]
+fn topics_are_listed_in_pages() {
+    let hub = hub(5);
+    let _reader = subscribe(&hub, &["b"], Resume::Live);
+    let a = publish(&hub, &["a"], "1").id;
+    publish_as(&hub, &["a"], "2", Some("own"));
+    let page = hub.topics(None, 1);
+    assert_eq!(page.len(), 1);
+    assert_eq!((page[0].events, page[0].subscribers), (2, 0));
+    assert_eq!(
+        (page[0].oldest.as_deref(), page[0].newest.as_deref()),
+        (Some(&*a), Some("own"))
+    );
+    let page = hub.topics(Some("a"), 10);
+    assert_eq!(page.len(), 1);
+    assert_eq!((page[0].topic.as_str(), page[0].subscribers), ("b", 1));
+    assert_eq!(hub.topic(&topic("b")).expect("it has a reader").bytes, 0);
+}
+
+#[test]
+fn publishers_and_readers_on_many_threads_see_one_order() {
+    let hub = hub(100_000);
+    let start = std::sync::Barrier::new(5);
+    let read: Vec<Vec<Message>> = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let mut reader = subscribe(&hub, &["t0", "t1", "t2"], Resume::Live);
+                let start = &start;
+                scope.spawn(move || {
+                    start.wait();
+                    let mut read = Vec::new();
+                    while read.len() < 3 * 2_000 {
+                        read.extend(drain(&mut reader, 4096));
+                        std::thread::yield_now();
+                    }
+                    read
+                })
+            })
+            .collect();
+        for publisher in 0..3 {
+            let (hub, start) = (&hub, &start);
+            scope.spawn(move || {
+                start.wait();
+                for n in 0..2_000 {
+                    publish(
+                        hub,
+                        &[&format!("t{publisher}")],
+                        &format!("{publisher}:{n}"),
+                    );
+                }
+            });
+        }
+        readers
+            .into_iter()
+            .map(|r| r.join().expect("it does not panic"))
+            .collect()
+    });
+    assert_eq!(read[0], read[1]);
+    for publisher in 0..3 {
+        let prefix = format!("{publisher}:");
+        let own: Vec<_> = read[0]
+            .iter()
+            .filter_map(|m| m.data.strip_prefix(&prefix))
+            .collect();
+        let sent: Vec<_> = (0..2_000).map(|n| n.to_string()).collect();
+        assert_eq!(own, sent);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(Vec<u8>),
+    Read(usize),
+    Delete(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => proptest::collection::vec(0u8..3, 1..3).prop_map(Step::Publish),
+        2 => (1usize..300).prop_map(Step::Read),
+        1 => (0u8..3).prop_map(Step::Delete),
+    ]
+}
+
+proptest! {
+    /// Whatever a reader does and however slow it is: it gets events in order, none twice, and
+    /// what it got and what it was told it missed is everything.
+    #[test]
+    fn delivered_plus_missed_is_everything(
+        steps in proptest::collection::vec(step(), 0..80),
+        limit in 1usize..8,
+        reads in proptest::collection::vec(0u8..3, 1..3),
+    ) {
+        const NAMES: [&str; 3] = ["a", "b", "c"];
+        let hub = hub(limit);
+        let names: Vec<&str> = reads.iter().map(|&n| NAMES[n as usize]).collect();
+        let mut reader = subscribe(&hub, &names, Resume::Live);
+        let (mut sent, mut got, mut missed) = (0u64, Vec::new(), 0u64);
+        let mut take = |reader: &mut Subscription, max_bytes| {
+            while let Some(chunk) = reader.next(max_bytes) {
+                for message in messages(&chunk.wire) {
+                    if message.event == "edge-gap" {
+                        missed += gap(&message)["missed"].as_u64().expect("a live gap is counted");
+                    } else {
+                        got.push(message.data.parse::<u64>().expect("a number"));
+                    }
+                }
+            }
+        };
+        for step in steps {
+            match step {
+                Step::Publish(to) => {
+                    let to: Vec<&str> = to.iter().map(|&n| NAMES[n as usize]).collect();
+                    let meant = to.iter().any(|name| names.contains(name));
+                    let receipt = publish(&hub, &to, &sent.to_string());
+                    prop_assert_eq!(receipt.receivers, usize::from(meant));
+                    sent += u64::from(meant);
+                }
+                Step::Read(max_bytes) => take(&mut reader, max_bytes),
+                Step::Delete(n) => {
+                    hub.delete(&topic(NAMES[n as usize]));
+                }
+            }
+        }
+        take(&mut reader, 100);
+        prop_assert!(got.is_sorted_by(|a, b| a < b));
+        prop_assert_eq!(got.len() as u64 + missed, sent);
+    }
+}
+
+#[test]
+fn a_publish_marks_the_streams_of_a_connection() {
+    let hub = hub(5);
+    let mailbox = Mailbox::new();
+    let now = crate::clock::now();
+    let (a, _) = hub.subscribe(&topics(&["a"]), Resume::Live, &mailbox, now);
+    let (_b, _) = hub.subscribe(&topics(&["b"]), Resume::Live, &mailbox, now);
+    let (ab, _) = hub.subscribe(&topics(&["a", "b"]), Resume::Live, &mailbox, now);
+    assert_eq!(publish(&hub, &["a"], "x").receivers, 2);
+    let mut ready = Vec::new();
+    mailbox.take_ready(Waker::noop(), &mut ready);
+    assert_eq!(ready, [a.handle().key(), ab.handle().key()]);
+}
