@@ -25,10 +25,16 @@
 //! Imports go one way, from the bottom of the table's server half to its top; a test holds the
 //! order.
 
+pub mod access;
+pub mod app;
 pub mod backoff;
 pub mod clock;
+pub mod config;
 pub mod drain;
 pub mod hub;
+pub mod limits;
 pub mod metrics;
+pub mod net;
+pub mod service;
 pub mod sse;
 pub mod topic;

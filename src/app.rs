@@ -1,0 +1,197 @@
+//! From a configuration to a running edge, and to its end: bind, serve, drain.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+use crate::{
+    clock,
+    config::{Config, Drain},
+    drain,
+    hub::Hub,
+    metrics::Metrics,
+    net::{
+        BindError, ControlListener, HttpsListener,
+        tls::{Identity, TlsError},
+    },
+    service::{Gate, Service, Shared},
+};
+
+/// How often history is swept.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long a connection of the control listener may still be busy once all else has ended.
+const CONTROL_GRACE: Duration = Duration::from_secs(1);
+
+/// Why the edge does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// There is no certificate to serve.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// A running edge.
+#[derive(Debug)]
+pub struct Edge {
+    shared: Arc<Shared>,
+    identity: Identity,
+    https: Vec<SocketAddr>,
+    control: SocketAddr,
+    drain: Drain,
+    signal: drain::Signal,
+    control_signal: drain::Signal,
+    public: JoinSet<()>,
+    private: JoinSet<()>,
+}
+
+/// How a drain went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything ended in good order.
+    Clean,
+    /// This many connections were cut at the end of the grace.
+    Cut(u64),
+}
+
+impl Edge {
+    /// Binds every listener and begins to serve.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] names what is in the way.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let identity = Identity::load(&config.tls)?;
+        let metrics = Arc::new(Metrics::default());
+        let (signal, watch) = drain::channel();
+        let (control_signal, control_watch) = drain::channel();
+        let shared = Arc::new(Shared {
+            hub: Hub::new(config.history, fastrand::u64(..), metrics.clone()),
+            metrics,
+            limits: config.limits,
+            events: config.events.clone(),
+            drain_spread: config.drain.spread,
+            demo: config.demo,
+            drain: watch.clone(),
+        });
+
+        let control = ControlListener::bind(config.control.listen)?;
+        let public_service = Service::Public(shared.clone());
+        let listeners = bind_https(&config.https, &identity, &public_service)?;
+        let gate = Gate::new(control.address(), config.control.token.clone());
+        let control_service = Service::Control(shared.clone(), Arc::new(gate));
+
+        let mut edge = Self {
+            shared,
+            identity,
+            https: listeners.iter().map(HttpsListener::address).collect(),
+            control: control.address(),
+            drain: config.drain,
+            signal,
+            control_signal,
+            public: JoinSet::new(),
+            private: JoinSet::new(),
+        };
+        edge.private
+            .spawn(control.serve(control_service, control_watch));
+        edge.private.spawn(sweep(edge.shared.hub.clone()));
+        for listener in listeners {
+            edge.public
+                .spawn(listener.serve(public_service.clone(), watch.clone()));
+        }
+        Ok(edge)
+    }
+
+    /// The addresses of the public listeners.
+    #[must_use]
+    pub fn https(&self) -> &[SocketAddr] {
+        &self.https
+    }
+
+    /// The address of the control listener.
+    #[must_use]
+    pub fn control(&self) -> SocketAddr {
+        self.control
+    }
+
+    /// The certificate it serves.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What its requests share.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Ends everything in good order: readiness off, listeners closed, event streams ended over
+    /// `drain.spread`, what is left cut after `drain.grace`. The control listener goes last.
+    pub async fn drain(mut self) -> Drained {
+        self.signal.start();
+        let ended = tokio::time::timeout(self.drain.grace, async {
+            while self.public.join_next().await.is_some() {}
+        });
+        let drained = match ended.await {
+            Ok(()) => Drained::Clean,
+            Err(_) => Drained::Cut(self.shared.metrics.open_connections()),
+        };
+        self.public.shutdown().await;
+        self.control_signal.start();
+        // The sweeper does not end by itself; a publisher may be in the middle of a long body.
+        let deadline: Instant = clock::now() + CONTROL_GRACE;
+        let _: Result<_, _> =
+            tokio::time::timeout_at(deadline.into(), self.private.join_next()).await;
+        self.private.shutdown().await;
+        drained
+    }
+}
+
+/// Binds every address. A machine without IPv6 does without `[::1]` if there is another.
+fn bind_https(
+    addresses: &[SocketAddr],
+    identity: &Identity,
+    service: &Service,
+) -> Result<Vec<HttpsListener>, BindError> {
+    let mut listeners = Vec::new();
+    let mut without = None;
+    for &address in addresses {
+        match HttpsListener::bind(address, identity, service) {
+            Ok(listener) => listeners.push(listener),
+            Err(error)
+                if address.is_ipv6() && address.ip().is_loopback() && is_no_ipv6(&error.source) =>
+            {
+                tracing::warn!("{error}; going on without it");
+                without = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match without {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+fn is_no_ipv6(error: &io::Error) -> bool {
+    // EAFNOSUPPORT has no kind of its own.
+    const EAFNOSUPPORT: i32 = 97;
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
+async fn sweep(hub: Arc<Hub>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        hub.sweep(clock::now());
+    }
+}

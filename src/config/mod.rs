@@ -1,0 +1,600 @@
+//! What may be written in `seventh.toml`, the environment and on the command line.
+//!
+//! A module owns the type of its own settings; this one fills them in, each with the line that the
+//! reference shows, and reports every mistake at once.
+
+mod reader;
+pub mod units;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use reader::{Entry, Mistake, Mistakes, Reader, Sources, variable};
+use units::{Bytes, Raw, Setting};
+
+use crate::{
+    access::Token, hub::History, limits::Limits, net::tls::TlsFiles, service::EventSettings,
+};
+
+/// The file that is read when it is there and no other is named.
+pub const FILE: &str = "seventh.toml";
+
+/// Everything that is configured, checked whole.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `https.listen`
+    pub https: Vec<SocketAddr>,
+    /// `[control]`
+    pub control: Control,
+    /// `[tls]`
+    pub tls: TlsFiles,
+    /// `[events]`
+    pub events: EventSettings,
+    /// `[history]`
+    pub history: History,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[drain]`
+    pub drain: Drain,
+    /// `[log]`
+    pub log: Log,
+    /// `demo.enabled`, or whether nothing else is configured.
+    pub demo: bool,
+}
+
+/// The private listener.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// `control.listen`
+    pub listen: SocketAddr,
+    /// `control.allow_remote`
+    pub allow_remote: bool,
+    /// `control.token`
+    pub token: Option<Token>,
+}
+
+/// How the edge ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// `drain.spread`
+    pub spread: Duration,
+    /// `drain.grace`
+    pub grace: Duration,
+}
+
+/// How it logs.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// `log.format`
+    pub format: LogFormat,
+    /// `log.filter`
+    pub filter: String,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: a JSON object a line.
+    Json,
+}
+
+impl Setting for Token {
+    const KIND: &'static str = "text";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        Self::parse(&String::read(raw)?)
+    }
+
+    fn show(&self) -> String {
+        "(secret)".into()
+    }
+}
+
+impl Setting for LogFormat {
+    const KIND: &'static str = "\"text\" or \"json\"";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match String::read(raw)?.as_str() {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(format!("`{other}` is neither text nor json")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Text => "\"text\"".into(),
+            Self::Json => "\"json\"".into(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file, if there is one, and the environment, and takes `flags` over both.
+    ///
+    /// # Errors
+    ///
+    /// All [`Mistakes`] at once.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+        flags: BTreeMap<String, Raw>,
+    ) -> Result<Self, Mistakes> {
+        let mut sources = Sources {
+            flags,
+            ..Sources::default()
+        };
+        let (path, named) = match file {
+            Some(path) => (path, true),
+            None => (Path::new(FILE), false),
+        };
+        match std::fs::read_to_string(path) {
+            Ok(text) => read_file(&path.display().to_string(), &text, &mut sources),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {}
+            Err(error) => sources.mistakes.push(Mistake {
+                key: path.display().to_string(),
+                what: format!("cannot be read: {error}"),
+            }),
+        }
+        sources.environment = environment
+            .filter(|(name, _)| name.starts_with("SEVENTH_"))
+            .map(|(name, value)| (name, Raw::One(value)))
+            .collect();
+        Self::from_sources(sources)
+    }
+
+    /// Reads one configuration file's text alone.
+    ///
+    /// # Errors
+    ///
+    /// All [`Mistakes`] at once.
+    pub fn from_text(text: &str) -> Result<Self, Mistakes> {
+        let mut sources = Sources::default();
+        read_file("the text", text, &mut sources);
+        Self::from_sources(sources)
+    }
+
+    /// Takes every setting from `sources`.
+    ///
+    /// # Errors
+    ///
+    /// All [`Mistakes`] at once.
+    pub fn from_sources(sources: Sources) -> Result<Self, Mistakes> {
+        let mut reader = Reader::new(sources);
+        let config = take(&mut reader);
+        reader.finish().map(|()| config)
+    }
+
+    /// Every setting there is.
+    #[must_use]
+    pub fn reference() -> Vec<Entry> {
+        let mut reader = Reader::new(Sources::default());
+        take(&mut reader);
+        reader.entries().to_vec()
+    }
+}
+
+fn take(reader: &mut Reader) -> Config {
+    let config = Config {
+        https: reader.take(
+            "https.listen",
+            loopback(8443),
+            "Where browsers connect, over TCP (HTTP/1.1, HTTP/2) and UDP (HTTP/3) on the same port.",
+        ),
+        control: take_control(reader),
+        tls: take_tls(reader),
+        events: take_events(reader),
+        history: take_history(reader),
+        limits: take_limits(reader),
+        drain: take_drain(reader),
+        log: Log {
+            format: reader.take("log.format", LogFormat::Text, "How log lines are written."),
+            filter: reader.take_if(
+                "log.filter",
+                "info".to_owned(),
+                "Which log lines are written: a level, or `module=level` pairs.",
+                |filter| match filter.parse::<tracing_subscriber::EnvFilter>() {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(format!("`{filter}` is not a filter ({error}); try info or debug")),
+                },
+            ),
+        },
+        demo: false,
+    };
+    let demo = reader.take(
+        "demo.enabled",
+        None,
+        "Whether `/` is the demo page, with an endpoint that lets visitors publish to topics below \
+         `demo/`. Unset: while the development certificate is in use.",
+    );
+    Config {
+        demo: demo.unwrap_or(config.tls.pair.is_none()),
+        ..config
+    }
+}
+
+fn take_control(reader: &mut Reader) -> Control {
+    let control = Control {
+        listen: reader.take(
+            "control.listen",
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            "Where publishers and operators connect: plain HTTP/1.1 and HTTP/2, private.",
+        ),
+        allow_remote: reader.take(
+            "control.allow_remote",
+            false,
+            "Whether `control.listen` may be beyond loopback; takes a `control.token` too.",
+        ),
+        token: reader.take(
+            "control.token",
+            None,
+            "When set, requests to the control listener need `Authorization: Bearer` with it.",
+        ),
+    };
+    let remote = !control.listen.ip().is_loopback();
+    if remote && !(control.allow_remote && control.token.is_some()) {
+        reader.mistake(
+            "control.listen",
+            format!(
+                "{} is beyond loopback, where anyone could publish; bind 127.0.0.1, or set \
+                 control.allow_remote = true and a control.token",
+                control.listen
+            ),
+        );
+    }
+    control
+}
+
+fn take_tls(reader: &mut Reader) -> TlsFiles {
+    let cert: Option<PathBuf> = reader.take("tls.cert", None, "The certificate chain, PEM.");
+    let key: Option<PathBuf> = reader.take("tls.key", None, "Its private key, PEM.");
+    let directory = reader.take(
+        "tls.directory",
+        PathBuf::from("certs"),
+        "Where the development certificate is made when `tls.cert` is not set.",
+    );
+    match (&cert, &key) {
+        (Some(_), None) => reader.mistake("tls.key", "is missing; tls.cert needs it"),
+        (None, Some(_)) => reader.mistake("tls.cert", "is missing; tls.key needs it"),
+        _ => {}
+    }
+    TlsFiles {
+        pair: cert.zip(key),
+        directory,
+    }
+}
+
+fn take_events(reader: &mut Reader) -> EventSettings {
+    let default = EventSettings::default();
+    EventSettings {
+        path: reader.take_if(
+            "events.path",
+            default.path,
+            "The path of the event stream.",
+            |path| match path.starts_with('/') && !path.contains(['?', '#', '%']) && !path.starts_with("//") {
+                true => Ok(()),
+                false => Err(format!("`{path}` is not a path; begin it with one / and leave out ?, # and %")),
+            },
+        ),
+        retry: reader.take_if(
+            "events.retry",
+            default.retry,
+            "How long a client waits before it reconnects, give or take half.",
+            |retry| between(*retry, Duration::from_millis(500), Duration::from_secs(3600)),
+        ),
+        keepalive: reader.take_if(
+            "events.keepalive",
+            default.keepalive,
+            "How long a stream may be quiet before a comment is sent; a client that vanished is gone within it.",
+            |keepalive| between(*keepalive, Duration::from_millis(100), Duration::from_secs(240)),
+        ),
+        topics: reader.take_if(
+            "events.topics",
+            default.topics,
+            "The most topics one stream may read.",
+            at_least_one,
+        ),
+    }
+}
+
+fn take_history(reader: &mut Reader) -> History {
+    let default = History::default();
+    History {
+        events: reader.take_if(
+            "history.events",
+            default.events,
+            "The most events a topic keeps; also how far a reader may fall behind.",
+            at_least_one,
+        ),
+        age: reader.take("history.age", default.age, "How long an event is kept."),
+        topic_bytes: reader
+            .take("history.topic_bytes", Bytes(default.topic_bytes), "The most bytes a topic keeps.")
+            .0,
+        total_bytes: reader
+            .take(
+                "history.total_bytes",
+                Bytes(default.total_bytes),
+                "The most bytes all topics keep together; the least recently published give way first.",
+            )
+            .0,
+    }
+}
+
+fn take_limits(reader: &mut Reader) -> Limits {
+    let default = Limits::default();
+    Limits {
+        http2_streams: reader.take_if(
+            "limits.http2_streams",
+            default.http2_streams,
+            "The streams granted to one HTTP/2 connection. All but 16 may be event streams, so that \
+             ordinary requests find room. Chromium opens 256 at most.",
+            |n| in_range(*n, 32, 100_000),
+        ),
+        http3_streams: reader.take_if(
+            "limits.http3_streams",
+            default.http3_streams,
+            "The streams granted to one HTTP/3 connection. All but 16 may be event streams.",
+            |n| in_range(*n, 32, 100_000),
+        ),
+        event_bytes: reader
+            .take_if(
+                "limits.event_bytes",
+                Bytes(default.event_bytes),
+                "The most data one event may carry.",
+                |bytes| in_range(bytes.0, 1, 16 << 20),
+            )
+            .0,
+        header_bytes: reader
+            .take_if(
+                "limits.header_bytes",
+                Bytes(default.header_bytes),
+                "The most bytes the header of a request may have.",
+                |bytes| in_range(bytes.0, 1 << 10, 16 << 10),
+            )
+            .0,
+        header_count: reader.take_if(
+            "limits.header_count",
+            default.header_count,
+            "The most fields the header of a request may have.",
+            |n| in_range(*n, 16, 256),
+        ),
+        handshake: reader.take(
+            "limits.handshake",
+            default.handshake,
+            "How long a client may take from connecting to its first request.",
+        ),
+        idle: reader.take(
+            "limits.idle",
+            default.idle,
+            "How long a connection is kept on which nothing is asked for.",
+        ),
+        request_body: reader.take(
+            "limits.request_body",
+            default.request_body,
+            "How long a request's body may pause.",
+        ),
+        stall: reader.take(
+            "limits.stall",
+            default.stall,
+            "How long a client may take nothing of what waits for it before its connection is cut.",
+        ),
+    }
+}
+
+fn take_drain(reader: &mut Reader) -> Drain {
+    let drain = Drain {
+        spread: reader.take(
+            "drain.spread",
+            Duration::from_secs(5),
+            "Over how long event streams are ended when the edge is told to stop, and then reconnect.",
+        ),
+        grace: reader.take(
+            "drain.grace",
+            Duration::from_secs(30),
+            "How long ending may take before what is left is cut.",
+        ),
+    };
+    if drain.grace < drain.spread {
+        reader.mistake(
+            "drain.grace",
+            "is shorter than drain.spread, so streams would be cut before their turn; make it longer",
+        );
+    }
+    drain
+}
+
+fn loopback(port: u16) -> Vec<SocketAddr> {
+    let hosts: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    hosts.into_iter().map(|host| (host, port).into()).collect()
+}
+
+fn at_least_one(n: &usize) -> Result<(), String> {
+    in_range(*n, 1, usize::MAX)
+}
+
+fn in_range(n: usize, least: usize, most: usize) -> Result<(), String> {
+    match n {
+        n if n < least => Err(format!("{n} is too small, the least is {least}")),
+        n if n > most => Err(format!("{n} is too large, the most is {most}")),
+        _ => Ok(()),
+    }
+}
+
+fn between(duration: Duration, least: Duration, most: Duration) -> Result<(), String> {
+    if duration < least || duration > most {
+        return Err(format!(
+            "{} is not between {} and {}",
+            duration.show(),
+            least.show(),
+            most.show()
+        ));
+    }
+    Ok(())
+}
+
+fn read_file(name: &str, text: &str, sources: &mut Sources) {
+    match text.parse::<toml::Table>() {
+        Ok(table) => flatten("", toml::Value::Table(table), sources),
+        Err(error) => {
+            let line = error
+                .span()
+                .map_or(0, |span| text[..span.start].lines().count().max(1));
+            sources.mistakes.push(Mistake {
+                key: format!("{name}, line {line}"),
+                what: error.message().to_owned(),
+            });
+        }
+    }
+}
+
+fn flatten(prefix: &str, value: toml::Value, sources: &mut Sources) {
+    let raw = match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                flatten(&format!("{prefix}{dot}{key}"), value, sources);
+            }
+            return;
+        }
+        toml::Value::Array(values) => {
+            let nested = values
+                .iter()
+                .any(|v| matches!(v, toml::Value::Array(_) | toml::Value::Table(_)));
+            if nested {
+                return sources.mistakes.push(Mistake {
+                    key: prefix.into(),
+                    what: "is a list of lists or tables; give a list of values".into(),
+                });
+            }
+            Raw::Many(values.into_iter().map(scalar).collect())
+        }
+        value => Raw::One(scalar(value)),
+    };
+    sources.file.insert(prefix.to_owned(), raw);
+}
+
+fn scalar(value: toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(text: &str) -> Vec<String> {
+        let Err(Mistakes(mistakes)) = Config::from_text(text) else {
+            panic!("there is a mistake");
+        };
+        mistakes
+            .into_iter()
+            .map(|m| format!("{}: {}", m.key, m.what))
+            .collect()
+    }
+
+    #[test]
+    fn nothing_written_is_the_defaults() {
+        let config = Config::from_text("").expect("no mistake");
+        assert_eq!(config.https, loopback(8443));
+        assert_eq!(config.history.events, 1000);
+        assert!(config.demo);
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_by_its_key() {
+        let text = "
+            [history]
+            evnts = 5
+            age = 60
+            [control]
+            listen = \"0.0.0.0:7070\"
+            [tls]
+            cert = \"a.pem\"
+            [limits]
+            http2_streams = 7
+            [log]
+            format = \"xml\"
+        ";
+        assert_eq!(
+            mistakes(text),
+            [
+                "control.listen: 0.0.0.0:7070 is beyond loopback, where anyone could publish; bind 127.0.0.1, \
+                 or set control.allow_remote = true and a control.token",
+                "tls.key: is missing; tls.cert needs it",
+                "history.age: `60` is not a duration; write a number and a unit, such as 15s, 500ms or 1h",
+                "limits.http2_streams: 7 is too small, the least is 32",
+                "log.format: `xml` is neither text nor json",
+                "history.evnts: unknown key; remove it, or did you mean `history.events`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_is_reported_with_its_line() {
+        let [mistake] = &mistakes("[history]\nevents = \n")[..] else {
+            panic!("one mistake");
+        };
+        assert!(mistake.starts_with("the text, line 2: "), "{mistake}");
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_over_the_file() {
+        let one = |text: &str| Raw::One(text.into());
+        let mut sources = Sources::default();
+        for key in [
+            "history.events",
+            "limits.http2_streams",
+            "limits.http3_streams",
+        ] {
+            sources.file.insert(key.into(), one("100"));
+        }
+        sources
+            .environment
+            .insert("SEVENTH_HISTORY_EVENTS".into(), one("200"));
+        sources
+            .environment
+            .insert("SEVENTH_LIMITS_HTTP2_STREAMS".into(), one("200"));
+        sources.flags.insert("history.events".into(), one("300"));
+        let config = Config::from_sources(sources).expect("no mistake");
+        assert_eq!(
+            (
+                config.history.events,
+                config.limits.http2_streams,
+                config.limits.http3_streams
+            ),
+            (300, 200, 100)
+        );
+    }
+
+    #[test]
+    fn a_remote_control_listener_takes_a_token_and_never_shows_it() {
+        let text = "control.listen = \"0.0.0.0:0\"\ncontrol.allow_remote = true\ncontrol.token = \"0123456789abcdef\"";
+        let config = Config::from_text(text).expect("no mistake");
+        assert!(!format!("{config:?}").contains("0123456789abcdef"));
+        assert_eq!(mistakes("control.token = \"short\"").len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_environment_variable_is_a_mistake() {
+        let mut sources = Sources::default();
+        sources
+            .environment
+            .insert("SEVENTH_HISTORY_EVENT".into(), Raw::One("1".into()));
+        let Err(Mistakes(mistakes)) = Config::from_sources(sources) else {
+            panic!("there is a mistake");
+        };
+        assert!(
+            mistakes[0]
+                .what
+                .ends_with("did you mean `SEVENTH_HISTORY_EVENTS`?")
+        );
+    }
+}

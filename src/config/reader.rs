@@ -1,0 +1,185 @@
+//! Takes settings one by one from flags, environment and file, and collects every mistake.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
+
+use thiserror::Error;
+
+use super::units::{Raw, Setting};
+
+/// Where values come from, the strongest first.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// By configuration key.
+    pub flags: BTreeMap<String, Raw>,
+    /// By configuration key.
+    pub environment: BTreeMap<String, Raw>,
+    /// By configuration key.
+    pub file: BTreeMap<String, Raw>,
+    /// What could not be read at all.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The key, or the file.
+    pub key: String,
+    /// What is wrong, with the remedy.
+    pub what: String,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0.len() == 1 {
+            "a mistake"
+        } else {
+            "mistakes"
+        };
+        write!(f, "the configuration has {plural}:")?;
+        self.0
+            .iter()
+            .try_for_each(|mistake| write!(f, "\n  {}: {}", mistake.key, mistake.what))
+    }
+}
+
+/// One line of the reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key, such as `history.events`.
+    pub key: &'static str,
+    /// The kind of value.
+    pub kind: &'static str,
+    /// The default, as a file would have it.
+    pub default: String,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+/// The name of the environment variable of a key.
+#[must_use]
+pub fn variable(key: &str) -> String {
+    format!("SEVENTH_{}", key.replace('.', "_").to_uppercase())
+}
+
+/// Takes settings from the sources.
+#[derive(Debug)]
+pub struct Reader {
+    sources: Sources,
+    entries: Vec<Entry>,
+}
+
+impl Reader {
+    /// A reader of these sources.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        Self {
+            sources,
+            entries: Vec::new(),
+        }
+    }
+
+    /// Takes the setting `key`, from the strongest source that has it.
+    pub fn take<T: Setting>(&mut self, key: &'static str, default: T, doc: &'static str) -> T {
+        self.take_if(key, default, doc, |_| Ok(()))
+    }
+
+    /// Takes the setting `key` and has it checked; what `check` returns says what is wrong.
+    pub fn take_if<T: Setting>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        doc: &'static str,
+        check: impl Fn(&T) -> Result<(), String>,
+    ) -> T {
+        self.entries.push(Entry {
+            key,
+            kind: T::KIND,
+            default: default.show(),
+            doc,
+        });
+        let Sources {
+            flags,
+            environment,
+            file,
+            ..
+        } = &mut self.sources;
+        let variable = variable(key);
+        let raw = [
+            flags.remove(key),
+            environment.remove(&variable),
+            file.remove(key),
+        ];
+        let Some(raw) = raw.into_iter().flatten().next() else {
+            return default;
+        };
+        match T::read(&raw).and_then(|value| check(&value).map(|()| value)) {
+            Ok(value) => value,
+            Err(what) => {
+                self.mistake(key, what);
+                default
+            }
+        }
+    }
+
+    /// Notes a mistake that concerns more than one setting.
+    pub fn mistake(&mut self, key: impl Into<String>, what: impl Into<String>) {
+        self.sources.mistakes.push(Mistake {
+            key: key.into(),
+            what: what.into(),
+        });
+    }
+
+    /// Every setting that was taken, in order.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Ends the reading: what nobody took is unknown.
+    ///
+    /// # Errors
+    ///
+    /// All [`Mistakes`] at once.
+    pub fn finish(mut self) -> Result<(), Mistakes> {
+        let known: Vec<&str> = self.entries.iter().map(|entry| entry.key).collect();
+        let variables: Vec<String> = known.iter().map(|key| variable(key)).collect();
+        for key in self.sources.file.keys().chain(self.sources.flags.keys()) {
+            let what = unknown("unknown key", key, known.iter().copied());
+            self.sources.mistakes.push(Mistake {
+                key: key.clone(),
+                what,
+            });
+        }
+        for key in self.sources.environment.keys() {
+            let names = variables.iter().map(String::as_str);
+            let what = unknown("unknown environment variable", key, names);
+            self.sources.mistakes.push(Mistake {
+                key: key.clone(),
+                what,
+            });
+        }
+        match self.sources.mistakes {
+            mistakes if mistakes.is_empty() => Ok(()),
+            mistakes => Err(Mistakes(mistakes)),
+        }
+    }
+}
+
+fn unknown<'a>(what: &str, key: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let mut message = format!("{what}; remove it");
+    let near = known
+        .map(|known| (strsim::damerau_levenshtein(known, key), known))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len() / 3);
+    if let Some((_, near)) = near {
+        write!(message, ", or did you mean `{near}`?").expect("writing to a String cannot fail");
+    }
+    message
+}

@@ -1,0 +1,203 @@
+//! Gathers what HTTP/2 writes until the connection's task has nothing more to say.
+//!
+//! h2 flushes after every DATA frame of 256 bytes or more, which would make a TLS record and a
+//! system call of each. Here its flushes do nothing: the driver, which knows when the batch is
+//! complete, flushes once. A record holds 16 KiB, so that is what is gathered at most.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// As much as a TLS record holds (RFC 8446 5.1).
+const RECORD: usize = 16 << 10;
+
+/// The side that h2 writes to.
+#[derive(Debug)]
+pub(super) struct Corked<T>(Arc<Mutex<Inner<T>>>);
+
+/// The side that the driver flushes.
+#[derive(Debug)]
+pub(super) struct Cork<T>(Arc<Mutex<Inner<T>>>);
+
+#[derive(Debug)]
+struct Inner<T> {
+    io: T,
+    gathered: BytesMut,
+    unflushed: bool,
+    read: u64,
+}
+
+impl<T> Cork<T> {
+    /// Both sides of `io`. They belong to one task.
+    pub(super) fn new(io: T) -> (Self, Corked<T>) {
+        let inner = Arc::new(Mutex::new(Inner {
+            io,
+            gathered: BytesMut::new(),
+            unflushed: false,
+            read: 0,
+        }));
+        (Self(inner.clone()), Corked(inner))
+    }
+
+    /// How many bytes the peer has sent.
+    pub(super) fn bytes_read(&self) -> u64 {
+        lock(&self.0).read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Cork<T> {
+    /// Writes what was gathered, and flushes. Pending: the peer is slow; the task will be woken.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let inner = &mut *lock(&self.0);
+        ready!(inner.poll_write_out(cx))?;
+        if inner.unflushed {
+            ready!(Pin::new(&mut inner.io).poll_flush(cx))?;
+            inner.unflushed = false;
+        }
+        // An idle connection keeps no buffer.
+        if inner.gathered.capacity() > 0 {
+            inner.gathered = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Inner<T> {
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.gathered.advance(written);
+            self.unflushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn lock<T>(inner: &Mutex<Inner<T>>) -> MutexGuard<'_, Inner<T>> {
+    inner.lock().expect("no holder of this lock panics")
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let inner = &mut *lock(&self.0);
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut inner.io).poll_read(cx, buf))?;
+        inner.read += (buf.filled().len() - before) as u64;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let inner = &mut *lock(&self.0);
+        if inner.gathered.len() >= RECORD {
+            ready!(inner.poll_write_out(cx))?;
+        }
+        if inner.gathered.capacity() == 0 {
+            inner.gathered.reserve(RECORD);
+        }
+        let taken = buf.len().min(RECORD - inner.gathered.len());
+        inner.gathered.extend_from_slice(&buf[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let inner = &mut *lock(&self.0);
+        ready!(inner.poll_write_out(cx))?;
+        Pin::new(&mut inner.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// Counts writes; takes all of each while it has room.
+    #[derive(Default)]
+    struct Sink {
+        writes: Vec<usize>,
+        room: usize,
+    }
+
+    impl AsyncWrite for Sink {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let taken = buf.len().min(self.room);
+            if taken == 0 {
+                return Poll::Pending;
+            }
+            self.room -= taken;
+            self.writes.push(taken);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn many_small_writes_with_flushes_become_one() {
+        let (cork, mut corked) = Cork::new(Sink {
+            room: usize::MAX,
+            ..Sink::default()
+        });
+        for _ in 0..100 {
+            corked.write_all(&[0; 300]).await.expect("it is gathered");
+            corked.flush().await.expect("it does nothing");
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(cork.poll_flush(&mut cx).is_ready());
+        assert_eq!(lock(&cork.0).io.writes, [RECORD, 30_000 - RECORD]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_peer_makes_the_writer_wait_at_one_record() {
+        let (cork, mut corked) = Cork::new(Sink {
+            room: 10,
+            ..Sink::default()
+        });
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut written = 0;
+        while let Poll::Ready(n) = Pin::new(&mut corked).poll_write(&mut cx, &[0; 1000]) {
+            written += n.expect("it is gathered");
+        }
+        assert!(written <= RECORD + 10, "{written}");
+        assert!(cork.poll_flush(&mut cx).is_pending());
+        lock(&cork.0).io.room = usize::MAX;
+        assert!(cork.poll_flush(&mut cx).is_ready());
+        assert_eq!(lock(&cork.0).io.writes.iter().sum::<usize>(), written);
+    }
+}

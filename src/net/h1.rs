@@ -1,0 +1,181 @@
+//! HTTP/1.1 by hyper: one event stream a connection, and a body that polls itself.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Sleep,
+};
+
+use crate::{
+    backoff, clock,
+    drain::Watch,
+    hub::mailbox::Mailbox,
+    metrics::Protocol,
+    service::{Body, Next, Peer, Request, Service, Shared},
+};
+
+/// hyper's buffer for a request's head and for what is to be written: a slow reader's backlog
+/// stays in the ring.
+const BUFFER: usize = 32 << 10;
+
+/// Serves a connection to its end.
+pub(super) async fn serve<T>(io: T, service: Service, peer: Peer, drain: Watch)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shared = service.shared().clone();
+    let _open = shared.metrics.connection(Protocol::Http1);
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.limits.idle)
+        // Above the service's own bound, which answers with a problem.
+        .max_headers(shared.limits.header_count + 36)
+        .max_buf_size(BUFFER);
+    let watch = drain.clone();
+    let answer = service_fn(move |request| {
+        let (service, peer, watch) = (service.clone(), peer.clone(), watch.clone());
+        async move { Ok::<_, Infallible>(respond(&service, peer, watch, request).await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
+    tokio::select! {
+        result = connection.as_mut() => return ended(result),
+        () = drain.draining() => connection.as_mut().graceful_shutdown(),
+    }
+    ended(connection.await);
+}
+
+fn ended(result: hyper::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!("HTTP/1.1 connection ended: {error}");
+    }
+}
+
+async fn respond(
+    service: &Service,
+    peer: Peer,
+    drain: Watch,
+    request: hyper::Request<Incoming>,
+) -> Response<Sending> {
+    let (parts, body) = request.into_parts();
+    let mailbox = peer.mailbox.clone();
+    let body = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
+    let reply = service.call(Request { parts, body, peer }).await;
+    let (head, body) = reply.into_response();
+    let sending = match body {
+        Body::Full(bytes) => Sending::Full(Some(bytes)),
+        Body::Stream(stream) => Sending::Stream(stream),
+        Body::Events(stream) => Sending::Events(Box::new(Events {
+            stream: Some(stream),
+            shared: service.shared().clone(),
+            mailbox,
+            marks: Vec::new(),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer_at: None,
+            draining: Some(Box::pin(drain.draining())),
+        })),
+    };
+    head.map(|()| sending)
+}
+
+/// The body of a reply.
+enum Sending {
+    Full(Option<Bytes>),
+    Stream(Pin<Box<dyn futures_util::Stream<Item = Bytes> + Send>>),
+    Events(Box<Events>),
+}
+
+struct Events {
+    stream: Option<Box<crate::service::EventStream>>,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    marks: Vec<u32>,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Option<Instant>,
+    draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl HttpBody for Sending {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let bytes = match self.get_mut() {
+            Self::Full(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()),
+            Self::Stream(stream) => ready!(stream.as_mut().poll_next(cx)),
+            Self::Events(events) => ready!(events.poll_next(cx)),
+        };
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Stream(_) => false,
+            Self::Events(events) => events.stream.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+impl Events {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(None);
+        };
+        self.mailbox.take_ready(cx.waker(), &mut self.marks);
+        self.marks.clear();
+        if let Some(draining) = &mut self.draining
+            && draining.as_mut().poll(cx).is_ready()
+        {
+            self.draining = None;
+            let at = clock::now() + backoff::within(self.shared.drain_spread, fastrand::f64());
+            stream.end_at(at, self.shared.drain_retry());
+        }
+        loop {
+            match stream.next(clock::now(), Duration::ZERO) {
+                Next::Chunk(bytes, events) => {
+                    self.shared.metrics.delivered(Protocol::Http1, events);
+                    return Poll::Ready(Some(bytes));
+                }
+                Next::Last(bytes) => {
+                    self.stream = None;
+                    return Poll::Ready(Some(bytes));
+                }
+                Next::Wait(at) => {
+                    if self.timer_at != Some(at) {
+                        self.timer.as_mut().reset(at.into());
+                        self.timer_at = Some(at);
+                    }
+                    ready!(self.timer.as_mut().poll(cx));
+                    self.timer_at = None;
+                }
+            }
+        }
+    }
+}

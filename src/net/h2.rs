@@ -1,0 +1,301 @@
+//! HTTP/2 by the h2 crate: one task a connection.
+//!
+//! Invariant: every pass of the task goes on reading, answering, sending and flushing; nothing in
+//! it awaits one thing alone. It is woken once per publish through the mailbox, drains all its
+//! ready streams, and flushes once.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use h2::{
+    RecvStream, SendStream,
+    server::{Connection, SendResponse},
+};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    cork::{Cork, Corked},
+    flood::Flood,
+    pump::{Gone, Pump, Sink},
+};
+use crate::{
+    clock,
+    drain::Watch,
+    metrics::Protocol,
+    service::{Peer, Reply, Request, Service, Shared},
+};
+
+/// How much of a stream h2 may hold for a slow reader: the rest stays in the ring.
+const SEND_BUFFER: usize = 64 << 10;
+/// How much a request's body may run ahead of its reader, a stream and a connection.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// How much is handed to h2 before it is flushed.
+const BATCH: usize = 256 << 10;
+/// How long the last frames of a connection may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+type Answering = Pin<Box<dyn Future<Output = (SendResponse<Bytes>, Reply)> + Send>>;
+
+/// Serves a connection to its end.
+pub(super) async fn serve<T>(io: T, service: Service, peer: Peer, drain: Watch)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shared = service.shared().clone();
+    let _open = shared.metrics.connection(Protocol::Http2);
+    let (cork, corked) = Cork::new(io);
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(u32::try_from(shared.limits.http2_streams).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(shared.limits.header_bytes * 2).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER);
+    let handshake = tokio::time::timeout(shared.limits.handshake, builder.handshake(corked));
+    let connection = match handshake.await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return tracing::debug!("HTTP/2 handshake failed: {error}"),
+        Err(_) => return shared.metrics.limit("limits.handshake"),
+    };
+    let driver = Driver {
+        pump: Pump::new(shared.clone(), Protocol::Http2, peer.mailbox.clone()),
+        connection,
+        cork,
+        service,
+        peer,
+        answering: FuturesUnordered::new(),
+        idle_since: Some(clock::now()),
+        draining: Some(Box::pin(drain.draining())),
+        flood: Flood::default(),
+        shared,
+    };
+    driver.run().await;
+}
+
+struct Driver<T> {
+    connection: Connection<Corked<T>, Bytes>,
+    cork: Cork<T>,
+    service: Service,
+    shared: Arc<Shared>,
+    peer: Peer,
+    answering: FuturesUnordered<Answering>,
+    pump: Pump<SendStream<Bytes>>,
+    /// Since when there is nothing to do; taken once the peer was told to go.
+    idle_since: Option<Instant>,
+    draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    flood: Flood,
+}
+
+/// Why a connection ends.
+enum End {
+    Peer,
+    Protocol(h2::Error),
+    Io(io::Error),
+    Flood(&'static str),
+}
+
+impl<T> Driver<T>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    async fn run(mut self) {
+        match poll_fn(|cx| self.poll(cx)).await {
+            End::Peer => {}
+            End::Protocol(error) => tracing::debug!("HTTP/2 connection ended: {error}"),
+            End::Io(error) => return tracing::debug!("HTTP/2 connection cut: {error}"),
+            End::Flood(limit) => {
+                tracing::info!("HTTP/2 connection closed: the peer passed {limit}");
+                self.shared.metrics.limit(limit);
+                self.connection
+                    .abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            }
+        }
+        // The GOAWAY that h2 has queued, and what else it gathered.
+        let goodbye = poll_fn(|cx| {
+            let closed = self.connection.poll_closed(cx);
+            ready!(self.cork.poll_flush(cx))?;
+            closed.map(|_| io::Result::Ok(()))
+        });
+        // The peer may be gone: then there is nobody to say it to.
+        let _: Result<_, _> = tokio::time::timeout(GOODBYE, goodbye).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(draining) = &mut self.draining
+            && draining.as_mut().poll(cx).is_ready()
+        {
+            self.draining = None;
+            self.connection.graceful_shutdown();
+            self.pump.drain(clock::now());
+        }
+        loop {
+            let accepted = match self.poll_requests(cx) {
+                Ok(accepted) => accepted,
+                Err(end) => return Poll::Ready(end),
+            };
+            let answered = self.poll_answers(cx);
+            match self.cork.poll_flush(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(End::Io(error)),
+                // The peer is slow: what comes stays in the rings until it has taken what is here.
+                Poll::Pending => break,
+            }
+            let wrote = self.pump.run(cx, BATCH);
+            if wrote > 0 || accepted || answered || self.pump.has_more() {
+                continue;
+            }
+            self.pump.deadline_handled();
+            if self.poll_timers(cx).is_pending() {
+                break;
+            }
+        }
+        let useful = self.pump.wrote();
+        match self.flood.check(self.cork.bytes_read(), useful) {
+            Some(limit) => Poll::Ready(End::Flood(limit)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Reads and writes frames, and begins to answer what comes in.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut accepted = false;
+        loop {
+            match self.connection.poll_accept(cx) {
+                Poll::Pending => return Ok(accepted),
+                Poll::Ready(None) => return Err(End::Peer),
+                Poll::Ready(Some(Err(error))) => {
+                    return Err(match error.is_io() {
+                        true => End::Io(error.into_io().expect("it is one")),
+                        false => End::Protocol(error),
+                    });
+                }
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    accepted = true;
+                    self.begin(request, respond);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (parts, body) = request.into_parts();
+        let body = (!body.is_end_stream()).then(|| RequestBody(body).boxed_unsync());
+        let request = Request {
+            parts,
+            body,
+            peer: self.peer.clone(),
+        };
+        let service = self.service.clone();
+        self.answering.push(Box::pin(
+            async move { (respond, service.call(request).await) },
+        ));
+    }
+
+    fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut answered = false;
+        while let Poll::Ready(Some((mut respond, reply))) = self.answering.poll_next_unpin(cx) {
+            answered = true;
+            let gone = matches!(respond.poll_reset(cx), Poll::Ready(_));
+            self.flood.request(gone);
+            let (head, body) = reply.into_response();
+            let end = body.is_empty();
+            // An error means that the client has left the stream, or the connection: both are
+            // seen elsewhere.
+            if let Ok(stream) = respond.send_response(head, end)
+                && !end
+            {
+                self.pump.insert(stream, body);
+            }
+        }
+        answered
+    }
+
+    /// Ready when a deadline has come and there may be something to write.
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let busy = !self.pump.is_empty() || !self.answering.is_empty();
+        let idle_at = match (&mut self.idle_since, busy) {
+            (Some(_), true) => None,
+            (Some(since), false) => Some(*since + self.shared.limits.idle),
+            (None, _) => None,
+        };
+        if busy && self.idle_since.is_some() {
+            // It counts from when the last stream ends, which is when this is looked at again.
+            self.idle_since = Some(clock::now());
+        }
+        ready!(self.pump.poll_timer(cx, idle_at));
+        if idle_at.is_some_and(|at| at <= clock::now()) {
+            self.idle_since = None;
+            self.connection.graceful_shutdown();
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Sink for SendStream<Bytes> {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        while self.capacity() == 0 {
+            // One byte is enough to know that there is a window, and keeps none from others.
+            self.reserve_capacity(1);
+            if self.capacity() > 0 {
+                break;
+            }
+            match ready!(self.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                _ => return Poll::Ready(Err(Gone)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_send(
+        &mut self,
+        _: &mut Context<'_>,
+        chunk: &mut Bytes,
+        last: bool,
+    ) -> Poll<Result<(), Gone>> {
+        // h2 holds what is over the window: no more than this chunk, as there is no room then.
+        // Only the end of a stream may be an empty frame: clients count them.
+        let sent = match chunk.is_empty() && !last {
+            true => Ok(()),
+            false => self.send_data(std::mem::take(chunk), last),
+        };
+        Poll::Ready(sent.map_err(|_| Gone))
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Asked for now, the byte is there when the next event comes.
+        self.reserve_capacity(1);
+        self.poll_reset(cx).map(|_| ())
+    }
+}
+
+/// A request's body, whose window opens as it is read.
+struct RequestBody(RecvStream);
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = crate::service::BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let data = ready!(self.0.poll_data(cx));
+        Poll::Ready(data.map(|data| {
+            let data = data?;
+            self.0.flow_control().release_capacity(data.len())?;
+            Ok(Frame::data(data))
+        }))
+    }
+}

@@ -1,0 +1,547 @@
+//! What stands between QUIC and the h3 crate, which buffers every frame but DATA whole before it
+//! looks at its size, and validates little of what it decodes.
+//!
+//! Pure: bytes of a stream in, the same bytes out, or a violation.
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+
+/// The largest field section, encoded. It is also what the edge announces it will take decoded.
+pub(super) const MAX_HEADERS: u64 = 16 << 10;
+/// The largest frame of any other kind but DATA.
+const MAX_OTHER: u64 = 4 << 10;
+
+const DATA: u64 = 0x0;
+const HEADERS: u64 = 0x1;
+/// Stream type of the control stream (RFC 9114 6.2.1).
+const CONTROL_STREAM: u64 = 0x0;
+
+/// What a peer must not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(super) enum Violation {
+    /// H3_EXCESSIVE_LOAD: the connection is closed.
+    #[error("a frame of type {kind:#x} announces {bytes} bytes, the limit is {limit}")]
+    ExcessiveLoad {
+        /// The frame's type.
+        kind: u64,
+        /// Its announced length.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// H3_MESSAGE_ERROR: the stream is reset (RFC 9114 4.1.2).
+    #[error("the request is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+/// Looks at one stream as its bytes come in.
+#[derive(Debug)]
+pub(super) struct Guard {
+    state: State,
+    /// A field section has been seen: the next one is trailers.
+    headers_seen: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// In the type of a unidirectional stream.
+    StreamType(Varints),
+    /// In the type and length of a frame.
+    FrameHead(Varints),
+    /// In a frame that is passed on as it comes.
+    Passing(u64),
+    /// In a field section, which is held back until it is whole.
+    Holding(BytesMut, usize, usize),
+    /// In a stream that has no frames, or that h3 will reject.
+    Unframed,
+}
+
+/// The bytes of one or two variable-length integers (RFC 9000 16) that are still coming.
+#[derive(Debug, Default)]
+struct Varints {
+    bytes: [u8; 16],
+    len: usize,
+}
+
+impl Varints {
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    /// The integer at `at` and where the next begins, once it is complete.
+    fn get(&self, at: usize) -> Option<(u64, usize)> {
+        let bytes = &self.bytes[..self.len];
+        let first = *bytes.get(at)?;
+        let end = at + (1 << (first >> 6));
+        let rest = bytes.get(at + 1..end)?;
+        let value = rest.iter().fold(u64::from(first & 0x3f), |value, &b| {
+            value << 8 | u64::from(b)
+        });
+        Some((value, end))
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Guard {
+    /// For a stream that a request comes in on.
+    pub(super) fn request() -> Self {
+        Self {
+            state: State::FrameHead(Varints::default()),
+            headers_seen: false,
+        }
+    }
+
+    /// For a unidirectional stream.
+    pub(super) fn unidirectional() -> Self {
+        Self {
+            state: State::StreamType(Varints::default()),
+            headers_seen: false,
+        }
+    }
+
+    /// Looks at the next bytes, and returns those that may go on.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Violation`]; the guard is of no use after that.
+    pub(super) fn feed(&mut self, mut bytes: Bytes) -> Result<Bytes, Violation> {
+        let mut out = BytesMut::new();
+        loop {
+            match &mut self.state {
+                State::Unframed => return Ok(pass(out, bytes)),
+                State::Passing(left) => {
+                    let here = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(bytes.len());
+                    *left -= here as u64;
+                    let rest = bytes.split_off(here);
+                    if *left > 0 {
+                        return Ok(pass(out, bytes));
+                    }
+                    self.state = State::FrameHead(Varints::default());
+                    if rest.is_empty() {
+                        return Ok(pass(out, bytes));
+                    }
+                    out.extend_from_slice(&bytes);
+                    bytes = rest;
+                }
+                State::Holding(held, head, whole) => {
+                    let here = (*whole - held.len()).min(bytes.len());
+                    held.extend_from_slice(&bytes.split_to(here));
+                    if held.len() < *whole {
+                        return Ok(out.freeze());
+                    }
+                    check_fields(&held[*head..], self.headers_seen)
+                        .map_err(Violation::Malformed)?;
+                    self.headers_seen = true;
+                    out.extend_from_slice(held);
+                    self.state = State::FrameHead(Varints::default());
+                }
+                State::StreamType(varints) => {
+                    if bytes.is_empty() {
+                        return Ok(out.freeze());
+                    }
+                    varints.push(bytes.split_to(1)[0]);
+                    if let Some((kind, _)) = varints.get(0) {
+                        out.extend_from_slice(varints.as_bytes());
+                        self.state = match kind {
+                            CONTROL_STREAM => State::FrameHead(Varints::default()),
+                            _ => State::Unframed,
+                        };
+                    }
+                }
+                State::FrameHead(varints) => {
+                    if bytes.is_empty() {
+                        return Ok(out.freeze());
+                    }
+                    varints.push(bytes.split_to(1)[0]);
+                    let Some((kind, at)) = varints.get(0) else {
+                        continue;
+                    };
+                    let Some((length, _)) = varints.get(at) else {
+                        continue;
+                    };
+                    let head = varints.as_bytes();
+                    let limit = match kind {
+                        DATA => u64::MAX,
+                        HEADERS => MAX_HEADERS,
+                        _ => MAX_OTHER,
+                    };
+                    if length > limit {
+                        let bytes = length;
+                        return Err(Violation::ExcessiveLoad { kind, bytes, limit });
+                    }
+                    self.state = if kind == HEADERS {
+                        let whole =
+                            head.len() + usize::try_from(length).expect("it is under the limit");
+                        State::Holding(head.into(), head.len(), whole)
+                    } else {
+                        out.extend_from_slice(head);
+                        State::Passing(length)
+                    };
+                    if matches!(self.state, State::Passing(0)) {
+                        self.state = State::FrameHead(Varints::default());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn pass(mut out: BytesMut, bytes: Bytes) -> Bytes {
+    if out.is_empty() {
+        return bytes;
+    }
+    out.extend_from_slice(&bytes);
+    out.freeze()
+}
+
+/// The pseudo-header fields of a request (RFC 9114 4.3.1).
+const PSEUDO: [&str; 4] = [":method", ":scheme", ":authority", ":path"];
+
+/// Whether a field section keeps the rules for pseudo-header fields: each at most once, before all
+/// others, none that is not a request's, and none in trailers (RFC 9114 4.3).
+///
+/// Only names are read, and of those only as much as it takes. What is not well-formed QPACK is
+/// left for h3 to refuse.
+fn check_fields(section: &[u8], trailers: bool) -> Result<(), &'static str> {
+    let mut reader = Reader(section);
+    let mut seen = [false; PSEUDO.len()];
+    let mut regular = false;
+    let mut check = |name: Name| {
+        let Name::Pseudo(pseudo) = name else {
+            regular = true;
+            return Ok(());
+        };
+        if trailers {
+            return Err("a pseudo-header field in trailers");
+        }
+        if regular {
+            return Err("a pseudo-header field after others");
+        }
+        let index = pseudo.ok_or("a pseudo-header field that is not a request's")?;
+        match std::mem::replace(&mut seen[index], true) {
+            true => Err("a pseudo-header field twice"),
+            false => Ok(()),
+        }
+    };
+    // Required Insert Count and Base (RFC 9204 4.5.1).
+    if reader.integer(8).and_then(|_| reader.integer(7)).is_none() {
+        return Ok(());
+    }
+    while let Some(name) = reader.field() {
+        check(name)?;
+    }
+    Ok(())
+}
+
+/// What the name of a field is, as far as it matters here.
+enum Name {
+    Regular,
+    /// Which one of [`PSEUDO`], or `None` for another.
+    Pseudo(Option<usize>),
+}
+
+impl Name {
+    /// Entries of the static table (RFC 9204, appendix A).
+    fn of_static(index: u64) -> Self {
+        match index {
+            0 => Self::Pseudo(Some(2)),
+            1 => Self::Pseudo(Some(3)),
+            15..=21 => Self::Pseudo(Some(0)),
+            22..=23 => Self::Pseudo(Some(1)),
+            // :status
+            24..=28 | 63..=71 => Self::Pseudo(None),
+            _ => Self::Regular,
+        }
+    }
+
+    fn of_literal(name: &[u8], huffman: bool) -> Self {
+        let begins = match (name.first(), huffman) {
+            (Some(&first), false) => first == b':',
+            // The code of ':' is the seven bits 1011100 (RFC 7541, appendix B).
+            (Some(&first), true) => first >> 1 == 0b101_1100,
+            (None, _) => false,
+        };
+        if !begins {
+            return Self::Regular;
+        }
+        Self::Pseudo(PSEUDO.iter().position(|known| match huffman {
+            true => huffman_name(known) == name,
+            false => known.as_bytes() == name,
+        }))
+    }
+}
+
+/// The Huffman code (RFC 7541, appendix B) of a name that has only the letters of [`PSEUDO`].
+fn huffman_name(name: &str) -> Vec<u8> {
+    let (mut bits, mut count, mut out) = (0u32, 0u32, Vec::new());
+    for byte in name.bytes() {
+        let (code, len) = match byte {
+            b':' => (0b101_1100, 7),
+            b'a' => (0b0_0011, 5),
+            b'c' => (0b0_0100, 5),
+            b'd' => (0b10_0100, 6),
+            b'e' => (0b0_0101, 5),
+            b'h' => (0b10_0111, 6),
+            b'i' => (0b0_0110, 5),
+            b'm' => (0b10_1001, 6),
+            b'o' => (0b0_0111, 5),
+            b'p' => (0b10_1011, 6),
+            b'r' => (0b10_1100, 6),
+            b's' => (0b0_1000, 5),
+            b't' => (0b0_1001, 5),
+            b'u' => (0b10_1101, 6),
+            b'y' => (0b111_1010, 7),
+            _ => return Vec::new(),
+        };
+        bits = bits << len | code;
+        count += len;
+        while count >= 8 {
+            count -= 8;
+            out.push((bits >> count) as u8);
+        }
+    }
+    if count > 0 {
+        // Padded with ones.
+        out.push((bits << (8 - count)) as u8 | (0xff >> count));
+    }
+    out
+}
+
+/// Reads QPACK representations (RFC 9204 4.5); `None` at the end or at anything malformed.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn field(&mut self) -> Option<Name> {
+        let first = *self.0.first()?;
+        if first & 0x80 != 0 {
+            let index = self.integer(6)?;
+            return Some(static_name(first & 0x40 != 0, index));
+        }
+        let name = if first & 0x40 != 0 {
+            let index = self.integer(4)?;
+            static_name(first & 0x10 != 0, index)
+        } else if first & 0x20 != 0 {
+            let len = self.integer(3)?;
+            let name = self.take(len)?;
+            Name::of_literal(name, first & 0x08 != 0)
+        } else {
+            // References past the base of a dynamic table, which the edge does not offer.
+            return None;
+        };
+        let len = self.integer(7)?;
+        self.take(len)?;
+        Some(name)
+    }
+
+    /// An integer with a prefix of so many bits (RFC 7541 5.1).
+    fn integer(&mut self, prefix: u32) -> Option<u64> {
+        let mask = (1u64 << prefix) - 1;
+        let mut value = u64::from(self.byte()?) & mask;
+        if value < mask {
+            return Some(value);
+        }
+        for shift in (0..=28).step_by(7) {
+            let byte = self.byte()?;
+            value += u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let (&first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    fn take(&mut self, len: u64) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(usize::try_from(len).ok()?)?;
+        self.0 = rest;
+        Some(taken)
+    }
+}
+
+fn static_name(is_static: bool, index: u64) -> Name {
+    match is_static {
+        true => Name::of_static(index),
+        false => Name::Regular,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn varint(value: u64) -> Vec<u8> {
+        match value {
+            0..64 => vec![value as u8],
+            64..16_384 => (value as u16 | 0x4000).to_be_bytes().to_vec(),
+            16_384..0x4000_0000 => (value as u32 | 0x8000_0000).to_be_bytes().to_vec(),
+            _ => (value | 0xc000_0000_0000_0000).to_be_bytes().to_vec(),
+        }
+    }
+
+    fn frame(kind: u64, payload: &[u8]) -> Vec<u8> {
+        [varint(kind), varint(payload.len() as u64), payload.to_vec()].concat()
+    }
+
+    fn section(fields: &[&[u8]]) -> Vec<u8> {
+        [&[0, 0], &fields.concat()[..]].concat()
+    }
+
+    /// `:method GET`, `:scheme https`, `:path /`, each from the static table.
+    const METHOD: &[u8] = &[0xc0 | 17];
+    const SCHEME: &[u8] = &[0xc0 | 23];
+    const PATH: &[u8] = &[0xc0 | 1];
+    /// `:authority a` by name reference.
+    const AUTHORITY: &[u8] = &[0x50, 1, b'a'];
+    const REGULAR: &[u8] = &[0x20 | 1, b'x', 1, b'y'];
+    const STATUS: &[u8] = &[0xc0 | 25];
+
+    #[test]
+    fn a_request_with_its_body_goes_through() {
+        let headers = section(&[METHOD, SCHEME, AUTHORITY, PATH, REGULAR]);
+        let stream = [
+            frame(HEADERS, &headers),
+            frame(DATA, b"hello"),
+            frame(HEADERS, &section(&[REGULAR])),
+        ]
+        .concat();
+        let out = Guard::request()
+            .feed(stream.clone().into())
+            .expect("it is right");
+        assert_eq!(out, stream);
+    }
+
+    #[test]
+    fn pseudo_header_fields_twice_late_or_of_a_response() {
+        let literal =
+            |name: &str| [&[0x27, name.len() as u8 - 7], name.as_bytes(), &[1, b'a']].concat();
+        for (fields, why) in [
+            (vec![METHOD, METHOD], "a pseudo-header field twice"),
+            (
+                vec![METHOD, &literal(":method")],
+                "a pseudo-header field twice",
+            ),
+            (
+                vec![METHOD, REGULAR, SCHEME],
+                "a pseudo-header field after others",
+            ),
+            (
+                vec![METHOD, STATUS],
+                "a pseudo-header field that is not a request's",
+            ),
+            (
+                vec![METHOD, &literal(":protocol")],
+                "a pseudo-header field that is not a request's",
+            ),
+        ] {
+            let result = Guard::request().feed(frame(HEADERS, &section(&fields)).into());
+            assert_eq!(result, Err(Violation::Malformed(why)));
+        }
+        let trailers = [
+            frame(HEADERS, &section(&[METHOD])),
+            frame(HEADERS, &section(&[PATH])),
+        ]
+        .concat();
+        let result = Guard::request().feed(trailers.into());
+        assert_eq!(
+            result,
+            Err(Violation::Malformed("a pseudo-header field in trailers"))
+        );
+    }
+
+    #[test]
+    fn a_huffman_coded_name_is_seen_through() {
+        // As nghttp2 encodes it: b9 49 53 39 e4 is `:method`.
+        assert_eq!(huffman_name(":method"), [0xb9, 0x49, 0x53, 0x39, 0xe4]);
+        for name in PSEUDO {
+            let coded = huffman_name(name);
+            let prefix = match coded.len() {
+                short @ 0..7 => vec![0x28 | short as u8],
+                long => vec![0x2f, long as u8 - 7],
+            };
+            let field = [&prefix[..], &coded[..], &[0]].concat();
+            let twice = section(&[&field, &field]);
+            let result = Guard::request().feed(frame(HEADERS, &twice).into());
+            assert_eq!(
+                result,
+                Err(Violation::Malformed("a pseudo-header field twice")),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn frames_that_announce_too_much_are_refused_at_their_head() {
+        for (kind, bytes) in [
+            (HEADERS, MAX_HEADERS + 1),
+            (0x21, MAX_OTHER + 1),
+            (0x4, 1 << 40),
+            (HEADERS, 1 << 40),
+        ] {
+            let head = [varint(kind), varint(bytes)].concat();
+            let result = Guard::request().feed(head.into());
+            assert!(
+                matches!(result, Err(Violation::ExcessiveLoad { .. })),
+                "{kind:#x} {bytes}"
+            );
+        }
+        let data = [varint(DATA), varint(1 << 40)].concat();
+        assert!(Guard::request().feed(data.into()).is_ok());
+    }
+
+    #[test]
+    fn the_control_stream_is_watched_and_qpack_streams_are_not() {
+        let settings = [varint(CONTROL_STREAM), frame(0x4, &[6, 0x40, 0xff])].concat();
+        let mut control = Guard::unidirectional();
+        assert_eq!(
+            control.feed(settings.clone().into()).expect("it is right"),
+            settings
+        );
+        let large = [varint(0x21), varint(1 << 20)].concat();
+        assert!(control.feed(large.clone().into()).is_err());
+        let encoder = [varint(0x2), large].concat();
+        assert!(Guard::unidirectional().feed(encoder.into()).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunking_passes_the_same_and_never_panics(
+            frames in proptest::collection::vec(
+                (prop_oneof![Just(DATA), Just(HEADERS), Just(0x21u64)], proptest::collection::vec(any::<u8>(), 0..80)),
+                0..6),
+            tail in proptest::collection::vec(any::<u8>(), 0..12),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..10),
+        ) {
+            let mut stream: Vec<u8> = frames.iter().flat_map(|(kind, payload)| frame(*kind, payload)).collect();
+            stream.extend(tail);
+            let whole = Guard::request().feed(stream.clone().into());
+            let mut cuts: Vec<usize> = cuts.iter().map(|c| c.index(stream.len() + 1)).collect();
+            cuts.extend([0, stream.len()]);
+            cuts.sort_unstable();
+            let mut guard = Guard::request();
+            let parts: Result<Vec<Bytes>, _> = cuts
+                .windows(2)
+                .map(|w| guard.feed(Bytes::copy_from_slice(&stream[w[0]..w[1]])))
+                .collect();
+            match (whole, parts) {
+                (Ok(whole), Ok(parts)) => {
+                    prop_assert_eq!(parts.concat(), whole.to_vec());
+                    prop_assert!(stream.starts_with(&whole));
+                }
+                (whole, parts) => prop_assert_eq!(whole.err(), parts.err()),
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Sockets, and the three drivers that pump replies into them.
+//!
+//! - [`tls`]: certificates; `dev_cert` makes the one for development.
+//! - `tcp` accepts TCP, ends TLS and picks `h1` (hyper) or `h2` (the h2 crate); `quic` accepts
+//!   QUIC for `h3`.
+//! - `pump` moves bodies into streams for `h2` and `h3`; `cork` and `stall` stand between h2 and
+//!   the socket; `h3_guard` and `h3_transport` between QUIC and h3; `flood` judges manners.
+
+mod cork;
+pub mod dev_cert;
+mod flood;
+mod h1;
+mod h2;
+mod h3;
+mod h3_guard;
+mod h3_transport;
+mod pump;
+mod quic;
+mod stall;
+mod tcp;
+pub mod tls;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use http::HeaderValue;
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    task::{JoinError, JoinSet},
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    drain::Watch,
+    hub::mailbox::Mailbox,
+    limits::HEADROOM,
+    metrics::Protocol,
+    service::{Peer, Places, Service},
+};
+use tls::Identity;
+
+/// How often another port is tried when the one that the system gave for TCP is taken for UDP.
+const PORT_TRIES: usize = 16;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, Error)]
+#[error("{key}: cannot listen on {address} ({transport}): {source}{}", remedy(.source, *.address))]
+pub struct BindError {
+    /// The configuration key.
+    pub key: &'static str,
+    /// The address.
+    pub address: SocketAddr,
+    /// `TCP` or `UDP`
+    pub transport: &'static str,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+fn remedy(error: &io::Error, address: SocketAddr) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program has the port: end it, or choose another port".into(),
+        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+            "; ports below 1024 take the CAP_NET_BIND_SERVICE capability: grant it, or choose a higher port".into()
+        }
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address".into(),
+        _ => String::new(),
+    }
+}
+
+/// What the connections of a listener share.
+#[derive(Debug)]
+pub(crate) struct ListenerContext {
+    service: Service,
+    alt_svc: Option<HeaderValue>,
+}
+
+impl ListenerContext {
+    fn peer(&self, protocol: Protocol) -> Peer {
+        let limits = &self.service.shared().limits;
+        let places = match protocol {
+            Protocol::Http1 => Places::new(1, "http1"),
+            Protocol::Http2 => Places::new(limits.http2_streams - HEADROOM, "limits.http2_streams"),
+            Protocol::Http3 => Places::new(limits.http3_streams - HEADROOM, "limits.http3_streams"),
+        };
+        Peer {
+            protocol,
+            mailbox: Mailbox::new(),
+            places,
+            alt_svc: self.alt_svc.clone().filter(|_| protocol != Protocol::Http3),
+        }
+    }
+}
+
+/// A public listener: one port for TCP and UDP.
+pub struct HttpsListener {
+    address: SocketAddr,
+    tcp: TcpListener,
+    endpoint: quinn::Endpoint,
+    tls: TlsAcceptor,
+}
+
+impl HttpsListener {
+    /// Binds `address` over TCP and UDP. Port 0 finds one that is free for both.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] names the address and what is in the way.
+    pub fn bind(
+        address: SocketAddr,
+        identity: &Identity,
+        service: &Service,
+    ) -> Result<Self, BindError> {
+        let failed = |transport| {
+            move |source| BindError {
+                key: "https.listen",
+                address,
+                transport,
+                source,
+            }
+        };
+        let mut tries = 0;
+        loop {
+            let tcp = tcp::bind(address).map_err(failed("TCP"))?;
+            let bound = tcp.local_addr().map_err(failed("TCP"))?;
+            match quic::bind(bound, identity.quic_config(), service.shared()) {
+                Ok(endpoint) => {
+                    return Ok(Self {
+                        address: bound,
+                        tcp,
+                        endpoint,
+                        tls: identity.tcp_config().into(),
+                    });
+                }
+                Err(error)
+                    if address.port() == 0
+                        && error.kind() == io::ErrorKind::AddrInUse
+                        && tries < PORT_TRIES =>
+                {
+                    tries += 1;
+                }
+                Err(error) => return Err(failed("UDP")(error)),
+            }
+        }
+    }
+
+    /// The address it is bound to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the drain has ended.
+    pub async fn serve(self, service: Service, drain: Watch) {
+        // RFC 7838: browsers come over HTTP/3 from the next connection on.
+        let alt_svc = format!("h3=\":{}\"; ma=86400", self.address.port());
+        let context = Arc::new(ListenerContext {
+            service,
+            alt_svc: HeaderValue::try_from(alt_svc).ok(),
+        });
+        let mut accepting = JoinSet::new();
+        accepting.spawn(tcp::accept(
+            self.tcp,
+            Some(self.tls),
+            context.clone(),
+            drain.clone(),
+        ));
+        accepting.spawn(quic::accept(self.endpoint, context, drain));
+        while let Some(ended) = accepting.join_next().await {
+            report_panic(ended);
+        }
+    }
+}
+
+/// The private listener.
+#[derive(Debug)]
+pub struct ControlListener {
+    address: SocketAddr,
+    tcp: TcpListener,
+}
+
+impl ControlListener {
+    /// Binds `address` over TCP.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] names the address and what is in the way.
+    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        let failed = |source| BindError {
+            key: "control.listen",
+            address,
+            transport: "TCP",
+            source,
+        };
+        let tcp = tcp::bind(address).map_err(failed)?;
+        Ok(Self {
+            address: tcp.local_addr().map_err(failed)?,
+            tcp,
+        })
+    }
+
+    /// The address it is bound to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the drain has ended.
+    pub async fn serve(self, service: Service, drain: Watch) {
+        let context = Arc::new(ListenerContext {
+            service,
+            alt_svc: None,
+        });
+        tcp::accept(self.tcp, None, context, drain).await;
+    }
+}
+
+fn report_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("a connection's task panicked, which is a bug: {error}");
+    }
+}

@@ -1,0 +1,347 @@
+//! Moves the bodies of a connection's replies into its streams, for HTTP/2 and HTTP/3 alike.
+//!
+//! All of it happens in the connection's one task. A stream is visited when the mailbox names it:
+//! because an event was published to it, its flow control found room, its client left, or the
+//! body's producer has more. Nothing here waits: what cannot go on leaves its stream's waker.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::time::Sleep;
+
+use crate::{
+    backoff, clock,
+    hub::{StreamHandle, mailbox::Mailbox},
+    metrics::Protocol,
+    service::{Body, EventStream, Next, Shared},
+};
+
+/// The most one stream writes before the others get their turn.
+const TURN: usize = 64 << 10;
+
+/// The sending half of one stream of the protocol.
+pub(super) trait Sink {
+    /// Ready when flow control has room for anything at all.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
+
+    /// Sends `chunk` as far as flow control lets it, and takes what was sent from its front. Ready
+    /// once all of it is sent; with `last`, once the stream is ended too.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &mut Bytes,
+        last: bool,
+    ) -> Poll<Result<(), Gone>>;
+
+    /// Ready once the client has left the stream.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// The stream or its connection is no more.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+/// The replies of one connection that are being sent.
+pub(super) struct Pump<S> {
+    shared: Arc<Shared>,
+    protocol: Protocol,
+    mailbox: Arc<Mailbox>,
+    /// By the key of the stream in the mailbox.
+    slots: Vec<Option<Box<Slot<S>>>>,
+    open: usize,
+    ready: VecDeque<u32>,
+    taken: Vec<u32>,
+    /// The next moment at which a stream has something to say without being told.
+    deadline: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Option<Instant>,
+    /// The deadline has come: comments that are nearly due may go along.
+    due: bool,
+    draining: bool,
+    wrote: u64,
+}
+
+struct Slot<S> {
+    sink: S,
+    body: Body,
+    /// The place in the mailbox of a body that is not an event stream, which has its own.
+    _handle: Option<StreamHandle>,
+    waker: Waker,
+    /// What was taken from the body and not sent yet.
+    pending: Bytes,
+    /// `pending` is the end of the body.
+    last: bool,
+}
+
+/// What became of a visit.
+enum Visited {
+    /// The stream waits for its waker.
+    Waits,
+    /// It used up its turn.
+    TurnOver,
+    /// It is finished, or its client is gone.
+    Done,
+}
+
+impl<S: Sink> Pump<S> {
+    pub(super) fn new(shared: Arc<Shared>, protocol: Protocol, mailbox: Arc<Mailbox>) -> Self {
+        Self {
+            shared,
+            protocol,
+            mailbox,
+            slots: Vec::new(),
+            open: 0,
+            ready: VecDeque::new(),
+            taken: Vec::new(),
+            deadline: None,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer_at: None,
+            due: false,
+            draining: false,
+            wrote: 0,
+        }
+    }
+
+    /// Whether nothing is being sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+
+    /// How many bytes of bodies were sent.
+    pub(super) fn wrote(&self) -> u64 {
+        self.wrote
+    }
+
+    /// Begins to send `body`.
+    pub(super) fn insert(&mut self, sink: S, mut body: Body) {
+        let handle = match &body {
+            Body::Events(_) => None,
+            _ => Some(self.mailbox.open()),
+        };
+        if self.draining
+            && let Body::Events(stream) = &mut body
+        {
+            stream.end_at(clock::now(), self.shared.drain_retry());
+        }
+        let (key, waker) = match (&handle, &body) {
+            (Some(handle), _) => (handle.key(), handle.waker()),
+            (None, Body::Events(stream)) => (stream.handle().key(), stream.handle().waker()),
+            (None, _) => unreachable!("every other body was given a handle"),
+        };
+        let index = key as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.slots[index] = Some(Box::new(Slot {
+            sink,
+            body,
+            _handle: handle,
+            waker,
+            pending: Bytes::new(),
+            last: false,
+        }));
+        self.open += 1;
+        self.ready.push_back(key);
+    }
+
+    /// Has every event stream end within the spread, each at a moment of its own.
+    pub(super) fn drain(&mut self, now: Instant) {
+        self.draining = true;
+        for slot in self.slots.iter_mut().flatten() {
+            if let Body::Events(stream) = &mut slot.body {
+                let at = now + backoff::within(self.shared.drain_spread, fastrand::f64());
+                stream.end_at(at, self.shared.drain_retry());
+                self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
+            }
+        }
+    }
+
+    /// Lets streams write, about `budget` bytes. Returns how many were written.
+    pub(super) fn run(&mut self, cx: &mut Context<'_>, budget: usize) -> usize {
+        self.mailbox.take_ready(cx.waker(), &mut self.taken);
+        self.ready.extend(self.taken.drain(..));
+        if self.ready.is_empty() {
+            return 0;
+        }
+        let now = clock::now();
+        let (mut wrote, mut delivered) = (0, 0);
+        while wrote < budget
+            && let Some(key) = self.ready.pop_front()
+        {
+            let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            let mut visit = Visit {
+                now,
+                due: self.due,
+                wrote: 0,
+                delivered: 0,
+                deadline: None,
+            };
+            let visited = visit.stream(slot);
+            wrote += visit.wrote;
+            delivered += visit.delivered;
+            if let Some(at) = visit.deadline {
+                self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
+            }
+            match visited {
+                Visited::Waits => {}
+                Visited::TurnOver => self.ready.push_back(key),
+                Visited::Done => {
+                    self.slots[key as usize] = None;
+                    self.open -= 1;
+                }
+            }
+        }
+        self.shared.metrics.delivered(self.protocol, delivered);
+        self.wrote += wrote as u64;
+        wrote
+    }
+
+    /// Whether streams are ready that [`run`](Self::run) had no budget for.
+    pub(super) fn has_more(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Waits for the deadline of the streams, or `also` if that is earlier. Ready means that it
+    /// has come, and that streams may have become ready.
+    pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>, also: Option<Instant>) -> Poll<()> {
+        let at = [self.deadline, also].into_iter().flatten().min();
+        let Some(at) = at else { return Poll::Pending };
+        if self.timer_at != Some(at) {
+            self.timer.as_mut().reset(at.into());
+            self.timer_at = Some(at);
+        }
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.timer_at = None;
+        if self
+            .deadline
+            .is_some_and(|deadline| deadline <= clock::now())
+        {
+            // Every stream says anew when it wants to be asked next.
+            self.deadline = None;
+            self.due = true;
+            let events = self.slots.iter().enumerate().filter(|(_, slot)| {
+                slot.as_ref()
+                    .is_some_and(|slot| matches!(slot.body, Body::Events(_)))
+            });
+            self.ready.extend(events.map(|(key, _)| key as u32));
+        }
+        Poll::Ready(())
+    }
+
+    /// To be called once [`run`](Self::run) has visited all that the deadline made ready.
+    pub(super) fn deadline_handled(&mut self) {
+        self.due = false;
+    }
+}
+
+struct Visit {
+    now: Instant,
+    due: bool,
+    wrote: usize,
+    delivered: u64,
+    deadline: Option<Instant>,
+}
+
+impl Visit {
+    fn stream<S: Sink>(&mut self, slot: &mut Slot<S>) -> Visited {
+        let Slot {
+            sink,
+            body,
+            waker,
+            pending,
+            last,
+            ..
+        } = slot;
+        let mut cx = Context::from_waker(waker);
+        loop {
+            if self.wrote >= TURN {
+                return Visited::TurnOver;
+            }
+            if pending.is_empty() && !*last {
+                if let Some(at) = self.quiet_until(body) {
+                    self.wait_until(at);
+                    return match sink.poll_gone(&mut cx) {
+                        Poll::Ready(()) => Visited::Done,
+                        Poll::Pending => Visited::Waits,
+                    };
+                }
+                // Nothing is taken from the ring before there is room for it.
+                match sink.poll_room(&mut cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(Gone)) => return Visited::Done,
+                    Poll::Pending => return Visited::Waits,
+                }
+                match self.take(body, &mut cx) {
+                    Poll::Ready((chunk, end)) => (*pending, *last) = (chunk, end),
+                    Poll::Pending => {
+                        return match sink.poll_gone(&mut cx) {
+                            Poll::Ready(()) => Visited::Done,
+                            Poll::Pending => Visited::Waits,
+                        };
+                    }
+                }
+            }
+            let before = pending.len();
+            let sent = sink.poll_send(&mut cx, pending, *last);
+            self.wrote += before - pending.len();
+            match sent {
+                Poll::Ready(Ok(())) if *last => return Visited::Done,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(Gone)) => return Visited::Done,
+                Poll::Pending => return Visited::Waits,
+            }
+        }
+    }
+
+    fn wait_until(&mut self, at: Instant) {
+        self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
+    }
+
+    fn slack(&self, stream: &EventStream) -> Duration {
+        if self.due {
+            stream.slack()
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    fn quiet_until(&self, body: &Body) -> Option<Instant> {
+        match body {
+            Body::Events(stream) => stream.quiet_until(self.now, self.slack(stream)),
+            Body::Full(_) | Body::Stream(_) => None,
+        }
+    }
+
+    /// The next bytes of a body, and whether they are its last.
+    fn take(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<(Bytes, bool)> {
+        match body {
+            Body::Full(bytes) => Poll::Ready((std::mem::take(bytes), true)),
+            Body::Stream(stream) => match stream.as_mut().poll_next(cx) {
+                Poll::Ready(Some(bytes)) => Poll::Ready((bytes, false)),
+                Poll::Ready(None) => Poll::Ready((Bytes::new(), true)),
+                Poll::Pending => Poll::Pending,
+            },
+            Body::Events(stream) => match stream.next(self.now, self.slack(stream)) {
+                Next::Chunk(bytes, events) => {
+                    self.delivered += events;
+                    Poll::Ready((bytes, false))
+                }
+                Next::Last(bytes) => Poll::Ready((bytes, true)),
+                Next::Wait(at) => {
+                    self.wait_until(at);
+                    Poll::Pending
+                }
+            },
+        }
+    }
+}

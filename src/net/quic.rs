@@ -1,0 +1,115 @@
+//! QUIC endpoints: binding and accepting.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use quinn::{
+    Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::QuicServerConfig,
+};
+use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+use tokio::task::JoinSet;
+
+use super::{ListenerContext, h3, h3_transport::var_int};
+use crate::{drain::Watch, metrics::Protocol, service::Shared};
+
+/// What a connection may have in flight or waiting in quinn: the slow-reader bound of QUIC.
+const SEND_WINDOW: u64 = 256 << 10;
+/// How much a request's body may run ahead of its reader, a stream and a connection.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Control and QPACK streams, and what browsers add to test servers.
+const UNIDIRECTIONAL_STREAMS: u32 = 16;
+/// One socket carries every connection.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// How long the last packets of an endpoint may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Binds an endpoint.
+pub(super) fn bind(
+    address: SocketAddr,
+    tls: rustls::ServerConfig,
+    shared: &Shared,
+) -> io::Result<Endpoint> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(SocketProtocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    // The system gives what it may; less only means more loss under load.
+    let _: io::Result<()> = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _: io::Result<()> = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.bind(&address.into())?;
+    let crypto = QuicServerConfig::try_from(tls).expect("TLS 1.3 has the initial cipher suite");
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport(shared)));
+    Endpoint::new(
+        EndpointConfig::default(),
+        Some(config),
+        socket.into(),
+        Arc::new(TokioRuntime),
+    )
+}
+
+fn transport(shared: &Shared) -> TransportConfig {
+    let keepalive = shared.events.keepalive;
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(var_int(shared.limits.http3_streams as u64))
+        .max_concurrent_uni_streams(UNIDIRECTIONAL_STREAMS.into())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        // A client that vanished is gone within one keepalive; one that is there answers pings.
+        .max_idle_timeout(Some(idle_timeout(keepalive)))
+        .keep_alive_interval(Some(keepalive / 3));
+    transport
+}
+
+fn idle_timeout(after: Duration) -> IdleTimeout {
+    let millis = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+    VarInt::from_u32(millis).into()
+}
+
+/// Accepts connections until the drain, then waits for the last of them to end.
+pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, drain: Watch) {
+    let mut connections = JoinSet::new();
+    let mut draining = std::pin::pin!(drain.clone().draining());
+    loop {
+        // Each branch is cancel-safe: accept and join_next lose nothing, draining is kept.
+        tokio::select! {
+            () = &mut draining => break,
+            Some(ended) = connections.join_next() => super::report_panic(ended),
+            incoming = endpoint.accept() => {
+                let Some(incoming) = incoming else { break };
+                connections.spawn(serve(incoming, context.clone(), drain.clone()));
+            }
+        }
+    }
+    endpoint.set_server_config(None);
+    while let Some(ended) = connections.join_next().await {
+        super::report_panic(ended);
+    }
+    endpoint.close(VarInt::from_u32(0), b"");
+    let _: Result<_, _> = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
+}
+
+async fn serve(incoming: quinn::Incoming, context: Arc<ListenerContext>, drain: Watch) {
+    let shared = context.service.shared();
+    let connecting = match incoming.accept() {
+        Ok(connecting) => connecting,
+        Err(error) => return tracing::debug!("QUIC handshake failed: {error}"),
+    };
+    match tokio::time::timeout(shared.limits.handshake, connecting).await {
+        Ok(Ok(connection)) => {
+            let peer = context.peer(Protocol::Http3);
+            h3::serve(connection, context.service.clone(), peer, drain).await;
+        }
+        Ok(Err(error)) => tracing::debug!("QUIC handshake failed: {error}"),
+        Err(_) => shared.metrics.limit("limits.handshake"),
+    }
+}

@@ -1,0 +1,187 @@
+//! TCP listeners: accepting, TLS, and choosing the driver.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{ListenerContext, h1, h2, stall::Stall};
+use crate::{
+    drain::Watch,
+    metrics::Protocol,
+    service::{Peer, Service},
+};
+
+/// How long accepting pauses when the system has no more files or memory to give.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How much the kernel may hold that it has not sent yet: the rest of a slow reader's backlog
+/// stays in the ring.
+const NOT_SENT_LOW_WATER: u32 = 32 << 10;
+const BACKLOG: i32 = 1024;
+
+/// The first bytes of HTTP/2 without TLS (RFC 9113 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Binds a listener.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(SocketProtocol::TCP),
+    )?;
+    // A restart need not wait for the connections of the life before to time out.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until the drain, then waits for the last of them to end.
+pub(super) async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    context: Arc<ListenerContext>,
+    drain: Watch,
+) {
+    let mut connections = JoinSet::new();
+    let mut draining = std::pin::pin!(drain.clone().draining());
+    let mut failing = false;
+    loop {
+        // Each branch is cancel-safe: accept and join_next lose nothing, draining is kept.
+        tokio::select! {
+            () = &mut draining => break,
+            Some(ended) = connections.join_next() => super::report_panic(ended),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    failing = false;
+                    connections.spawn(serve(stream, tls.clone(), context.clone(), drain.clone()));
+                }
+                // The one who came has gone again: that says nothing about the next.
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    context.service.shared().metrics.accept_errors.inc();
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!("accepting pauses: {error}");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        super::report_panic(ended);
+    }
+}
+
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+async fn serve(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    context: Arc<ListenerContext>,
+    drain: Watch,
+) {
+    let shared = context.service.shared();
+    if let Err(error) = tune(&stream, shared.events.keepalive) {
+        return tracing::debug!("connection lost at once: {error}");
+    }
+    let io = Stall::new(stream, shared.limits.stall);
+    let begun = tokio::time::timeout(shared.limits.handshake, async {
+        match tls {
+            Some(tls) => {
+                let io = tls.accept(io).await?;
+                let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
+                Ok((Io::Tls(Box::new(io)), http2))
+            }
+            None => prior_knowledge(io).await,
+        }
+    });
+    let (io, http2) = match begun.await {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(error)) => return tracing::debug!("handshake failed: {error}"),
+        Err(_) => return shared.metrics.limit("limits.handshake"),
+    };
+    match io {
+        Io::Tls(io) => http(*io, http2, &context, drain).await,
+        Io::Plain(io) => http(io, http2, &context, drain).await,
+    }
+}
+
+type Plain = tokio::io::Join<
+    tokio::io::Chain<io::Cursor<Vec<u8>>, tokio::io::ReadHalf<Stall<TcpStream>>>,
+    tokio::io::WriteHalf<Stall<TcpStream>>,
+>;
+
+enum Io {
+    Tls(Box<tokio_rustls::server::TlsStream<Stall<TcpStream>>>),
+    Plain(Plain),
+}
+
+async fn http<T>(io: T, http2: bool, context: &ListenerContext, drain: Watch)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service: Service = context.service.clone();
+    let protocol = if http2 {
+        Protocol::Http2
+    } else {
+        Protocol::Http1
+    };
+    let peer: Peer = context.peer(protocol);
+    match http2 {
+        true => h2::serve(io, service, peer, drain).await,
+        false => h1::serve(io, service, peer, drain).await,
+    }
+}
+
+/// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes.
+async fn prior_knowledge(mut io: Stall<TcpStream>) -> io::Result<(Io, bool)> {
+    let mut first = Vec::with_capacity(PREFACE.len());
+    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+        let mut byte = [0; 1];
+        if io.read(&mut byte).await? == 0 {
+            break;
+        }
+        first.push(byte[0]);
+    }
+    let http2 = first == PREFACE;
+    let (read, write) = tokio::io::split(io);
+    let io = tokio::io::join(io::Cursor::new(first).chain(read), write);
+    Ok((Io::Plain(io), http2))
+}
+
+/// A client that vanished is gone within one keepalive: the kernel asks a quiet one whether it is
+/// still there, and gives up on one that acknowledges nothing.
+fn tune(stream: &TcpStream, keepalive: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let probe = (keepalive / 3).max(Duration::from_secs(1));
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(probe)
+            .with_interval(probe)
+            .with_retries(2),
+    )?;
+    #[cfg(target_os = "linux")]
+    {
+        socket.set_tcp_user_timeout(Some(keepalive.max(Duration::from_secs(1))))?;
+        socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
+    }
+    Ok(())
+}

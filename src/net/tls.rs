@@ -1,0 +1,205 @@
+//! Certificates and TLS settings.
+//!
+//! The provider is aws-lc-rs: it has the post-quantum key exchange that browsers prefer
+//! (X25519MLKEM768), and its ECDSA and AES are the fastest of the two that rustls offers.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use base64::Engine as _;
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
+    sign::CertifiedKey,
+};
+use thiserror::Error;
+
+use super::dev_cert::{self, DevCert};
+
+/// `[tls]`
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// `tls.cert` and `tls.key`
+    pub pair: Option<(PathBuf, PathBuf)>,
+    /// `tls.directory`
+    pub directory: PathBuf,
+}
+
+/// A certificate with its key, ready to serve.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The chain and the signing key.
+    pub key: Arc<CertifiedKey>,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// Where a certificate came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The operator's file.
+    File(PathBuf),
+    /// The development certificate; its CA is in this file.
+    Development(DevCert),
+}
+
+/// Why there is no certificate to serve.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{what} {path}: {source}")]
+    Read {
+        /// `tls.cert` or `tls.key`
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file holds no PEM of the kind that is needed.
+    #[error("{what} {path}: {reason}; it must be PEM")]
+    Pem {
+        /// `tls.cert` or `tls.key`
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The key is not the certificate's, or of a kind that is not known.
+    #[error("tls.key {path} does not go with tls.cert: {source}")]
+    Mismatch {
+        /// The key's file.
+        path: String,
+        /// What rustls says.
+        source: rustls::Error,
+    },
+    /// The development certificate cannot be made.
+    #[error(
+        "the development certificate in {directory}: {source}; set tls.directory to a folder that can be written, or tls.cert and tls.key"
+    )]
+    Development {
+        /// `tls.directory`
+        directory: String,
+        /// Why.
+        source: dev_cert::DevCertError,
+    },
+}
+
+impl Identity {
+    /// Loads the configured certificate, or the development certificate, which is made if need be.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] names the file and what is wrong with it.
+    pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+        match &files.pair {
+            Some((cert, key)) => Self::from_files(cert, key),
+            None => {
+                let failed = |source| TlsError::Development {
+                    directory: files.directory.display().to_string(),
+                    source,
+                };
+                let made =
+                    dev_cert::ensure(&files.directory, crate::clock::calendar()).map_err(failed)?;
+                let mut identity = Self::from_files(&made.leaf, &made.leaf)?;
+                identity.source = Source::Development(made);
+                Ok(identity)
+            }
+        }
+    }
+
+    fn from_files(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+        let text = read("tls.cert", cert)?;
+        let chain = CertificateDer::pem_slice_iter(&text)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| not_pem("tls.cert", cert, &error))?;
+        if chain.is_empty() {
+            return Err(not_pem("tls.cert", cert, &pem::Error::NoItemsFound));
+        }
+        let text = read("tls.key", key)?;
+        let der = PrivateKeyDer::from_pem_slice(&text)
+            .map_err(|error| not_pem("tls.key", key, &error))?;
+        let certified = CertifiedKey::from_der(chain, der, &aws_lc_rs::default_provider());
+        let certified = certified.map_err(|source| TlsError::Mismatch {
+            path: key.display().to_string(),
+            source,
+        })?;
+        Ok(Self {
+            key: Arc::new(certified),
+            source: Source::File(cert.to_owned()),
+        })
+    }
+
+    /// The Base64 SHA-256 of the certificate's public key, as Chromium's
+    /// `--ignore-certificate-errors-spki-list` takes it.
+    #[must_use]
+    pub fn spki_hash(&self) -> Option<String> {
+        let leaf = webpki::EndEntityCert::try_from(self.key.end_entity_cert().ok()?).ok()?;
+        let spki = leaf.subject_public_key_info();
+        let hash = aws_lc_rs::default_provider()
+            .cipher_suites
+            .iter()
+            .filter_map(rustls::SupportedCipherSuite::tls13)
+            .map(|suite| suite.common.hash_provider)
+            .find(|hash| hash.algorithm() == rustls::crypto::hash::HashAlgorithm::SHA256)?;
+        Some(base64::engine::general_purpose::STANDARD.encode(hash.hash(&spki)))
+    }
+
+    /// Settings for a listener that offers these protocols.
+    fn server_config(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        alpn: &[&[u8]],
+    ) -> ServerConfig {
+        let resolver = rustls::sign::SingleCertAndKey::from(self.key.clone());
+        let mut config =
+            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(versions)
+                .expect("the provider has suites for TLS 1.2 and 1.3")
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        match aws_lc_rs::Ticketer::new() {
+            Ok(ticketer) => config.ticketer = ticketer,
+            Err(error) => tracing::warn!("TLS sessions will not be resumed: {error}"),
+        }
+        config
+    }
+
+    /// TLS 1.2 and 1.3 for HTTP/1.1 and HTTP/2.
+    #[must_use]
+    pub fn tcp_config(&self) -> Arc<ServerConfig> {
+        let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+        Arc::new(self.server_config(&versions, &[b"h2", b"http/1.1"]))
+    }
+
+    /// TLS 1.3 for HTTP/3.
+    #[must_use]
+    pub fn quic_config(&self) -> ServerConfig {
+        self.server_config(&[&rustls::version::TLS13], &[b"h3"])
+    }
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read {
+        what,
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+fn not_pem(what: &'static str, path: &Path, error: &pem::Error) -> TlsError {
+    TlsError::Pem {
+        what,
+        path: path.display().to_string(),
+        reason: match error {
+            pem::Error::NoItemsFound => "it holds none".into(),
+            other => other.to_string(),
+        },
+    }
+}

@@ -1,0 +1,163 @@
+//! Every failure as the reply a client gets: `application/problem+json` (RFC 9457).
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use serde::Serialize;
+
+use super::{Body, Reply, validate::Malformed};
+use crate::{sse::InvalidField, topic::InvalidTopic};
+
+/// What went wrong, for the one who can do something about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    #[serde(serialize_with = "code")]
+    status: StatusCode,
+    title: &'static str,
+    detail: String,
+    /// The field of the request that is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'static str>,
+    /// What it is, or how large.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Box<str>>,
+    /// What would be taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
+    #[serde(skip)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+fn code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+/// The longest part of a value that is repeated in a problem, in characters.
+const SHOWN: usize = 80;
+
+impl Problem {
+    /// A problem with `status`; `detail` names the value, the limit and the remedy.
+    #[must_use]
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            title: status.canonical_reason().unwrap_or("Error"),
+            detail: detail.into(),
+            field: None,
+            value: None,
+            limit: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// 400 for a field of the request.
+    #[must_use]
+    pub fn field(field: &'static str, value: &str, detail: impl Into<String>) -> Self {
+        Self {
+            field: Some(field),
+            value: Some(value.chars().take(SHOWN).collect::<String>().into()),
+            ..Self::new(StatusCode::BAD_REQUEST, detail)
+        }
+    }
+
+    /// The same, but 403.
+    #[must_use]
+    pub fn forbidden(self) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            title: "Forbidden",
+            ..self
+        }
+    }
+
+    /// 413 for a field of the request.
+    #[must_use]
+    pub fn too_large(field: &'static str, bytes: usize, limit: usize) -> Self {
+        let detail =
+            format!("{field} is {bytes} bytes long, the limit is {limit} (limits.event_bytes)");
+        Self {
+            field: Some(field),
+            value: Some(bytes.to_string().into()),
+            limit: Some(limit as u64),
+            ..Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        }
+    }
+
+    /// 404.
+    #[must_use]
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 405, naming what is allowed.
+    #[must_use]
+    pub fn method(method: &Method, allow: &'static str) -> Self {
+        let detail = format!("{method} is not offered here; use {allow}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+            .with_header(header::ALLOW, HeaderValue::from_static(allow))
+    }
+
+    /// The limit that was passed.
+    #[must_use]
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = Some(limit as u64);
+        self
+    }
+
+    /// Adds a header field to the reply.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// As a line of JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("strings and numbers only")
+    }
+}
+
+impl From<Problem> for Reply {
+    fn from(problem: Problem) -> Self {
+        let mut text = problem.json();
+        text.push('\n');
+        let mut reply = Reply::new(problem.status, Body::Full(Bytes::from(text)));
+        reply.headers.extend(problem.headers);
+        reply
+            .with(header::CONTENT_TYPE, "application/problem+json")
+            .with(header::CACHE_CONTROL, "no-store")
+    }
+}
+
+impl From<Malformed> for Problem {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(malformed.status(), malformed.to_string())
+    }
+}
+
+impl From<(InvalidTopic, &str)> for Problem {
+    fn from((error, topic): (InvalidTopic, &str)) -> Self {
+        let problem = Self::field("topic", topic, error.to_string());
+        match error {
+            InvalidTopic::TooLong(_) => problem.with_limit(crate::topic::MAX_BYTES),
+            _ => problem,
+        }
+    }
+}
+
+impl From<(InvalidField, &str)> for Problem {
+    fn from((error, value): (InvalidField, &str)) -> Self {
+        match error {
+            InvalidField::TooLong { field, limit, .. } => {
+                Self::field(field, value, error.to_string()).with_limit(limit)
+            }
+            InvalidField::Control { field, .. } => Self::field(field, value, error.to_string()),
+        }
+    }
+}

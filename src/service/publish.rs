@@ -1,0 +1,381 @@
+//! Taking events from publishers: one as a plain body, one as JSON, or many as lines of JSON.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::stream;
+use http::{StatusCode, header, request::Parts};
+use http_body_util::BodyExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Body, Problem, Reply, Request, RequestBody, Shared};
+use crate::{
+    clock,
+    sse::{self, Draft},
+    topic::Topic,
+};
+
+/// The shortest time a publisher may have clients wait before they reconnect: Chromium spins on
+/// less.
+const MIN_RETRY: Duration = Duration::from_millis(500);
+/// The longest.
+const MAX_RETRY: Duration = Duration::from_secs(24 * 3600);
+/// How many lines are published before readers get their turn: the ring is their queue.
+const BATCH: usize = 32;
+
+/// An event as a publisher describes it, checked.
+pub(super) struct Event {
+    topics: Vec<Topic>,
+    event: Option<String>,
+    data: String,
+    id: Option<String>,
+    retry: Option<Duration>,
+}
+
+#[derive(Serialize)]
+struct Published {
+    id: String,
+    receivers: usize,
+}
+
+/// The JSON of `POST /publish`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Json<'a> {
+    topic: Topics,
+    event: Option<String>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    id: Option<String>,
+    retry: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a topic or a list of topics")]
+enum Topics {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// `POST /topics/{topic}`: the body is the data.
+pub(super) async fn to_topic(
+    shared: &Shared,
+    topic: &str,
+    request: Request,
+) -> Result<Reply, Problem> {
+    let mut event = Event {
+        topics: vec![parse_topic(topic)?],
+        event: None,
+        data: String::new(),
+        id: None,
+        retry: None,
+    };
+    let query = request.parts.uri.query().unwrap_or_default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "event" => event.event = Some(value.into_owned()),
+            "id" => event.id = Some(value.into_owned()),
+            "retry" => {
+                let ms = value.parse().map_err(|_| {
+                    Problem::field(
+                        "retry",
+                        &value,
+                        "retry is not a whole number of milliseconds",
+                    )
+                })?;
+                event.retry = Some(Duration::from_millis(ms));
+            }
+            other => {
+                let detail = format!("`{other}` is not known here; event, id and retry are");
+                return Err(Problem::field("query", other, detail));
+            }
+        }
+    }
+    let limit = shared.limits.event_bytes;
+    let body = collect(shared, request.body, "data", limit).await?;
+    event.data = text(body)?;
+    event.check(shared)?;
+    Ok(Reply::json(&event.publish(shared)))
+}
+
+/// `POST /publish`: JSON, or lines of JSON answered as they come.
+pub(super) async fn json(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem> {
+    match content_type(&request.parts).as_str() {
+        "application/x-ndjson" => Ok(lines(shared.clone(), request.body)),
+        "application/json" | "" => {
+            let body = collect(shared, request.body, "body", json_limit(shared)).await?;
+            let event = Event::from_json(&body, shared, shared.events.topics)?;
+            Ok(Reply::json(&event.publish(shared)))
+        }
+        other => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!(
+                "`{}` is not taken here; send application/json or application/x-ndjson",
+                other.chars().take(80).collect::<String>()
+            ),
+        )),
+    }
+}
+
+impl Event {
+    pub(super) fn from_json(
+        json: &[u8],
+        shared: &Shared,
+        most_topics: usize,
+    ) -> Result<Self, Problem> {
+        let json: Json<'_> = serde_json::from_slice(json).map_err(|error| {
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!("the event is not as expected: {error}"),
+            )
+        })?;
+        let names = match json.topic {
+            Topics::One(name) => vec![name],
+            Topics::Many(names) => names,
+        };
+        if names.is_empty() || names.len() > most_topics {
+            let n = names.len();
+            let detail = format!("{n} topics are named; name 1 to {most_topics} (events.topics)");
+            return Err(Problem::field("topic", &n.to_string(), detail).with_limit(most_topics));
+        }
+        let topics = names
+            .iter()
+            .map(|name| parse_topic(name))
+            .collect::<Result<_, _>>()?;
+        let data = json.data.get();
+        let event = Self {
+            topics,
+            event: json.event,
+            data: match data.starts_with('"') {
+                true => serde_json::from_str(data).map_err(|error| {
+                    Problem::field("data", "", format!("data is not text: {error}"))
+                })?,
+                // Any other JSON goes as the publisher wrote it: no number loses a digit.
+                false => data.to_owned(),
+            },
+            id: json.id,
+            retry: json.retry.map(Duration::from_millis),
+        };
+        event.check(shared)?;
+        Ok(event)
+    }
+
+    pub(super) fn topics(&self) -> &[Topic] {
+        &self.topics
+    }
+
+    fn check(&self, shared: &Shared) -> Result<(), Problem> {
+        let limit = shared.limits.event_bytes;
+        if self.data.len() > limit {
+            return Err(Problem::too_large("data", self.data.len(), limit));
+        }
+        if let Some(event) = &self.event {
+            sse::validate_type(event).map_err(|error| (error, event.as_str()))?;
+        }
+        if let Some(id) = &self.id {
+            sse::validate_id(id).map_err(|error| (error, id.as_str()))?;
+            if id.is_empty() {
+                return Err(Problem::field(
+                    "id",
+                    "",
+                    "id is empty; leave it out to have one made",
+                ));
+            }
+        }
+        match self.retry {
+            Some(retry) if retry < MIN_RETRY || retry > MAX_RETRY => {
+                let ms = retry.as_millis();
+                let (least, most) = (MIN_RETRY.as_millis(), MAX_RETRY.as_millis());
+                let detail = format!("retry is {ms} ms, it must be {least} to {most}");
+                Err(Problem::field("retry", &ms.to_string(), detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn publish(self, shared: &Shared) -> impl Serialize + use<> {
+        let draft = Draft::new(self.event.as_deref(), &self.data, self.retry);
+        let receipt = shared
+            .hub
+            .publish(&self.topics, draft, self.id.as_deref(), clock::now());
+        Published {
+            id: receipt.id,
+            receivers: receipt.receivers,
+        }
+    }
+}
+
+/// Reads the whole body, at most `limit` bytes of it.
+pub(super) async fn collect(
+    shared: &Shared,
+    body: Option<RequestBody>,
+    field: &'static str,
+    limit: usize,
+) -> Result<Bytes, Problem> {
+    let mut whole = BytesMut::new();
+    let Some(mut body) = body else {
+        return Ok(whole.freeze());
+    };
+    while let Some(chunk) = next_chunk(shared, &mut body).await? {
+        if whole.len() + chunk.len() > limit {
+            return Err(Problem::too_large(field, whole.len() + chunk.len(), limit));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}
+
+async fn next_chunk(shared: &Shared, body: &mut RequestBody) -> Result<Option<Bytes>, Problem> {
+    loop {
+        let pause = shared.limits.request_body;
+        let frame = tokio::time::timeout(pause, body.frame())
+            .await
+            .map_err(|_| {
+                shared.metrics.limit("limits.request_body");
+                let detail = format!(
+                    "the body paused for {} s (limits.request_body)",
+                    pause.as_secs()
+                );
+                Problem::new(StatusCode::BAD_REQUEST, detail)
+            })?;
+        match frame {
+            None => return Ok(None),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+            Some(Err(error)) => {
+                let detail = format!("the body ended early: {error}");
+                return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+            }
+        }
+    }
+}
+
+fn json_limit(shared: &Shared) -> usize {
+    // Escapes can make six bytes of one; the rest is for the other fields.
+    6 * shared.limits.event_bytes + (256 << 10)
+}
+
+fn text(body: Bytes) -> Result<String, Problem> {
+    String::from_utf8(body.into()).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let detail =
+            format!("data is not UTF-8 at byte {at}; encode binary data, in Base64 for example");
+        Problem::field("data", "", detail)
+    })
+}
+
+fn parse_topic(name: &str) -> Result<Topic, Problem> {
+    Topic::parse(name).map_err(|error| (error, name).into())
+}
+
+fn content_type(parts: &Parts) -> String {
+    let value = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = value
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default();
+    essence.trim().to_ascii_lowercase()
+}
+
+/// Publishes line by line, as the lines come, and answers line by line.
+struct Lines {
+    shared: Arc<Shared>,
+    body: Option<RequestBody>,
+    /// What came and was not published yet.
+    buffer: BytesMut,
+    /// `buffer` holds no line end before this.
+    searched: usize,
+}
+
+fn lines(shared: Arc<Shared>, body: Option<RequestBody>) -> Reply {
+    let lines = Lines {
+        shared,
+        body,
+        buffer: BytesMut::new(),
+        searched: 0,
+    };
+    let answers = stream::unfold(lines, |mut lines| async {
+        let answers = lines.answers().await?;
+        Some((answers, lines))
+    });
+    Reply::new(StatusCode::OK, Body::Stream(Box::pin(answers)))
+        .with(header::CONTENT_TYPE, "application/x-ndjson")
+        .with(header::CACHE_CONTROL, "no-store")
+}
+
+impl Lines {
+    /// The answers to the next lines, one or more; `None` at the end.
+    async fn answers(&mut self) -> Option<Bytes> {
+        let mut answers = String::new();
+        loop {
+            for _ in 0..BATCH {
+                let Some(line) = self.line() else { break };
+                self.answer(&line, &mut answers);
+            }
+            if !answers.is_empty() {
+                // Readers take what was published before more comes: the ring is their queue.
+                tokio::task::yield_now().await;
+                return Some(answers.into());
+            }
+            let limit = json_limit(&self.shared);
+            let body = self.body.as_mut()?;
+            let ended = match next_chunk(&self.shared, body).await {
+                Ok(Some(chunk)) if self.buffer.len() + chunk.len() > limit + (64 << 10) => Err(
+                    Problem::too_large("line", self.buffer.len() + chunk.len(), limit),
+                ),
+                Ok(Some(chunk)) => {
+                    self.buffer.extend_from_slice(&chunk);
+                    continue;
+                }
+                Ok(None) => Ok(()),
+                Err(problem) => Err(problem),
+            };
+            self.body = None;
+            match ended {
+                // The last line need not end in a line end.
+                Ok(()) if !self.buffer.is_empty() => self.buffer.extend_from_slice(b"\n"),
+                Ok(()) => return None,
+                Err(problem) => {
+                    self.buffer.clear();
+                    return Some((problem.json() + "\n").into());
+                }
+            }
+        }
+    }
+
+    fn line(&mut self) -> Option<BytesMut> {
+        let found = self.buffer[self.searched..]
+            .iter()
+            .position(|&b| b == b'\n');
+        let Some(end) = found else {
+            self.searched = self.buffer.len();
+            return None;
+        };
+        let line = self.buffer.split_to(self.searched + end);
+        self.buffer.advance(1);
+        self.searched = 0;
+        Some(line)
+    }
+
+    fn answer(&self, line: &[u8], answers: &mut String) {
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            return;
+        }
+        let answer = match Event::from_json(line, &self.shared, self.shared.events.topics) {
+            Ok(event) => serde_json::to_string(&event.publish(&self.shared))
+                .expect("strings and numbers only"),
+            Err(problem) => problem.json(),
+        };
+        answers.push_str(&answer);
+        answers.push('\n');
+    }
+}
