@@ -28,11 +28,14 @@
 pub mod access;
 pub mod app;
 pub mod backoff;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod hub;
 pub mod limits;
+pub mod load;
 pub mod metrics;
 pub mod net;
 pub mod service;

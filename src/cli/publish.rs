@@ -1,0 +1,160 @@
+//! `seventh publish`
+
+use std::io::{IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use clap::Args;
+use futures_util::stream;
+use http::{Request, StatusCode, Uri, header};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::client::{Connection, Protocol, RequestBody, Response, Target, Trust, full};
+
+/// What needs no encoding in a path.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// Publish an event, or the lines of standard input.
+#[derive(Debug, Args)]
+pub(super) struct Publish {
+    /// The topic
+    topic: String,
+    /// The data; `-` publishes standard input, an event a line, as the lines come
+    #[arg(default_value = "-")]
+    data: String,
+    /// The event's type
+    #[arg(long, value_name = "TYPE")]
+    event: Option<String>,
+    /// The event's id, instead of one that is made
+    #[arg(long)]
+    id: Option<String>,
+    /// What clients are to wait before they reconnect, in milliseconds
+    #[arg(long, value_name = "MS")]
+    retry: Option<u64>,
+    /// The control listener
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7070")]
+    control: Uri,
+    /// The control listener's token
+    #[arg(long, env = "SEVENTH_CONTROL_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+impl Publish {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        super::block_on(self.publish())
+    }
+
+    async fn publish(self) -> anyhow::Result<()> {
+        let target = Target::of(&self.control, Trust::System)?;
+        let mut connection = Connection::open(&target, Protocol::Http1).await?;
+        let (path, content_type, body) = match self.data.as_str() {
+            "-" => {
+                if self.id.is_some() {
+                    bail!("--id is for one event; with `-` every line would have it");
+                }
+                ("/publish".to_owned(), "application/x-ndjson", self.lines())
+            }
+            data => (self.path(), "text/plain", full(data.to_owned())),
+        };
+        let mut request = Request::post(path).header(header::CONTENT_TYPE, content_type);
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let response = connection.send(request.body(body)?).await?;
+        print(response).await
+    }
+
+    fn path(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [("event", &self.event), ("id", &self.id)] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        if let Some(retry) = self.retry {
+            query.append_pair("retry", &retry.to_string());
+        }
+        format!(
+            "/topics/{}?{}",
+            utf8_percent_encode(&self.topic, PATH),
+            query.finish()
+        )
+    }
+
+    /// Standard input as the lines of JSON that the edge takes.
+    fn lines(&self) -> RequestBody {
+        let (topic, event, retry) = (self.topic.clone(), self.event.clone(), self.retry);
+        let input = BufReader::new(tokio::io::stdin()).lines();
+        let lines = stream::unfold(input, move |mut input| {
+            let mut line = json!({ "topic": topic });
+            if let Some(event) = &event {
+                line["event"] = json!(event);
+            }
+            if let Some(retry) = retry {
+                line["retry"] = json!(retry);
+            }
+            async move {
+                // An error of standard input is its end.
+                line["data"] = json!(input.next_line().await.ok().flatten()?);
+                let bytes = Bytes::from(format!("{line}\n"));
+                Some((Ok(Frame::data(bytes)), input))
+            }
+        });
+        StreamBody::new(lines).boxed_unsync()
+    }
+}
+
+/// Prints the answer as it comes. Problems go to standard error and make the command fail.
+async fn print(mut response: Response) -> anyhow::Result<()> {
+    let status = response.status;
+    if status != StatusCode::OK {
+        let text = response.bytes().await?;
+        let problem: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        match problem["detail"].as_str() {
+            Some(detail) => bail!("not published: {detail}"),
+            None => bail!("not published: the edge answered {status}"),
+        }
+    }
+    let mut refused = 0;
+    let mut partial = Vec::new();
+    let mut out = std::io::stdout();
+    while let Some(chunk) = response.chunk().await? {
+        partial.extend_from_slice(&chunk);
+        let Some(end) = partial.iter().rposition(|&b| b == b'\n') else {
+            continue;
+        };
+        for line in partial[..end].split(|&b| b == b'\n') {
+            let answer: serde_json::Value =
+                serde_json::from_slice(line).context("the answer is not JSON")?;
+            match answer["detail"].as_str() {
+                Some(detail) => {
+                    refused += 1;
+                    eprintln!("not published: {detail}");
+                }
+                None if out.is_terminal() => {
+                    let receivers = &answer["receivers"];
+                    writeln!(
+                        out,
+                        "{}  to {receivers} streams",
+                        answer["id"].as_str().unwrap_or_default()
+                    )?;
+                }
+                None => out.write_all(&[line, b"\n"].concat())?,
+            }
+        }
+        partial.drain(..=end);
+    }
+    match refused {
+        0 => Ok(()),
+        n => bail!("{n} events were not published"),
+    }
+}

@@ -1,0 +1,166 @@
+//! `seventh serve`
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    app::{Drained, Edge},
+    config::{Config, Log, LogFormat, units::Raw},
+    net::tls::Source,
+};
+
+/// Run the edge.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// The configuration file [default: seventh.toml, if it is there]
+    #[arg(long, value_name = "FILE", env = "SEVENTH_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    /// Where browsers connect, over TCP and UDP; may be given several times
+    #[arg(long, value_name = "ADDR")]
+    https: Vec<String>,
+    /// Where publishers and operators connect
+    #[arg(long, value_name = "ADDR")]
+    control: Option<String>,
+    /// How log lines are written
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let config = self.load()?;
+        start_log(&config.log);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(serve(&config))
+    }
+
+    /// The configuration, with the flags over it.
+    fn load(self) -> anyhow::Result<Config> {
+        let mut flags = BTreeMap::new();
+        if !self.https.is_empty() {
+            flags.insert("https.listen".to_owned(), Raw::Many(self.https));
+        }
+        if let Some(control) = self.control {
+            flags.insert("control.listen".to_owned(), Raw::One(control));
+        }
+        if let Some(format) = self.log_format {
+            let name = match format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            };
+            flags.insert("log.format".to_owned(), Raw::One(name.into()));
+        }
+        load(self.config.as_deref(), flags)
+    }
+}
+
+/// The configuration as the environment and the file have it.
+pub(super) fn load(
+    file: Option<&std::path::Path>,
+    flags: BTreeMap<String, Raw>,
+) -> anyhow::Result<Config> {
+    let environment = std::env::vars().filter(|(name, _)| name != "SEVENTH_CONFIG");
+    Ok(Config::load(file, environment, flags)?)
+}
+
+fn start_log(log: &Log) {
+    let filter: EnvFilter = log
+        .filter
+        .parse()
+        .expect("it was checked with the configuration");
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match log.format {
+        LogFormat::Text => builder
+            .with_target(false)
+            .with_ansi(io::stderr().is_terminal())
+            .init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    // Before anything is bound: from then on a signal must find its handler.
+    let mut signals = Signals::new().context("cannot handle signals")?;
+    let edge = Edge::start(config)?;
+    announce(&edge, config);
+    let name = signals.next().await;
+    tracing::info!("{name}: ending in good order; once more ends at once");
+    tokio::select! {
+        drained = edge.drain() => match drained {
+            Drained::Clean => tracing::info!("ended in good order"),
+            Drained::Cut(connections) => {
+                let seconds = config.drain.grace.as_secs_f64();
+                tracing::warn!("cut {connections} connections after {seconds} s (drain.grace)");
+            }
+        },
+        name = signals.next() => tracing::warn!("{name} again: ended at once"),
+    }
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The name of the next signal. Cancel-safe.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Where it listens, which certificate it uses, which page to open, and how to publish.
+fn announce(edge: &Edge, config: &Config) {
+    let control = edge.control();
+    for address in edge.https() {
+        println!("listening on   https://{address} (HTTP/1.1, HTTP/2, HTTP/3)");
+    }
+    println!("control on     http://{control} (HTTP/1.1, HTTP/2)");
+    match &edge.identity().source {
+        Source::File(path) => println!("certificate    {}", path.display()),
+        Source::Development(cert) => {
+            let ca = cert.ca.display();
+            println!(
+                "certificate    for development, its CA is {ca}; `seventh cert` says how to trust it"
+            );
+        }
+    }
+    let port = edge.https().first().map_or(0, std::net::SocketAddr::port);
+    if config.demo {
+        println!("open           https://localhost:{port}/");
+    } else {
+        println!(
+            "event streams  https://localhost:{port}{}?topic=NAME",
+            config.events.path
+        );
+    }
+    let token = if config.control.token.is_some() {
+        " -H 'Authorization: Bearer TOKEN'"
+    } else {
+        ""
+    };
+    println!("publish        curl{token} -d hello http://{control}/topics/demo/0");
+}

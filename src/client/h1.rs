@@ -1,0 +1,57 @@
+//! HTTP/1.1 by hyper.
+
+use bytes::Bytes;
+use http::{Request, response::Parts};
+use http_body_util::BodyExt as _;
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinHandle;
+
+use super::{Body, ClientError, Protocol, RequestBody, Target, lost};
+
+#[derive(Debug)]
+pub(super) struct Client {
+    sender: http1::SendRequest<RequestBody>,
+    connection: JoinHandle<()>,
+}
+
+impl Client {
+    pub(super) async fn connect(target: &Target) -> Result<Self, ClientError> {
+        let stream = target.stream(Protocol::Http1, b"http/1.1").await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        let connection = tokio::spawn(async {
+            // The error reaches whoever waits for a response.
+            let _: hyper::Result<()> = connection.await;
+        });
+        Ok(Self { sender, connection })
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<(Parts, Body), ClientError> {
+        self.sender.ready().await.map_err(lost)?;
+        let (head, body) = self
+            .sender
+            .send_request(request)
+            .await
+            .map_err(lost)?
+            .into_parts();
+        Ok((head, Body::Http1(body)))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+pub(super) async fn chunk(body: &mut Incoming) -> Result<Option<Bytes>, ClientError> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(lost)?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}

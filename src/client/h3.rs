@@ -1,0 +1,131 @@
+//! HTTP/3 by h3 over h3-quinn.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use bytes::{Buf as _, Bytes};
+use h3::client::{RequestStream, SendRequest};
+use h3_quinn::{OpenStreams, RecvStream};
+use http::{Request, response::Parts};
+use http_body_util::BodyExt as _;
+use quinn::{Endpoint, crypto::rustls::QuicClientConfig};
+use tokio::task::JoinHandle;
+
+use super::{ClientError, Protocol, RequestBody, Target, lost, tls};
+
+#[derive(Debug)]
+pub(super) struct Client {
+    quic: quinn::Connection,
+    sender: Sender,
+    driver: JoinHandle<()>,
+    _endpoint: Endpoint,
+}
+
+struct Sender(SendRequest<OpenStreams, Bytes>);
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sender")
+    }
+}
+
+impl Client {
+    pub(super) async fn connect(target: &Target) -> Result<Self, ClientError> {
+        if !target.secure {
+            return Err(ClientError::Protocol {
+                host: target.authority(),
+                protocol: Protocol::Http3,
+            });
+        }
+        let mut failure = None;
+        for address in target.resolve().await? {
+            match Self::connect_to(target, address).await {
+                Ok(client) => return Ok(client),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| target.unreachable("the name has no address")))
+    }
+
+    async fn connect_to(target: &Target, address: SocketAddr) -> Result<Self, ClientError> {
+        let any: SocketAddr = match address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let tls = tls::config(&target.trust, b"h3")?;
+        let crypto = QuicClientConfig::try_from(tls).map_err(|error| target.unreachable(error))?;
+        let endpoint = Endpoint::client(any).map_err(|error| target.unreachable(error))?;
+        let connecting = endpoint
+            .connect_with(
+                quinn::ClientConfig::new(Arc::new(crypto)),
+                address,
+                &target.host,
+            )
+            .map_err(|error| target.unreachable(error))?;
+        let quic = connecting
+            .await
+            .map_err(|error| target.unreachable(error))?;
+        let built = h3::client::builder()
+            .build(h3_quinn::Connection::new(quic.clone()))
+            .await;
+        let (mut driver, sender) = built.map_err(lost)?;
+        let driver = tokio::spawn(async move {
+            // The error reaches whoever waits for a response.
+            let _ = std::future::poll_fn(|cx| driver.poll_close(cx)).await;
+        });
+        Ok(Self {
+            quic,
+            sender: Sender(sender),
+            driver,
+            _endpoint: endpoint,
+        })
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<(Parts, super::Body), ClientError> {
+        let (parts, mut body) = request.into_parts();
+        let stream = self
+            .sender
+            .0
+            .send_request(Request::from_parts(parts, ()))
+            .await
+            .map_err(lost)?;
+        let (mut send, mut recv) = stream.split();
+        tokio::spawn(async move {
+            while let Some(Ok(frame)) = body.frame().await {
+                let Ok(data) = frame.into_data() else {
+                    continue;
+                };
+                // The server may answer before it has read the whole body, and not read the rest.
+                if !data.is_empty() && send.send_data(data).await.is_err() {
+                    return;
+                }
+            }
+            let _: Result<(), _> = send.finish().await;
+        });
+        let response = recv.recv_response().await.map_err(lost)?;
+        let (head, ()) = response.into_parts();
+        Ok((head, super::Body::Http3(Body(recv))))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.driver.abort();
+        self.quic.close(0x100u32.into(), b"");
+    }
+}
+
+/// A response's body.
+pub(super) struct Body(RequestStream<RecvStream, Bytes>);
+
+impl Body {
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let data = self.0.recv_data().await.map_err(lost)?;
+        Ok(data.map(|mut data| data.copy_to_bytes(data.remaining())))
+    }
+}
