@@ -105,6 +105,7 @@ pub struct Metrics {
     event_streams: ByProtocolGauge,
     event_streams_opened: ByProtocolCounter,
     requests: ByProtocolCounter,
+    in_progress: ByProtocolGauge,
     delivered: ByProtocolCounter,
     /// Events that publishers handed in and the hub took.
     pub published: Counter,
@@ -128,7 +129,8 @@ impl Default for Metrics {
                 metric
             }};
         }
-        let connections: ByProtocolGauge = register!("connections", "Open connections");
+        let connections: ByProtocolGauge =
+            register!("connections", "Open connections of the public listeners");
         let connections_accepted: ByProtocolCounter = register!(
             "connections_accepted",
             "Connections that finished their handshake"
@@ -136,7 +138,11 @@ impl Default for Metrics {
         let event_streams: ByProtocolGauge = register!("event_streams", "Open event streams");
         let event_streams_opened: ByProtocolCounter =
             register!("event_streams_opened", "Event streams that were opened");
-        let requests: ByProtocolCounter = register!("requests", "Requests answered");
+        let requests: ByProtocolCounter = register!("requests", "Requests on the public listeners");
+        let in_progress: ByProtocolGauge = register!(
+            "requests_in_progress",
+            "Requests of the public listeners whose answers are being made"
+        );
         let delivered: ByProtocolCounter =
             register!("events_delivered", "Events written to event streams");
         let published: Counter = register!("events_published", "Events taken from publishers");
@@ -177,6 +183,7 @@ impl Default for Metrics {
             event_streams,
             event_streams_opened,
             requests,
+            in_progress,
             delivered,
             published,
             replays,
@@ -205,9 +212,12 @@ impl Metrics {
         OpenGuard::new(self.event_streams.get_or_create_owned(&label))
     }
 
-    /// Counts an answered request.
-    pub fn request(&self, protocol: Protocol) {
-        self.requests.get_or_create(&ByProtocol { protocol }).inc();
+    /// Counts a request, and as in progress while the guard lives.
+    #[must_use]
+    pub fn request(&self, protocol: Protocol) -> OpenGuard {
+        let label = ByProtocol { protocol };
+        self.requests.get_or_create(&label).inc();
+        OpenGuard::new(self.in_progress.get_or_create_owned(&label))
     }
 
     /// Counts events written to event streams.

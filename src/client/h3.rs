@@ -50,9 +50,12 @@ impl Client {
     }
 
     async fn connect_to(target: &Target, address: SocketAddr) -> Result<Self, ClientError> {
-        let any: SocketAddr = match address {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        // On loopback no more than loopback is bound: a server may start there beside it.
+        let any: SocketAddr = match (address, address.ip().is_loopback()) {
+            (SocketAddr::V4(_), true) => (Ipv4Addr::LOCALHOST, 0).into(),
+            (SocketAddr::V4(_), false) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            (SocketAddr::V6(_), true) => (Ipv6Addr::LOCALHOST, 0).into(),
+            (SocketAddr::V6(_), false) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let tls = tls::config(&target.trust, b"h3")?;
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| target.unreachable(error))?;

@@ -38,7 +38,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shared = service.shared().clone();
-    let _open = shared.metrics.connection(Protocol::Http1);
+    let _open = service.connection(Protocol::Http1);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())

@@ -53,7 +53,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shared = service.shared().clone();
-    let _open = shared.metrics.connection(Protocol::Http2);
+    let _open = service.connection(Protocol::Http2);
     let (cork, corked) = Cork::new(io);
     let mut builder = h2::server::Builder::new();
     builder

@@ -56,7 +56,7 @@ pub(super) async fn serve(
     drain: Watch,
 ) {
     let shared = service.shared().clone();
-    let _open = shared.metrics.connection(Protocol::Http3);
+    let _open = service.connection(Protocol::Http3);
     let mut builder = h3::server::builder();
     builder
         .max_field_section_size(MAX_HEADERS)

@@ -31,7 +31,7 @@ use crate::{
     drain::Watch,
     hub::{Hub, mailbox::Mailbox},
     limits::Limits,
-    metrics::{Metrics, Protocol},
+    metrics::{Metrics, OpenGuard, Protocol},
 };
 pub use control::Gate;
 pub use event_stream::{EventStream, Next};
@@ -248,7 +248,11 @@ impl Reply {
 impl Service {
     /// Answers `request`.
     pub async fn call(&self, request: Request) -> Reply {
-        let (shared, protocol) = (self.shared(), request.peer.protocol);
+        let protocol = request.peer.protocol;
+        let _in_progress = match self {
+            Self::Public(shared) => Some(shared.metrics.request(protocol)),
+            Self::Control(..) => None,
+        };
         let head = request.parts.method == Method::HEAD;
         let alt_svc = request.peer.alt_svc.clone();
         let mut reply = match self.answer(request).await {
@@ -258,7 +262,6 @@ impl Service {
                 problem.into()
             }
         };
-        shared.metrics.request(protocol);
         if let Some(alt_svc) = alt_svc {
             reply.headers.insert(header::ALT_SVC, alt_svc);
         }
@@ -278,6 +281,16 @@ impl Service {
         match self {
             Self::Public(shared) => public(shared, request).await,
             Self::Control(shared, gate) => control::answer(shared, gate, request).await,
+        }
+    }
+
+    /// Counts a connection while the guard lives. Those of the control listener are the
+    /// operator's own and do not count.
+    #[must_use]
+    pub fn connection(&self, protocol: Protocol) -> Option<OpenGuard> {
+        match self {
+            Self::Public(shared) => Some(shared.metrics.connection(protocol)),
+            Self::Control(..) => None,
         }
     }
 

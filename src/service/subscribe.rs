@@ -1,12 +1,12 @@
 //! `GET /events`: opening an event stream.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::json;
 
 use super::{Body, EventStream, Problem, Reply, Request, Shared, event_stream::Counted};
-use crate::{backoff, clock, hub::Resume, sse::Draft, topic::Topic};
+use crate::{clock, hub::Resume, sse::Draft, topic::Topic};
 
 /// The spellings of the cursor in a query, for clients that cannot set a header: the HTML
 /// standard's polyfills and the peers of this edge each have their own.
@@ -19,8 +19,9 @@ const CURSOR_NAMES: [&str; 6] = [
     "last-event-id",
 ];
 
-/// What a client that asks for more streams than its connection may have is told to wait.
-const REFUSED_RETRY: Duration = Duration::from_secs(20);
+/// How many times as long as usual a client waits that asks for more streams than its connection
+/// may have.
+const REFUSED_RETRY: u32 = 6;
 
 /// What the query of an event stream asks for.
 struct Query<'a> {
@@ -50,7 +51,7 @@ pub(super) fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Reply, P
     }
     let Some(place) = request.peer.places.take() else {
         shared.metrics.limit(request.peer.places.limit);
-        let retry = backoff::jittered_by_half(REFUSED_RETRY, fastrand::f64());
+        let retry = shared.retry() * REFUSED_RETRY;
         return Ok(Reply::gentle_refusal(retry));
     };
     let header = parts.headers.get("last-event-id");

@@ -1,0 +1,47 @@
+# Two commands matter: `make test` does everything there is to check, and installs what that
+# takes; `make check` is its quick part, for the inner loop.
+
+.PHONY: test check tools lint unit doc docs browsers bench deny
+
+CARGO ?= cargo
+
+test: tools lint unit doc browsers
+
+check: lint
+	$(CARGO) test --lib --quiet
+	$(CARGO) test --test it --quiet -- layers docs subscribe replay publish control
+
+# What the tests need and the machine lacks, by package name.
+tools:
+	tests/browser/install.sh
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+unit:
+	$(CARGO) test --locked --lib --bins --test it
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --document-private-items
+	$(CARGO) test --locked --doc
+
+# Real Chromium and real Firefox, over HTTP/2 and HTTP/3.
+browsers:
+	$(CARGO) build --locked
+	cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec browser.test.mjs
+
+# Writes the pages that are made of the code.
+docs:
+	UPDATE_DOCS=1 $(CARGO) test --test it --quiet -- docs
+
+bench:
+	$(CARGO) build --release --locked
+	target/release/seventh bench --http 2 -d 40s
+	target/release/seventh bench --http 3 -d 40s
+	target/release/seventh bench --http 2 -c 100 -s 1000 -r 0 -d 1s
+	$(CARGO) bench --locked
+
+# Licences, duplicates and advisories; takes `cargo install cargo-deny`.
+deny:
+	$(CARGO) deny check

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Installs what the tests need and the machine lacks, and says so: Debian packages and npm
+# packages, by name. A Rust toolchain is there already, or nothing here could be built.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+missing=()
+need() { # command, Debian package
+    command -v "$1" >/dev/null 2>&1 || missing+=("$2")
+}
+need cc gcc
+need chromium chromium
+need firefox-esr firefox-esr
+need node nodejs
+need npm npm
+
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "installing Debian packages: ${missing[*]}"
+    sudo=""
+    [ "$(id -u)" -eq 0 ] || sudo="sudo"
+    $sudo apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+for component in rustfmt clippy; do
+    if ! cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1; then
+        echo "installing the Rust component $component"
+        rustup component add "$component"
+    fi
+done
+
+if [ ! -d node_modules/playwright-core ] || [ ! -d node_modules/puppeteer-core ]; then
+    echo "installing npm packages: playwright-core puppeteer-core"
+    npm ci --no-audit --no-fund --ignore-scripts
+fi

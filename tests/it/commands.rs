@@ -1,0 +1,414 @@
+//! The program as people start it: its words, its exit status, its signals.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::{Output, Stdio},
+};
+
+use http::Uri;
+use seventh::client::{Connection, Protocol, Target, Trust};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+use crate::harness::{Answer, Events, patiently};
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seventh"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SEVENTH_")) {
+        command.env_remove(name);
+    }
+    command.kill_on_drop(true).stdin(Stdio::null());
+    command
+}
+
+/// An edge in a process of its own, in a folder of its own.
+pub struct Server {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    said: Vec<String>,
+    folder: tempfile::TempDir,
+    pub https: SocketAddr,
+    control: SocketAddr,
+}
+
+impl Server {
+    /// With a `seventh.toml` of this text.
+    pub async fn start(text: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("seventh.toml"), text).expect("it is written");
+        let mut child = program()
+            .args(["--https", "127.0.0.1:0", "--control", "127.0.0.1:0"])
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let mut said = Vec::new();
+        while !said
+            .last()
+            .is_some_and(|line: &String| line.starts_with("publish"))
+        {
+            let line = patiently("a line", lines.next_line()).await.expect("text");
+            said.push(line.expect("it says where it listens"));
+        }
+        let address = |word: &str, scheme: &str| -> SocketAddr {
+            let line = said
+                .iter()
+                .find(|line| line.starts_with(word))
+                .expect("a line");
+            let address = line
+                .split_whitespace()
+                .find_map(|word| word.strip_prefix(scheme));
+            address.expect("an address").parse().expect("an address")
+        };
+        Self {
+            https: address("listening", "https://"),
+            control: address("control", "http://"),
+            child,
+            lines,
+            said,
+            folder,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.folder.path().join("certs/ca.pem")
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.https.port())
+    }
+
+    pub async fn connect(&self, protocol: Protocol) -> Connection {
+        let url: Uri = self.url("/").parse().expect("a URL");
+        let mut target = Target::of(&url, Trust::Ca(self.ca())).expect("a target");
+        target.address = Some(self.https);
+        Connection::open(&target, protocol)
+            .await
+            .expect("it connects")
+    }
+
+    pub async fn control(&self) -> Connection {
+        let url: Uri = format!("http://{}", self.control).parse().expect("a URL");
+        let target = Target::of(&url, Trust::System).expect("a target");
+        Connection::open(&target, Protocol::Http1)
+            .await
+            .expect("it connects")
+    }
+
+    pub async fn events(&self, protocol: Protocol, query: &str) -> Events {
+        let mut connection = self.connect(protocol).await;
+        Events::open(&mut connection, query, &[])
+            .await
+            .owning(connection)
+    }
+
+    pub async fn until_metric(&self, line: &str, value: u64) {
+        let wanted = format!("{line} {value}\n");
+        patiently(&wanted, async {
+            loop {
+                let mut control = self.control().await;
+                let request = http::Request::get("/metrics").body(seventh::client::full(""));
+                let answer = Answer::of(&mut control, request.expect("a request")).await;
+                if answer.text.contains(&wanted) {
+                    break;
+                }
+            }
+        })
+        .await;
+    }
+
+    fn signal(&self, name: &str) {
+        let status = std::process::Command::new("kill")
+            .args([name, &self.pid().to_string()])
+            .status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Waits for its end; its status and what it logged.
+    async fn ended(mut self) -> (Option<i32>, String) {
+        let mut log = String::new();
+        let mut stderr = self.child.stderr.take().expect("it is piped");
+        patiently("its end", stderr.read_to_string(&mut log))
+            .await
+            .expect("text");
+        let status = patiently("its end", self.child.wait())
+            .await
+            .expect("a status");
+        while let Ok(Some(_)) = self.lines.next_line().await {}
+        (status.code(), log)
+    }
+}
+
+/// Runs the program to its end, in an empty folder.
+async fn run(args: &[&str]) -> Output {
+    let folder = tempfile::tempdir().expect("a folder");
+    run_in(folder.path(), args).await
+}
+
+async fn run_in(folder: &std::path::Path, args: &[&str]) -> Output {
+    patiently("its end", program().args(args).current_dir(folder).output())
+        .await
+        .expect("it runs")
+}
+
+/// A failure is one or more clear lines and a non-zero status, never a backtrace.
+fn refused(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        !text.contains("panicked") && !text.contains("backtrace"),
+        "{text}"
+    );
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_where_it_listens_and_how_to_publish() {
+    let server = Server::start("").await;
+    let port = server.https.port();
+    let said = server.said.join("\n");
+    assert!(
+        said.contains(&format!("open           https://localhost:{port}/")),
+        "{said}"
+    );
+    assert!(said.contains("certs/ca.pem"), "{said}");
+    assert!(
+        said.contains(&format!(
+            "curl -d hello http://{}/topics/demo/0",
+            server.control
+        )),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_in_good_order_on_sigterm_and_on_sigint() {
+    for signal in ["-TERM", "-INT"] {
+        let server = Server::start("drain.spread = \"100ms\"").await;
+        let mut events = server
+            .events(Protocol::Http2, "topic=a")
+            .await
+            .opened()
+            .await;
+        server.signal(signal);
+        assert!(matches!(
+            events.item().await,
+            Some(seventh::sse::Item::Retry(_))
+        ));
+        assert_eq!(events.item().await, None);
+        drop(events);
+        let (status, log) = server.ended().await;
+        assert_eq!(status, Some(0), "{log}");
+        assert!(log.contains("ended in good order"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    let server = Server::start("drain.spread = \"1h\"\ndrain.grace = \"2h\"").await;
+    let _events = server
+        .events(Protocol::Http1, "topic=a")
+        .await
+        .opened()
+        .await;
+    server.signal("-TERM");
+    let mut control = server.control().await;
+    patiently("the drain to begin", async {
+        while control.get("/readyz").await.expect("an answer").status != 503 {
+            control = server.control().await;
+        }
+    })
+    .await;
+    server.signal("-TERM");
+    let (status, log) = server.ended().await;
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("ended at once"), "{log}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_one_clear_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let https = refused(&run(&["--https", &address, "--control", "127.0.0.1:0"]).await);
+    assert!(
+        https.contains(&format!("https.listen: cannot listen on {address} (TCP)")),
+        "{https}"
+    );
+    assert!(https.contains("another program has the port"), "{https}");
+    assert_eq!(https.lines().count(), 1, "{https}");
+    let control = refused(&run(&["--https", "127.0.0.1:0", "--control", &address]).await);
+    assert!(
+        control.contains("control.listen: cannot listen on"),
+        "{control}"
+    );
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let address = udp.local_addr().expect("an address").to_string();
+    let quic = refused(&run(&["--https", &address, "--control", "127.0.0.1:0"]).await);
+    assert!(quic.contains("(UDP)"), "{quic}");
+}
+
+#[tokio::test]
+async fn every_mistake_of_a_configuration_is_reported_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = "[history]\nevnts = 1\nage = \"x\"\n[control]\nlisten = \"0.0.0.0:1\"\n";
+    std::fs::write(folder.path().join("seventh.toml"), text).expect("it is written");
+    let said = refused(&run_in(folder.path(), &["--https", "nowhere"]).await);
+    for key in [
+        "history.evnts: unknown key",
+        "history.age: `x`",
+        "control.listen: 0.0.0.0:1",
+        "https.listen: `nowhere`",
+    ] {
+        assert!(said.contains(key), "{said}");
+    }
+    let missing = refused(&run(&["--config", "missing.toml"]).await);
+    assert!(
+        missing.contains("missing.toml: cannot be read"),
+        "{missing}"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_is_one_clear_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let start = ["--https", "127.0.0.1:0", "--control", "127.0.0.1:0"];
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("it is written")
+    };
+    write("seventh.toml", "tls.cert = \"a.pem\"\ntls.key = \"a.pem\"");
+    let said = refused(&run_in(folder.path(), &start).await);
+    assert!(said.contains("tls.cert a.pem: No such file"), "{said}");
+    write("a.pem", "nothing");
+    let said = refused(&run_in(folder.path(), &start).await);
+    assert!(
+        said.contains("tls.cert a.pem: it holds none; it must be PEM"),
+        "{said}"
+    );
+    write("seventh.toml", "tls.directory = \"a.pem\"");
+    let said = refused(&run_in(folder.path(), &start).await);
+    assert!(
+        said.contains("set tls.directory to a folder that can be written"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publish_and_listen_work_together() {
+    let server = Server::start("").await;
+    let url = server.url("/events?topic=news");
+    let control = format!("http://{}", server.control);
+    let ca = server.ca().display().to_string();
+    for http in ["1.1", "2", "3"] {
+        let mut listen = program()
+            .args([
+                "listen", "--http", http, "--ca", &ca, "--json", "--count", "4", &url,
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(listen.stdout.take().expect("it is piped")).lines();
+        let mut next = async || -> serde_json::Value {
+            let line = patiently("a line", lines.next_line())
+                .await
+                .expect("text")
+                .expect("a line");
+            serde_json::from_str(&line).expect("JSON")
+        };
+        assert_eq!(next().await["signal"], "open");
+        assert_eq!(next().await["event"], "edge-open");
+        let args = [
+            "publish",
+            "news",
+            "hello",
+            "--event",
+            "greeting",
+            "--id",
+            "7",
+            "--control",
+            &control,
+        ];
+        assert!(run(&args).await.status.success());
+        let message = next().await;
+        assert_eq!(
+            (&message["event"], &message["data"], &message["id"]),
+            (&"greeting".into(), &"hello".into(), &"7".into())
+        );
+
+        let mut publish = program()
+            .args(["publish", "news", "-", "--control", &control])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut input = publish.stdin.take().expect("it is piped");
+        for line in ["one\n", "two\n"] {
+            // Each arrives before the next is written.
+            input.write_all(line.as_bytes()).await.expect("it is read");
+            assert_eq!(next().await["data"], line.trim());
+        }
+        drop(input);
+        let answers = patiently("its end", publish.wait_with_output())
+            .await
+            .expect("it ends");
+        assert!(answers.status.success());
+        assert_eq!(String::from_utf8_lossy(&answers.stdout).lines().count(), 2);
+        assert!(
+            patiently("its end", listen.wait())
+                .await
+                .expect("it ends")
+                .success()
+        );
+    }
+    let wrong = refused(&run(&["publish", "$x", "data", "--control", &control]).await);
+    assert!(wrong.contains("topic begins with `$`"), "{wrong}");
+    let wrong = refused(&run(&["listen", "--ca", &ca, &server.url("/nothing")]).await);
+    assert!(wrong.contains("the server answered 404"), "{wrong}");
+    let wrong = refused(&run(&["publish", "a", "b", "--control", "http://127.0.0.1:1"]).await);
+    assert!(wrong.contains("cannot connect to 127.0.0.1:1"), "{wrong}");
+}
+
+#[tokio::test]
+async fn cert_says_how_to_trust_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = run_in(folder.path(), &["cert"]).await;
+    let said = String::from_utf8(output.stdout).expect("text");
+    for part in [
+        "SPKI hash",
+        "--ignore-certificate-errors-spki-list=",
+        "certutil",
+        "Firefox",
+        "update-ca-certificates",
+        "certs/ca.pem",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let again = run_in(folder.path(), &["cert"]).await;
+    assert_eq!(
+        String::from_utf8(again.stdout).expect("text"),
+        said,
+        "the same certificate"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bench_measures_an_edge_of_its_own() {
+    let output = run(&[
+        "bench", "--json", "-c", "2", "-s", "5", "-r", "50", "-d", "1s",
+    ])
+    .await;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        (&report["published"], &report["delivered"], &report["lost"]),
+        (&50.into(), &500.into(), &0.into())
+    );
+    assert!(report["memory_bytes"]["streaming"].as_u64() > Some(1 << 20));
+}

@@ -1,0 +1,87 @@
+//! What the documentation says is what the code does.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use seventh::config::{Config, variable};
+
+/// The reference as the settings themselves have it.
+fn reference() -> String {
+    let mut text = String::from(
+        "# Configuration\n\n\
+         `seventh.toml` in the current folder is read when it is there, or the file that `--config` names. Flags\n\
+         win over the environment, the environment over the file, the file over the defaults. Unknown keys are\n\
+         refused, and all mistakes are reported at once. This page is generated from the code: `make docs`.\n",
+    );
+    let mut section = "";
+    for entry in Config::reference() {
+        let this = entry.key.split('.').next().expect("a section");
+        if this != section {
+            section = this;
+            write!(
+                text,
+                "\n## `[{section}]`\n\n| key | kind | default | what it does |\n|---|---|---|---|\n"
+            )
+            .expect("text");
+        }
+        let key = entry.key.split_once('.').expect("a section").1;
+        writeln!(
+            text,
+            "| `{key}` | {} | `{}` | {} |",
+            entry.kind, entry.default, entry.doc
+        )
+        .expect("text");
+    }
+    let example = variable("history.topic_bytes");
+    write!(
+        text,
+        "\nEvery key can be set in the environment: `history.topic_bytes` is `{example}`. Lists are written with\n\
+         commas there. Durations are written with a unit (`500ms`, `15s`, `1h`), sizes too (`256 KiB`).\n"
+    )
+    .expect("text");
+    text
+}
+
+#[test]
+fn the_configuration_reference_is_that_of_the_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let expected = reference();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, &expected).expect("it can be written");
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == expected,
+        "docs/configuration.md is out of date; run `make docs`"
+    );
+}
+
+#[test]
+fn every_link_of_the_documentation_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![
+        root.join("README.md"),
+        root.join("certs/README.md"),
+        root.join("CHANGELOG.md"),
+    ];
+    for entry in fs::read_dir(root.join("docs")).expect("a folder") {
+        pages.push(entry.expect("an entry").path());
+    }
+    for page in pages
+        .iter()
+        .filter(|page| page.extension().is_some_and(|e| e == "md"))
+    {
+        let text =
+            fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let target = link.split('#').next().expect("a target");
+            if !target.is_empty() && !target.contains("://") {
+                let path = page.parent().expect("a folder").join(target);
+                assert!(path.exists(), "{} links to {link}", page.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Hand-made HTTP/3 frames: memory stays bounded, the right code closes what must be closed, and
+//! the edge lives on.
+
+use std::sync::Arc;
+
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt,
+    crypto::rustls::QuicClientConfig,
+};
+use rustls::{RootCertStore, crypto::aws_lc_rs};
+use seventh::{client::Protocol, load::Process};
+
+use crate::{
+    commands::Server,
+    harness::{TestEdge, patiently},
+};
+
+const EXCESSIVE_LOAD: u64 = 0x107;
+const MESSAGE_ERROR: u64 = 0x10e;
+const HEADERS: u64 = 0x1;
+
+fn varint(value: u64) -> Vec<u8> {
+    match value {
+        0..64 => vec![value as u8],
+        64..16_384 => (value as u16 | 0x4000).to_be_bytes().to_vec(),
+        16_384..0x4000_0000 => (value as u32 | 0x8000_0000).to_be_bytes().to_vec(),
+        _ => (value | 0xc000_0000_0000_0000).to_be_bytes().to_vec(),
+    }
+}
+
+fn frame(kind: u64, payload: &[u8]) -> Vec<u8> {
+    [varint(kind), varint(payload.len() as u64), payload.to_vec()].concat()
+}
+
+/// `GET https://localhost/`, with more fields behind.
+fn request(more: &[&[u8]]) -> Vec<u8> {
+    let head: &[&[u8]] = &[
+        &[0, 0, 0xc0 | 17, 0xc0 | 23, 0xc0 | 1],
+        b"\x50\x09localhost",
+    ];
+    frame(HEADERS, &[head.concat(), more.concat()].concat())
+}
+
+struct Raw {
+    quic: Connection,
+    _endpoint: Endpoint,
+    _control: SendStream,
+}
+
+impl Raw {
+    async fn connect(server: std::net::SocketAddr, ca: &std::path::Path) -> Self {
+        use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_file(ca).expect("a certificate"))
+            .expect("a root");
+        let mut tls =
+            rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("TLS 1.3")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        tls.alpn_protocols = vec![b"h3".to_vec()];
+        let crypto = QuicClientConfig::try_from(tls).expect("TLS 1.3");
+        let endpoint =
+            Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+        let config = ClientConfig::new(Arc::new(crypto));
+        let quic = endpoint
+            .connect_with(config, server, "localhost")
+            .expect("it is right")
+            .await
+            .expect("it connects");
+        let mut control = quic.open_uni().await.expect("a stream");
+        control
+            .write_all(&[&[0][..], &frame(0x4, &[])].concat())
+            .await
+            .expect("it is read");
+        Self {
+            quic,
+            _endpoint: endpoint,
+            _control: control,
+        }
+    }
+
+    async fn send(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
+        let (mut send, recv) = self.quic.open_bi().await.expect("a stream");
+        // The edge may close the connection while this is written.
+        let _: Result<(), _> = send.write_all(bytes).await;
+        (send, recv)
+    }
+
+    async fn closed_with(&self) -> u64 {
+        match patiently("the close", self.quic.closed()).await {
+            ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
+            other => panic!("closed by {other:?}"),
+        }
+    }
+
+    /// Whether a plain request is answered.
+    async fn answers(&self) -> bool {
+        let (mut send, mut recv) = self.send(&request(&[])).await;
+        send.finish().expect("it is open");
+        let answer = patiently("an answer", recv.read_to_end(1 << 20)).await;
+        answer.is_ok_and(|bytes| bytes.starts_with(&[HEADERS as u8]))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_announce_too_much_close_the_connection() {
+    let server = Server::start("").await;
+    let process = Process::new(server.pid());
+    let before = process.memory().expect("it runs");
+    for (what, bytes) in [
+        (
+            "a field section of 2^40 bytes",
+            [varint(HEADERS), varint(1 << 40)].concat(),
+        ),
+        (
+            "an unknown frame of 2^40 bytes",
+            [varint(0x21), varint(1 << 40)].concat(),
+        ),
+        ("settings of 1 MiB", [varint(0x4), varint(1 << 20)].concat()),
+        // One byte each: a reference to the static table.
+        (
+            "26,000 header names",
+            frame(HEADERS, &[&[0, 0][..], &[0xc0 | 29; 26_000]].concat()),
+        ),
+    ] {
+        let raw = Raw::connect(server.https, &server.ca()).await;
+        let (mut send, _recv) = raw.send(&bytes).await;
+        // As much as it will take of what was announced.
+        let flood = async { while send.write_all(&[0; 16 << 10]).await.is_ok() {} };
+        patiently("the close", flood).await;
+        assert_eq!(raw.closed_with().await, EXCESSIVE_LOAD, "{what}");
+    }
+    let raw = Raw::connect(server.https, &server.ca()).await;
+    let mut control = raw.quic.open_uni().await.expect("a stream");
+    control
+        .write_all(&[varint(0x54), vec![0; 100]].concat())
+        .await
+        .expect("it is read");
+    assert!(
+        raw.answers().await,
+        "an unknown unidirectional stream is no harm"
+    );
+    let grown = process.memory().expect("it runs").saturating_sub(before);
+    assert!(grown < 32 << 20, "it cost {grown} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_stream_is_guarded_too() {
+    let server = Server::start("").await;
+    let raw = Raw::connect(server.https, &server.ca()).await;
+    assert!(raw.answers().await);
+    let mut control = raw._control;
+    control
+        .write_all(&[varint(0x21), varint(1 << 30)].concat())
+        .await
+        .expect("it is read");
+    let closed = patiently("the close", raw.quic.closed()).await;
+    let ConnectionError::ApplicationClosed(close) = closed else {
+        panic!("{closed:?}")
+    };
+    assert_eq!(close.error_code.into_inner(), EXCESSIVE_LOAD);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_field_sections_reset_their_stream_alone() {
+    let server = Server::start("").await;
+    let raw = Raw::connect(server.https, &server.ca()).await;
+    for (what, more) in [
+        (":method twice", &[0xc0 | 17][..]),
+        (":path twice", &[0xc0 | 1]),
+        (":status in a request", &[0xc0 | 25]),
+        (":authority twice", b"\x50\x01a"),
+        ("a late pseudo-header field", b"\x23x-y\x01z\xd1"),
+        ("an unknown pseudo-header field", b"\x22:x\x01y"),
+    ] {
+        let (_send, mut recv) = raw.send(&request(&[more])).await;
+        let reset = patiently("the reset", recv.received_reset())
+            .await
+            .expect("the connection lives");
+        assert_eq!(reset.map(VarInt::into_inner), Some(MESSAGE_ERROR), "{what}");
+        assert!(raw.answers().await, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stops_or_resets_in_the_middle_harms_nobody() {
+    let edge = TestEdge::start();
+    let server = Server::start("").await;
+    let raw = Raw::connect(server.https, &server.ca()).await;
+    let post = frame(
+        HEADERS,
+        &[
+            &[0, 0, 0xc0 | 20, 0xc0 | 23, 0x51, 13][..],
+            b"/demo/publish",
+            b"\x50\x09localhost",
+        ]
+        .concat(),
+    );
+    for bytes in [request(&[]), post, request(&[])[..5].to_vec(), Vec::new()] {
+        // STOP_SENDING while the edge reads the request, then a reset; and the other way round.
+        let (mut send, mut recv) = raw.send(&bytes).await;
+        recv.stop(0x10cu32.into()).expect("it is open");
+        let _: Result<(), _> = send.write_all(&[0x21, 0x01, 0x00]).await;
+        let _: Result<(), _> = send.reset(0x10cu32.into());
+        let (mut send, mut recv) = raw.send(&bytes).await;
+        let _: Result<(), _> = send.reset(0x10cu32.into());
+        let _: Result<(), _> = recv.stop(0x10cu32.into());
+        assert!(raw.answers().await);
+    }
+    drop(edge);
+    // An event stream that its client stops is gone, though nothing is sent.
+    let events = b"\x51\x0f/events?topic=a";
+    let get = frame(
+        HEADERS,
+        &[
+            &[0, 0, 0xc0 | 17, 0xc0 | 23][..],
+            events,
+            b"\x50\x09localhost",
+        ]
+        .concat(),
+    );
+    let (mut send, mut recv) = raw.send(&get).await;
+    send.finish().expect("it is open");
+    recv.read(&mut [0; 16]).await.expect("the head");
+    server
+        .until_metric("seventh_event_streams{protocol=\"h3\"}", 1)
+        .await;
+    recv.stop(0x10cu32.into()).expect("it is open");
+    server
+        .until_metric("seventh_event_streams{protocol=\"h3\"}", 0)
+        .await;
+    server
+        .connect(Protocol::Http3)
+        .await
+        .get("/")
+        .await
+        .expect("the edge is alive");
+}

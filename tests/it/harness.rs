@@ -1,0 +1,328 @@
+//! The vocabulary of the tests: an edge on free ports, a stream of one, and its publisher.
+
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, StatusCode, Uri};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use serde_json::Value;
+use seventh::{
+    app::{Drained, Edge, StartError},
+    client::{ClientError, Connection, Protocol, RequestBody, Response, Target, Trust, full},
+    config::Config,
+    sse::{Item, Message, Parser},
+};
+use tokio::sync::mpsc;
+
+/// How long anything that is waited for may take before the test fails. It decides nothing else.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Makes a test of a function for each protocol: `h1::name`, `h2::name` and `h3::name`.
+macro_rules! every_protocol {
+    ($($name:ident),+ $(,)?) => {
+        every_protocol!(@module h1, Http1, $($name),+);
+        every_protocol!(@module h2, Http2, $($name),+);
+        every_protocol!(@module h3, Http3, $($name),+);
+    };
+    (multiplexed: $($name:ident),+ $(,)?) => {
+        every_protocol!(@module h2_multiplexed, Http2, $($name),+);
+        every_protocol!(@module h3_multiplexed, Http3, $($name),+);
+    };
+    (@module $module:ident, $protocol:ident, $($name:ident),+) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(seventh::client::Protocol::$protocol).await;
+                }
+            )+
+        }
+    };
+}
+pub(crate) use every_protocol;
+
+/// Fails the test when `future` takes too long.
+pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited in vain for {what}"),
+    }
+}
+
+/// An edge in this process, on free ports of loopback.
+pub struct TestEdge {
+    edge: Edge,
+    pub https: SocketAddr,
+    pub control: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl TestEdge {
+    pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With more lines of configuration.
+    pub fn with(text: &str) -> Self {
+        Self::at("127.0.0.1:0".parse().expect("an address"), text).expect("it starts")
+    }
+
+    /// On a certain port.
+    pub fn at(https: SocketAddr, text: &str) -> Result<Self, StartError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let directory = folder.path().display();
+        let text = format!(
+            "https.listen = [\"{https}\"]\ncontrol.listen = \"127.0.0.1:0\"\ntls.directory = \"{directory}\"\n{text}"
+        );
+        let config = Config::from_text(&text).expect("it is right");
+        let edge = Edge::start(&config)?;
+        Ok(Self {
+            https: edge.https()[0],
+            control: edge.control(),
+            edge,
+            _folder: folder,
+        })
+    }
+
+    pub fn target(&self) -> Target {
+        let url = self.url("/");
+        let mut target = Target::of(&url, Trust::Anyone).expect("a target");
+        target.address = Some(self.https);
+        target
+    }
+
+    pub fn url(&self, path: &str) -> Uri {
+        format!("https://localhost:{}{path}", self.https.port())
+            .parse()
+            .expect("a URL")
+    }
+
+    pub async fn connect(&self, protocol: Protocol) -> Connection {
+        patiently("a connection", Connection::open(&self.target(), protocol))
+            .await
+            .expect("it connects")
+    }
+
+    /// A connection to the control listener.
+    pub async fn control(&self, protocol: Protocol) -> Connection {
+        let url: Uri = format!("http://{}/", self.control).parse().expect("a URL");
+        let target = Target::of(&url, Trust::System).expect("a target");
+        Connection::open(&target, protocol)
+            .await
+            .expect("it connects")
+    }
+
+    /// A stream on a connection of its own.
+    pub async fn events(&self, protocol: Protocol, query: &str) -> Events {
+        let mut connection = self.connect(protocol).await;
+        Events::open(&mut connection, query, &[])
+            .await
+            .owning(connection)
+    }
+
+    /// The same, resuming after `id`.
+    pub async fn events_after(&self, protocol: Protocol, query: &str, id: &str) -> Events {
+        let mut connection = self.connect(protocol).await;
+        Events::open(&mut connection, query, &[("last-event-id", id)])
+            .await
+            .owning(connection)
+    }
+
+    /// Asks the control listener for something.
+    pub async fn ask(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+        let mut connection = self.control(Protocol::Http1).await;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(full(body))
+            .expect("a request");
+        Answer::of(&mut connection, request).await
+    }
+
+    /// Publishes an event and returns what the edge answers.
+    pub async fn publish(&self, topic: &str, data: impl Into<Bytes>) -> Value {
+        let answer = self.ask("POST", &format!("/topics/{topic}"), data).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        answer.json()
+    }
+
+    /// Publishes an event and returns its id.
+    pub async fn publish_id(&self, topic: &str, data: impl Into<Bytes>) -> String {
+        self.publish(topic, data).await["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned()
+    }
+
+    /// The value of one line of the metrics, such as `seventh_event_streams{protocol="h2"}`.
+    pub async fn metric(&self, line: &str) -> u64 {
+        let text = self.ask("GET", "/metrics", "").await.text;
+        let value = text
+            .lines()
+            .find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().expect("a number"))
+    }
+
+    /// Waits until a metric has a value.
+    pub async fn until_metric(&self, line: &str, value: u64) {
+        patiently(&format!("{line} {value}"), async {
+            while self.metric(line).await != value {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
+    /// How many streams read a topic.
+    pub async fn subscribers(&self, topic: &str) -> u64 {
+        let answer = self.ask("GET", &format!("/topics/{topic}"), "").await;
+        answer.json()["subscribers"].as_u64().unwrap_or(0)
+    }
+
+    /// Ends the edge in good order.
+    pub async fn drain(self) -> Drained {
+        patiently("the drain", self.edge.drain()).await
+    }
+}
+
+/// An answer that has come whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub async fn of(connection: &mut Connection, request: Request<RequestBody>) -> Self {
+        let mut response = patiently("an answer", connection.send(request))
+            .await
+            .expect("an answer");
+        let bytes = patiently("a body", response.bytes()).await.expect("a body");
+        Self {
+            status: response.status,
+            headers: response.headers,
+            text: String::from_utf8(bytes.into()).expect("text"),
+        }
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("text"))
+    }
+}
+
+/// An open event stream.
+pub struct Events {
+    pub response: Response,
+    connection: Option<Connection>,
+    parser: Parser,
+    items: VecDeque<Item>,
+}
+
+impl Events {
+    /// Opens one on a connection.
+    pub async fn open(connection: &mut Connection, query: &str, headers: &[(&str, &str)]) -> Self {
+        let mut request = Request::get(format!("/events?{query}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(full("")).expect("a request");
+        let response = patiently("a response", connection.send(request))
+            .await
+            .expect("a response");
+        assert_eq!(response.status, StatusCode::OK);
+        assert_eq!(response.headers["content-type"], "text/event-stream");
+        Self {
+            response,
+            connection: None,
+            parser: Parser::new(usize::MAX),
+            items: VecDeque::new(),
+        }
+    }
+
+    /// What comes next; `None` at a clean end.
+    pub async fn item(&mut self) -> Option<Item> {
+        self.try_item().await.expect("the stream is not cut")
+    }
+
+    pub async fn try_item(&mut self) -> Result<Option<Item>, ClientError> {
+        loop {
+            if let Some(item) = self.items.pop_front() {
+                return Ok(Some(item));
+            }
+            let Some(chunk) = patiently("the stream", self.response.chunk()).await? else {
+                return Ok(None);
+            };
+            let mut items = Vec::new();
+            self.parser
+                .push(&chunk, &mut items)
+                .expect("there is no limit");
+            self.items.extend(items);
+        }
+    }
+
+    /// The next event of any kind.
+    pub async fn message(&mut self) -> Message {
+        loop {
+            match self.item().await {
+                Some(Item::Message(message)) => return message,
+                Some(_) => {}
+                None => panic!("the stream has ended"),
+            }
+        }
+    }
+
+    /// The next event, which must be the edge's own of this type; its JSON, and its id.
+    pub async fn edge_event(&mut self, kind: &str) -> (Value, String) {
+        let message = self.message().await;
+        assert_eq!(message.event, kind, "{message:?}");
+        (
+            serde_json::from_str(&message.data).expect("JSON"),
+            message.id,
+        )
+    }
+
+    /// Reads past the `edge-open` event.
+    pub async fn opened(mut self) -> Self {
+        self.edge_event("edge-open").await;
+        self
+    }
+
+    /// The data of the next events.
+    pub async fn data(&mut self, count: usize) -> Vec<String> {
+        let mut data = Vec::new();
+        for _ in 0..count {
+            data.push(self.message().await.data);
+        }
+        data
+    }
+
+    /// Keeps its connection open as long as it is.
+    pub fn owning(mut self, connection: Connection) -> Self {
+        self.connection = Some(connection);
+        self
+    }
+
+    /// Gives up the stream's own connection.
+    pub fn take_connection(&mut self) -> Option<Connection> {
+        self.connection.take()
+    }
+}
+
+/// A request's body that is written as the test goes on.
+pub fn streaming() -> (mpsc::Sender<Bytes>, RequestBody) {
+    let (sender, receiver) = mpsc::channel(1);
+    let frames = stream::unfold(receiver, |mut receiver| async {
+        let bytes = receiver.recv().await?;
+        Some((Ok(Frame::data(bytes)), receiver))
+    });
+    (sender, StreamBody::new(frames).boxed_unsync())
+}

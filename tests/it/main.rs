@@ -1,0 +1,19 @@
+//! One integration binary: promises to clients, tested from outside over every protocol.
+
+#![allow(unreachable_pub, reason = "nothing reaches into a test binary")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod harness; // the vocabulary: an edge, a stream, a publisher
+
+mod browsers_wire; // what makes hundreds of streams on one connection work
+mod commands; // the program as people start it
+mod control; // the private listener
+mod docs; // what the documentation says is what the code does
+mod drain; // ending in good order
+mod h3_frames; // hand-made HTTP/3 frames
+mod layers; // who may import whom
+mod publish; // taking events from publishers
+mod replay; // resuming, gaps, history
+mod slow; // readers that do not read
+mod subscribe; // opening event streams
+mod validate; // requests that must not reach the service
