@@ -8,7 +8,7 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
     clock,
@@ -103,9 +103,12 @@ impl Edge {
         edge.private
             .spawn(control.serve(control_service, control_watch));
         edge.private.spawn(sweep(edge.shared.hub.clone()));
+        let room = Arc::new(Semaphore::new(
+            config.limits.connections.min(Semaphore::MAX_PERMITS),
+        ));
         for listener in listeners {
             edge.public
-                .spawn(listener.serve(public_service.clone(), watch.clone()));
+                .spawn(listener.serve(public_service.clone(), room.clone(), watch.clone()));
         }
         Ok(edge)
     }

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write},
+    net::SocketAddr,
     path::PathBuf,
 };
 
@@ -69,7 +70,10 @@ pub(super) fn load(
     file: Option<&std::path::Path>,
     flags: BTreeMap<String, Raw>,
 ) -> anyhow::Result<Config> {
-    let environment = std::env::vars().filter(|(name, _)| name != "SEVENTH_CONFIG");
+    // What is not UTF-8 is not the edge's.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name != "SEVENTH_CONFIG");
     Ok(Config::load(file, environment, flags)?)
 }
 
@@ -132,35 +136,45 @@ impl Signals {
     }
 }
 
-/// Where it listens, which certificate it uses, which page to open, and how to publish.
+/// Where it listens, which certificate it uses, which page to open, and how to publish. Whether
+/// anybody reads it does not matter.
 fn announce(edge: &Edge, config: &Config) {
+    let _: io::Result<()> = write_announcement(&mut io::stdout().lock(), edge, config);
+}
+
+fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io::Result<()> {
     let control = edge.control();
     for address in edge.https() {
-        println!("listening on   https://{address} (HTTP/1.1, HTTP/2, HTTP/3)");
+        writeln!(
+            out,
+            "listening on   https://{address} (HTTP/1.1, HTTP/2, HTTP/3)"
+        )?;
     }
-    println!("control on     http://{control} (HTTP/1.1, HTTP/2)");
+    writeln!(out, "control on     http://{control} (HTTP/1.1, HTTP/2)")?;
     match &edge.identity().source {
-        Source::File(path) => println!("certificate    {}", path.display()),
-        Source::Development(cert) => {
-            let ca = cert.ca.display();
-            println!(
-                "certificate    for development, its CA is {ca}; `seventh cert` says how to trust it"
-            );
-        }
+        Source::File(path) => writeln!(out, "certificate    {}", path.display())?,
+        Source::Development(cert) => writeln!(
+            out,
+            "certificate    for development, its CA is {}; `seventh cert` says how to trust it",
+            cert.ca.display()
+        )?,
     }
-    let port = edge.https().first().map_or(0, std::net::SocketAddr::port);
-    if config.demo {
-        println!("open           https://localhost:{port}/");
-    } else {
-        println!(
-            "event streams  https://localhost:{port}{}?topic=NAME",
-            config.events.path
-        );
+    let port = edge.https().first().map_or(0, SocketAddr::port);
+    let path = &config.events.path;
+    match config.demo {
+        true => writeln!(out, "open           https://localhost:{port}/")?,
+        false => writeln!(
+            out,
+            "event streams  https://localhost:{port}{path}?topic=NAME"
+        )?,
     }
-    let token = if config.control.token.is_some() {
-        " -H 'Authorization: Bearer TOKEN'"
-    } else {
-        ""
+    let token = match config.control.token {
+        Some(_) => " -H 'Authorization: Bearer TOKEN'",
+        None => "",
     };
-    println!("publish        curl{token} -d hello http://{control}/topics/demo/0");
+    writeln!(
+        out,
+        "publish        curl{token} -d hello http://{control}/topics/demo/0"
+    )?;
+    out.flush()
 }

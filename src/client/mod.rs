@@ -12,6 +12,7 @@ use std::{convert::Infallible, fmt, net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
+use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -24,6 +25,9 @@ pub use tls::Trust;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long a connection may be quiet before the kernel asks whether the server is still there.
+const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// A request's body.
 pub type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -147,6 +151,13 @@ impl Target {
             .await
             .map_err(|error| self.unreachable(error))?;
         stream.set_nodelay(true).map_err(lost)?;
+        // A server that vanished is noticed, though nothing is sent.
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE);
+        SockRef::from(&stream)
+            .set_tcp_keepalive(&keepalive)
+            .map_err(lost)?;
         Ok(stream)
     }
 

@@ -23,6 +23,10 @@ use crate::{
 /// The file that is read when it is there and no other is named.
 pub const FILE: &str = "seventh.toml";
 
+/// The shortest and the longest time that a limit may be.
+const MIN_TIME: Duration = Duration::from_millis(100);
+const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
+
 /// Everything that is configured, checked whole.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -364,41 +368,41 @@ fn take_limits(reader: &mut Reader) -> Limits {
             "The most fields the header of a request may have.",
             |n| in_range(*n, 16, 256),
         ),
-        handshake: reader.take(
+        connections: reader.take_if(
+            "limits.connections",
+            default.connections,
+            "The most connections of all public listeners together; more are turned away. Leave open files to spare.",
+            at_least_one,
+        ),
+        handshake: reader.take_if(
             "limits.handshake",
             default.handshake,
-            "How long a client may take from connecting to its first request.",
-        ),
-        idle: reader.take(
+            "How long a client may take from connecting to its first request.", |time| between(*time, MIN_TIME, MAX_TIME)),
+        idle: reader.take_if(
             "limits.idle",
             default.idle,
-            "How long a connection is kept on which nothing is asked for.",
-        ),
-        request_body: reader.take(
+            "How long a connection is kept on which nothing is asked for.", |time| between(*time, MIN_TIME, MAX_TIME)),
+        request_body: reader.take_if(
             "limits.request_body",
             default.request_body,
-            "How long a request's body may pause.",
-        ),
-        stall: reader.take(
+            "How long a request's body may pause.", |time| between(*time, MIN_TIME, MAX_TIME)),
+        stall: reader.take_if(
             "limits.stall",
             default.stall,
-            "How long a client may take nothing of what waits for it before its connection is cut.",
-        ),
+            "How long a client may take nothing of what waits for it before its connection is cut.", |time| between(*time, MIN_TIME, MAX_TIME)),
     }
 }
 
 fn take_drain(reader: &mut Reader) -> Drain {
     let drain = Drain {
-        spread: reader.take(
+        spread: reader.take_if(
             "drain.spread",
             Duration::from_secs(5),
-            "Over how long event streams are ended when the edge is told to stop, and then reconnect.",
-        ),
-        grace: reader.take(
+            "Over how long event streams are ended when the edge is told to stop, and then reconnect.", |time| between(*time, Duration::ZERO, MAX_TIME)),
+        grace: reader.take_if(
             "drain.grace",
             Duration::from_secs(30),
-            "How long ending may take before what is left is cut.",
-        ),
+            "How long ending may take before what is left is cut.", |time| between(*time, Duration::ZERO, 2 * MAX_TIME)),
     };
     if drain.grace < drain.spread {
         reader.mistake(

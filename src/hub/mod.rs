@@ -35,6 +35,8 @@ use ring::{Bounds, Ring, Stored};
 pub use mailbox::StreamHandle;
 pub use subscription::{Chunk, Opening, Resume, Subscription};
 
+/// What a topic costs beside its events and its name, in bytes.
+const TOPIC_OVERHEAD: usize = 512;
 /// How many forgotten topics are remembered with where their history ended.
 const TOMBSTONES: usize = 16_384;
 
@@ -104,10 +106,13 @@ pub struct Hub {
 struct State {
     /// The number of the last event.
     sequence: u64,
+    /// When it was published. Publishers read the clock before they have the lock, so theirs may
+    /// be earlier; in the rings time does not go back.
+    at: Option<Instant>,
     topics: BTreeMap<Topic, Entry>,
     /// Topics with history, by the number of their last event.
     recency: BTreeSet<(u64, Topic)>,
-    /// Invariant: the sum of `bytes()` over all rings.
+    /// Invariant: the sum of `cost()` over all rings, and of `topic_cost()` over all topics.
     bytes: usize,
     /// Where the history of forgotten topics ended.
     tombstones: BTreeMap<Topic, u64>,
@@ -185,11 +190,13 @@ impl Hub {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.sequence += 1;
+        let at = state.at.map_or(now, |last| last.max(now));
+        state.at = Some(at);
         let sequence = state.sequence;
         let own = self.id(sequence);
         let event = Arc::new(Stored {
             sequence,
-            at: now,
+            at,
             id: id.map(Into::into),
             wire: match id {
                 Some(id) => draft.finish(id),
@@ -204,11 +211,23 @@ impl Hub {
             let before = std::mem::replace(&mut entry.last, sequence);
             let (freed, held) = {
                 let mut ring = entry.cell.ring();
-                let freed = ring.bytes();
+                let freed = ring.cost();
                 ring.push(event.clone(), &bounds);
-                (freed, ring.bytes())
+                (freed, ring.cost())
             };
             entry.cell.changed.store(sequence, Ordering::Release);
+            state.bytes = state.bytes - freed + held;
+            state.recency.remove(&(before, topic.clone()));
+            state.recency.insert((sequence, topic.clone()));
+        }
+        state.evict_to(self.history.total_bytes);
+        // Before the marks: a connection that finds its mark must find the event too, or it would
+        // take the mark and sleep on.
+        self.watermark.store(sequence, Ordering::Release);
+        for topic in topics {
+            let Some(entry) = state.topics.get(topic) else {
+                continue;
+            };
             for readers in entry.readers.values() {
                 let marked = readers.mailbox.mark(&readers.streams, sequence);
                 receivers += marked.fresh;
@@ -216,12 +235,7 @@ impl Hub {
                     wakes.push(readers.mailbox.clone());
                 }
             }
-            state.bytes = state.bytes - freed + held;
-            state.recency.remove(&(before, topic.clone()));
-            state.recency.insert((sequence, topic.clone()));
         }
-        state.evict_to(self.history.total_bytes);
-        self.watermark.store(sequence, Ordering::Release);
         drop(guard);
 
         self.metrics.published.inc();
@@ -240,11 +254,12 @@ impl Hub {
         let state = &mut *guard;
         let entry = state.topics.get_mut(topic)?;
         state.sequence += 1;
-        let (events, bytes) = {
+        let events = {
             let mut ring = entry.cell.ring();
-            let held = (ring.len(), ring.bytes());
+            let (events, before) = (ring.len(), ring.cost());
             ring.delete(state.sequence);
-            held
+            state.bytes = state.bytes - before + ring.cost();
+            events
         };
         entry.cell.changed.store(state.sequence, Ordering::Release);
         let told: Vec<_> = entry
@@ -253,7 +268,6 @@ impl Hub {
             .map(|readers| (readers.mailbox.clone(), readers.streams.clone()))
             .collect();
         let last = std::mem::take(&mut entry.last);
-        state.bytes -= bytes;
         state.recency.remove(&(last, topic.clone()));
         state.forget_if_idle(topic);
         self.watermark.store(state.sequence, Ordering::Release);
@@ -272,22 +286,9 @@ impl Hub {
         let state = &mut *guard;
         while let Some((_, topic)) = state.recency.first() {
             let topic = topic.clone();
-            let entry = state
-                .topics
-                .get(&topic)
-                .expect("recency names known topics");
-            let mut ring = entry.cell.ring();
-            if ring
-                .newest()
-                .is_some_and(|e| now.saturating_duration_since(e.at) <= self.history.age)
-            {
+            if !state.evict_older(&topic, now, self.history.age) {
                 return;
             }
-            let before = ring.bytes();
-            ring.evict_older(now, self.history.age);
-            drop(ring);
-            state.bytes -= before;
-            state.retire(&topic);
         }
     }
 
@@ -364,6 +365,7 @@ impl State {
                 readers: IndexMap::new(),
                 last: 0,
             };
+            self.bytes += topic_cost(topic);
             self.topics.insert(topic.clone(), entry);
         }
         self.topics
@@ -371,28 +373,48 @@ impl State {
             .expect("it was inserted if it was not there")
     }
 
-    /// Evicts from the least recently published topics until all hold at most `limit` bytes. The
-    /// newest event of all stays: readers take it from its ring.
+    /// Evicts what is older than `age` from one topic. `false` when it still holds events.
+    fn evict_older(&mut self, topic: &Topic, now: Instant, age: Duration) -> bool {
+        let Some(entry) = self.topics.get(topic) else {
+            return true;
+        };
+        let mut ring = entry.cell.ring();
+        let before = ring.cost();
+        ring.evict_older(now, age);
+        let (emptied, after) = (ring.is_empty(), ring.cost());
+        drop(ring);
+        self.bytes = self.bytes - before + after;
+        if emptied {
+            self.retire(topic);
+        }
+        emptied
+    }
+
+    /// Evicts from the least recently published topics until all cost at most `limit` bytes. The
+    /// newest event of all stays: readers take it from its rings.
     fn evict_to(&mut self, limit: usize) {
+        let mut last = None;
         while self.bytes > limit {
-            let Some((last, topic)) = self.recency.first().cloned() else {
+            let from = last.take().map_or(Bound::Unbounded, Bound::Excluded);
+            let Some((number, topic)) =
+                self.recency.range((from, Bound::Unbounded)).next().cloned()
+            else {
                 return;
             };
             let entry = self.topics.get(&topic).expect("recency names known topics");
             let mut ring = entry.cell.ring();
-            let before = ring.bytes();
-            let keep = usize::from(last == self.sequence);
-            while self.bytes - (before - ring.bytes()) > limit && ring.len() > keep {
+            let keep = usize::from(number == self.sequence);
+            while self.bytes > limit && ring.len() > keep {
+                let before = ring.cost();
                 ring.evict();
+                self.bytes = self.bytes - before + ring.cost();
             }
-            let (emptied, held) = (ring.is_empty(), ring.bytes());
+            let emptied = ring.is_empty();
             drop(ring);
-            self.bytes -= before - held;
             if emptied {
                 self.retire(&topic);
-            } else {
-                return;
             }
+            last = Some((number, topic));
         }
     }
 
@@ -413,8 +435,12 @@ impl State {
         if entry.last != 0 || !entry.readers.is_empty() {
             return;
         }
-        let ended = entry.cell.ring().evicted_through();
+        let (ended, cost) = {
+            let ring = entry.cell.ring();
+            (ring.evicted_through(), ring.cost())
+        };
         self.topics.remove(topic);
+        self.bytes -= cost + topic_cost(topic);
         if ended > self.floor {
             if self.tombstones.len() == TOMBSTONES {
                 let newest = self.tombstones.values().max().copied();
@@ -424,6 +450,10 @@ impl State {
             self.tombstones.insert(topic.clone(), ended);
         }
     }
+}
+
+fn topic_cost(topic: &Topic) -> usize {
+    TOPIC_OVERHEAD + topic.as_str().len()
 }
 
 #[cfg(test)]

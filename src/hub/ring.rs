@@ -217,6 +217,12 @@ impl Ring {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// What the ring costs in all: its events, and the numbers of those that left.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.bytes + self.evicted.capacity() * size_of::<u64>()
+    }
 }
 
 #[cfg(test)]

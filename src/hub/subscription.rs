@@ -1,7 +1,7 @@
 //! What one event stream reads: a set of topics and a cursor.
 
 use std::{
-    collections::HashSet,
+    collections::{BinaryHeap, HashSet},
     fmt,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -12,7 +12,7 @@ use serde_json::json;
 use smallvec::SmallVec;
 
 use super::{
-    Cell, Hub, Readers, State,
+    Cell, Hub, Readers,
     mailbox::{Mailbox, StreamHandle},
     ring::{Ring, Stored},
 };
@@ -21,6 +21,13 @@ use crate::{
     sse::{Draft, EventId},
     topic::Topic,
 };
+
+/// How many missing events are counted under the hub's lock before their number is said to be
+/// unknown: anyone may ask with an old id.
+const COUNTED: usize = 16_384;
+
+/// The most events that a first visit is given, whatever it asks for.
+const MAX_LAST: usize = 10_000;
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +43,9 @@ pub enum Resume<'a> {
 /// What a subscription says first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// The id that stands for where the reader is: a client cut before its first event resumes here.
-    pub id: EventId,
+    /// The id that stands for where the reader is: a client cut before its first event resumes
+    /// here. `None` while a gap is to be told first.
+    pub id: Option<EventId>,
     /// The reader begins behind the newest event.
     pub behind: bool,
 }
@@ -51,19 +59,24 @@ pub struct Chunk {
     pub events: u64,
 }
 
+/// One topic that a subscription reads.
+struct Read {
+    cell: Arc<Cell>,
+    /// What left its ring up to this number needs no telling, or was told.
+    told_through: u64,
+}
+
 /// What one event stream reads. Dropping it ends it.
 ///
 /// There is no queue: a slow reader costs a cursor, and one that falls off the ring is told so.
 pub struct Subscription {
     hub: Arc<Hub>,
     handle: StreamHandle,
-    cells: Box<[Arc<Cell>]>,
+    reads: Box<[Read]>,
     /// Every event of the topics up to this number was taken, or told of as missing.
     cursor: u64,
     /// The last event before the subscription began: what comes after was addressed to it.
     joined: u64,
-    /// What left the rings up to this number needs no telling (any more).
-    told_through: u64,
     /// How many events after `joined` were taken or told of as missing.
     settled: u64,
     /// A gap found when the subscription began.
@@ -73,10 +86,7 @@ pub struct Subscription {
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
-            .field(
-                "topics",
-                &self.cells.iter().map(|c| &c.topic).collect::<Vec<_>>(),
-            )
+            .field("topics", &self.topics().collect::<Vec<_>>())
             .field("cursor", &self.cursor)
             .finish_non_exhaustive()
     }
@@ -98,11 +108,11 @@ impl Hub {
         let mut guard = self.lock();
         let state = &mut *guard;
         let joined = state.sequence;
-        let mut cells: Vec<Arc<Cell>> = Vec::with_capacity(topics.len());
+        let mut reads: Vec<Read> = Vec::with_capacity(topics.len());
         for topic in topics {
             let entry = state.entry(topic);
             let cell = entry.cell.clone();
-            if cells.iter().any(|known| Arc::ptr_eq(known, &cell)) {
+            if reads.iter().any(|known| Arc::ptr_eq(&known.cell, &cell)) {
                 continue; // named twice
             }
             let readers = entry
@@ -113,24 +123,18 @@ impl Hub {
                     streams: Vec::new(),
                 });
             readers.streams.push(handle.key());
-            let mut ring = cell.ring();
-            let before = ring.bytes();
-            ring.evict_older(now, self.history.age);
-            state.bytes -= before - ring.bytes();
-            let emptied = ring.is_empty() && before > 0;
-            drop(ring);
-            cells.push(cell);
-            if emptied {
-                state.retire(topic);
-            }
+            reads.push(Read {
+                cell,
+                told_through: joined,
+            });
+            state.evict_older(topic, now, self.history.age);
         }
         let mut subscription = Subscription {
             hub: self.clone(),
             handle,
-            cells: cells.into(),
+            reads: reads.into(),
             cursor: joined,
             joined,
-            told_through: joined,
             settled: 0,
             gap: None,
         };
@@ -145,7 +149,11 @@ impl Hub {
         if behind {
             self.metrics.replays.inc();
         }
-        let id = self.id(subscription.cursor);
+        // While a gap is untold, a client that is cut must come back with the id it came with.
+        let id = subscription
+            .gap
+            .is_none()
+            .then(|| self.id(subscription.cursor));
         (subscription, Opening { id, behind })
     }
 }
@@ -153,7 +161,7 @@ impl Hub {
 impl Subscription {
     /// The topics it reads, each once.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
-        self.cells.iter().map(|cell| &cell.topic)
+        self.reads.iter().map(|read| &read.cell.topic)
     }
 
     /// The key of the stream in its connection's mailbox.
@@ -183,9 +191,9 @@ impl Subscription {
         if self.gap.is_none() && self.cursor >= watermark {
             return None;
         }
-        let chunk = match &*self.cells {
+        let chunk = match &*self.reads {
             _ if self.gap.is_some() => Err(Fallen),
-            [cell] => self.take_of_one(cell, watermark, max_bytes),
+            [read] => self.take_of_one(read, watermark, max_bytes),
             _ => self.take_of_many(watermark, max_bytes),
         };
         match chunk {
@@ -201,12 +209,12 @@ impl Subscription {
         }
     }
 
-    fn take_of_one(&self, cell: &Cell, watermark: u64, max_bytes: usize) -> Result<Taken, Fallen> {
-        if cell.changed.load(Ordering::Acquire) <= self.cursor {
+    fn take_of_one(&self, read: &Read, watermark: u64, max_bytes: usize) -> Result<Taken, Fallen> {
+        if read.cell.changed.load(Ordering::Acquire) <= self.cursor {
             return Ok((Wires::new(), watermark));
         }
-        let ring = cell.ring();
-        self.check(&ring)?;
+        let ring = read.cell.ring();
+        self.check(read, &ring)?;
         Ok(take(&ring, self.cursor, watermark, max_bytes))
     }
 
@@ -214,12 +222,12 @@ impl Subscription {
         let mut all = Wires::new();
         // Where the first of the rings was cut short: beyond it the order is not known yet.
         let mut through = watermark;
-        for cell in &self.cells {
-            if cell.changed.load(Ordering::Acquire) <= self.cursor {
+        for read in &self.reads {
+            if read.cell.changed.load(Ordering::Acquire) <= self.cursor {
                 continue;
             }
-            let ring = cell.ring();
-            self.check(&ring)?;
+            let ring = read.cell.ring();
+            self.check(read, &ring)?;
             let (wires, end) = take(&ring, self.cursor, through, max_bytes);
             drop(ring);
             through = through.min(end);
@@ -243,8 +251,8 @@ impl Subscription {
         Ok((all, through))
     }
 
-    fn check(&self, ring: &Ring) -> Result<(), Fallen> {
-        match ring.evicted_through() > self.cursor.max(self.told_through) {
+    fn check(&self, read: &Read, ring: &Ring) -> Result<(), Fallen> {
+        match ring.evicted_through() > self.cursor.max(read.told_through) {
             true => Err(Fallen),
             false => Ok(()),
         }
@@ -255,51 +263,43 @@ impl Subscription {
         let hub = self.hub.clone();
         // Under the hub's lock nothing is published, so all counts are of one moment.
         let guard = hub.lock();
-        let state: &State = &guard;
-        let rings: Vec<_> = self.cells.iter().map(|cell| (cell, cell.ring())).collect();
-
-        let passed = self.cursor.max(self.told_through);
         let known = self.gap.take();
-        let fallen: Vec<_> = rings
-            .iter()
-            .filter(|(_, ring)| known.is_some() || ring.evicted_through() > passed)
-            .collect();
-        let reason = known.unwrap_or_else(|| {
-            if fallen.iter().all(|(_, ring)| ring.was_deleted()) {
-                GapReason::Deleted
-            } else if self.cursor < self.joined {
-                GapReason::Trimmed
-            } else {
-                GapReason::Slow
+        let mut topics = Vec::new();
+        let mut deleted = true;
+        let mut first = None;
+        let mut live_held = Vec::new();
+        for read in &self.reads {
+            let ring = read.cell.ring();
+            if known.is_some() || self.check(read, &ring).is_err() {
+                topics.push(read.cell.topic.as_str());
+                deleted &= ring.was_deleted();
             }
+            let next = ring.after(self.cursor).next().map(|event| event.sequence);
+            first = first.into_iter().chain(next).min();
+            let live = ring.after(self.cursor.max(self.joined));
+            live_held.extend(live.map(|event| event.sequence));
+        }
+        live_held.sort_unstable();
+        live_held.dedup();
+        let reason = known.unwrap_or(match deleted {
+            true => GapReason::Deleted,
+            false if self.cursor < self.joined => GapReason::Trimmed,
+            false => GapReason::Slow,
         });
-        let held: HashSet<u64> = rings
-            .iter()
-            .flat_map(|(_, ring)| ring.after(self.cursor).map(|event| event.sequence))
-            .collect();
-        let live = self.handle.addressed() - self.settled;
-        let live_held = held
-            .iter()
-            .filter(|&&sequence| sequence > self.joined)
-            .count() as u64;
         // What was addressed to the stream since it began, was not taken, and is not there.
-        let live_missed = live.saturating_sub(live_held);
+        let live = self.handle.addressed() - self.settled;
+        let live_missed = live.saturating_sub(live_held.len() as u64);
         let missed = match known {
             Some(_) => None,
-            // Part of what is missing was told of before: it cannot be told apart now.
-            None if self.cursor < self.told_through && self.cursor < self.joined => None,
-            None => missed_before(self.joined, self.cursor, &rings, &held)
-                .map(|before| before + live_missed),
+            None => self.missed_before().map(|before| before + live_missed),
         };
-        let topics: Vec<_> = fallen.iter().map(|(cell, _)| cell.topic.as_str()).collect();
         let data = json!({ "reason": reason.as_str(), "missed": missed, "topics": topics });
 
         self.settled += live_missed;
-        self.told_through = rings
-            .iter()
-            .map(|(_, ring)| ring.evicted_through())
-            .fold(self.told_through, u64::max);
-        self.cursor = held.iter().min().map_or(state.sequence, |first| first - 1);
+        self.cursor = first.map_or(guard.sequence, |first| first - 1);
+        for read in &mut self.reads {
+            read.told_through = read.told_through.max(read.cell.ring().evicted_through());
+        }
         hub.metrics.gap(reason);
         let draft = Draft::new(Some("edge-gap"), &data.to_string(), None);
         Chunk {
@@ -308,34 +308,78 @@ impl Subscription {
         }
     }
 
+    /// How many events up to `joined` left the rings untold, if they are remembered that far
+    /// back, and few enough to be counted under the hub's lock.
+    fn missed_before(&self) -> Option<u64> {
+        if self.cursor >= self.joined {
+            return Some(0);
+        }
+        let mut missed = HashSet::new();
+        for read in &self.reads {
+            let after = self.cursor.max(read.told_through);
+            if after < self.joined {
+                missed.extend(read.cell.ring().evicted_between(after, self.joined)?);
+            }
+            if missed.len() > COUNTED {
+                return None;
+            }
+        }
+        let [_, _, ..] = &*self.reads else {
+            return Some(missed.len() as u64);
+        };
+        // What left one topic may still be held in another.
+        let last = missed.iter().max().copied().unwrap_or_default();
+        let mut looked_at = 0;
+        for read in &self.reads {
+            for event in read.cell.ring().after(self.cursor) {
+                if event.sequence > last {
+                    break;
+                }
+                missed.remove(&event.sequence);
+                looked_at += 1;
+                if looked_at > COUNTED {
+                    return None;
+                }
+            }
+        }
+        Some(missed.len() as u64)
+    }
+
     fn begin_with_last(&mut self, events: usize) {
-        let mut held: Vec<u64> = Vec::new();
-        for cell in &self.cells {
-            held.extend(
-                cell.ring()
-                    .after(0)
-                    .rev()
-                    .take(events)
-                    .map(|event| event.sequence),
-            );
+        let rings: Vec<_> = self.reads.iter().map(|read| read.cell.ring()).collect();
+        let mut rest: Vec<_> = rings
+            .iter()
+            .map(|ring| ring.after(0).rev().map(|event| event.sequence))
+            .collect();
+        // The newest of each ring that was not counted yet.
+        let mut newest: BinaryHeap<(u64, usize)> = BinaryHeap::new();
+        for (ring, rest) in rest.iter_mut().enumerate() {
+            newest.extend(rest.next().map(|sequence| (sequence, ring)));
         }
-        held.sort_unstable();
-        held.dedup();
-        let from = held.len().saturating_sub(events);
-        if let Some(first) = held.get(from) {
-            self.cursor = first - 1;
+        let mut left = events.min(MAX_LAST);
+        while let Some((sequence, ring)) = newest.pop() {
+            // One in several topics counts once.
+            if sequence <= self.cursor {
+                if left == 0 {
+                    break;
+                }
+                left -= 1;
+                self.cursor = sequence - 1;
+            }
+            newest.extend(rest[ring].next().map(|sequence| (sequence, ring)));
         }
+        drop(rest);
         // What had left before was not asked for; what leaves from now on will be told.
-        let left = self.cells.iter().map(|cell| cell.ring().evicted_through());
-        self.told_through = left.max().unwrap_or_default();
+        let left: Vec<u64> = rings.iter().map(|ring| ring.evicted_through()).collect();
+        drop(rings);
+        for (read, left) in self.reads.iter_mut().zip(left) {
+            read.told_through = left;
+        }
     }
 
     fn begin_after(&mut self, id: &str) {
-        let own = self
-            .cells
-            .iter()
-            .filter_map(|cell| cell.ring().find(id))
-            .max();
+        let rings = || self.reads.iter().map(|read| read.cell.ring());
+        let own = rings().filter_map(|ring| ring.find(id)).max();
         let found = match (own, EventId::parse(id)) {
             (Some(sequence), _) => Ok(sequence),
             (None, Some(id)) if id.epoch != self.hub.epoch => Err(GapReason::Restart),
@@ -345,15 +389,16 @@ impl Subscription {
         match found {
             Ok(sequence) => {
                 self.cursor = sequence;
-                self.told_through = sequence;
+                for read in &mut self.reads {
+                    read.told_through = sequence;
+                }
             }
             Err(reason) => {
+                let first = rings()
+                    .filter_map(|ring| Some(ring.oldest()?.sequence))
+                    .min();
+                self.cursor = first.map_or(self.joined, |first| first - 1);
                 self.gap = Some(reason);
-                let firsts = self
-                    .cells
-                    .iter()
-                    .filter_map(|cell| Some(cell.ring().oldest()?.sequence));
-                self.cursor = firsts.min().map_or(self.joined, |first| first - 1);
             }
         }
     }
@@ -364,7 +409,7 @@ impl Drop for Subscription {
         let mailbox = address(self.handle.mailbox());
         let mut guard = self.hub.lock();
         let state = &mut *guard;
-        for cell in &self.cells {
+        for Read { cell, .. } in &self.reads {
             let entry = state
                 .topics
                 .get_mut(&cell.topic)
@@ -425,23 +470,6 @@ fn join(mut wires: Wires) -> Option<Chunk> {
         }
     };
     Some(Chunk { wire, events })
-}
-
-/// How many events in `(cursor, joined]` left the rings, if they are remembered that far back.
-fn missed_before(
-    joined: u64,
-    cursor: u64,
-    rings: &[(&Arc<Cell>, std::sync::MutexGuard<'_, Ring>)],
-    held: &HashSet<u64>,
-) -> Option<u64> {
-    if cursor >= joined {
-        return Some(0);
-    }
-    let mut missed = HashSet::new();
-    for (_, ring) in rings {
-        missed.extend(ring.evicted_between(cursor, joined)?);
-    }
-    Some(missed.difference(held).count() as u64)
 }
 
 fn address(mailbox: &Arc<Mailbox>) -> usize {

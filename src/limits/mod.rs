@@ -15,6 +15,9 @@ pub struct Limits {
     pub http2_streams: usize,
     /// `limits.http3_streams`: granted to one HTTP/3 connection.
     pub http3_streams: usize,
+    /// `limits.connections`: of all public listeners together. A TCP connection takes an open
+    /// file, of which systems commonly give 20,000 or more to a server.
+    pub connections: usize,
     /// `limits.event_bytes`: the most data in one event.
     pub event_bytes: usize,
     /// `limits.header_bytes`: of one request. Browsers send under 4 KiB, cookies aside.
@@ -37,6 +40,7 @@ impl Default for Limits {
         Self {
             http2_streams: 512,
             http3_streams: 1024,
+            connections: 10_000,
             event_bytes: 256 << 10,
             header_bytes: 16 << 10,
             header_count: 64,

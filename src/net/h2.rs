@@ -8,7 +8,10 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -61,7 +64,9 @@ where
         .max_header_list_size(u32::try_from(shared.limits.header_bytes * 2).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER)
+        // A page may be left while it opens its streams; `Flood` judges who does so all the time.
+        .max_pending_accept_reset_streams(shared.limits.http2_streams);
     let handshake = tokio::time::timeout(shared.limits.handshake, builder.handshake(corked));
     let connection = match handshake.await {
         Ok(Ok(connection)) => connection,
@@ -76,8 +81,10 @@ where
         peer,
         answering: FuturesUnordered::new(),
         idle_since: Some(clock::now()),
+        closing_at: None,
         draining: Some(Box::pin(drain.draining())),
         flood: Flood::default(),
+        received: Arc::default(),
         shared,
     };
     driver.run().await;
@@ -91,10 +98,14 @@ struct Driver<T> {
     peer: Peer,
     answering: FuturesUnordered<Answering>,
     pump: Pump<SendStream<Bytes>>,
-    /// Since when there is nothing to do; taken once the peer was told to go.
+    /// Since when there is nothing to do.
     idle_since: Option<Instant>,
+    /// The peer was told to go for want of anything to do; it is cut if it does not by then.
+    closing_at: Option<Instant>,
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     flood: Flood,
+    /// The bytes of bodies that requests have brought.
+    received: Arc<AtomicU64>,
 }
 
 /// Why a connection ends.
@@ -103,6 +114,7 @@ enum End {
     Protocol(h2::Error),
     Io(io::Error),
     Flood(&'static str),
+    Idle,
 }
 
 impl<T> Driver<T>
@@ -120,6 +132,7 @@ where
                 self.connection
                     .abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
             }
+            End::Idle => self.connection.abrupt_shutdown(h2::Reason::NO_ERROR),
         }
         // The GOAWAY that h2 has queued, and what else it gathered.
         let goodbye = poll_fn(|cx| {
@@ -144,6 +157,9 @@ where
                 Ok(accepted) => accepted,
                 Err(end) => return Poll::Ready(end),
             };
+            if accepted {
+                self.pump.reap(cx);
+            }
             let answered = self.poll_answers(cx);
             match self.cork.poll_flush(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -156,11 +172,13 @@ where
                 continue;
             }
             self.pump.deadline_handled();
-            if self.poll_timers(cx).is_pending() {
-                break;
+            match self.poll_timers(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Ready(Ok(())) => {}
             }
         }
-        let useful = self.pump.wrote();
+        let useful = self.pump.wrote() + self.received.load(Ordering::Relaxed);
         match self.flood.check(self.cork.bytes_read(), useful) {
             Some(limit) => Poll::Ready(End::Flood(limit)),
             None => Poll::Pending,
@@ -190,7 +208,8 @@ where
 
     fn begin(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (parts, body) = request.into_parts();
-        let body = (!body.is_end_stream()).then(|| RequestBody(body).boxed_unsync());
+        let received = self.received.clone();
+        let body = (!body.is_end_stream()).then(|| RequestBody { body, received }.boxed_unsync());
         let request = Request {
             parts,
             body,
@@ -222,23 +241,29 @@ where
     }
 
     /// Ready when a deadline has come and there may be something to write.
-    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let busy = !self.pump.is_empty() || !self.answering.is_empty();
-        let idle_at = match (&mut self.idle_since, busy) {
-            (Some(_), true) => None,
-            (Some(since), false) => Some(*since + self.shared.limits.idle),
-            (None, _) => None,
-        };
-        if busy && self.idle_since.is_some() {
-            // It counts from when the last stream ends, which is when this is looked at again.
-            self.idle_since = Some(clock::now());
+        if busy {
+            (self.idle_since, self.closing_at) = (None, None);
+            return self.pump.poll_timer(cx, None).map(Ok);
         }
-        ready!(self.pump.poll_timer(cx, idle_at));
-        if idle_at.is_some_and(|at| at <= clock::now()) {
-            self.idle_since = None;
-            self.connection.graceful_shutdown();
+        let now = clock::now();
+        let idle_at = *self.idle_since.get_or_insert(now) + self.shared.limits.idle;
+        ready!(
+            self.pump
+                .poll_timer(cx, Some(self.closing_at.unwrap_or(idle_at)))
+        );
+        let now = clock::now();
+        match self.closing_at {
+            // GOAWAY waits for the peer to answer a PING; this one does not.
+            Some(at) if at <= now => return Poll::Ready(Err(End::Idle)),
+            None if idle_at <= now => {
+                self.connection.graceful_shutdown();
+                self.closing_at = Some(now + self.shared.limits.stall);
+            }
+            _ => {}
         }
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -278,10 +303,17 @@ impl Sink for SendStream<Bytes> {
         self.reserve_capacity(1);
         self.poll_reset(cx).map(|_| ())
     }
+
+    fn abort(&mut self) {
+        self.send_reset(h2::Reason::CANCEL);
+    }
 }
 
 /// A request's body, whose window opens as it is read.
-struct RequestBody(RecvStream);
+struct RequestBody {
+    body: RecvStream,
+    received: Arc<AtomicU64>,
+}
 
 impl http_body::Body for RequestBody {
     type Data = Bytes;
@@ -291,10 +323,12 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let data = ready!(self.0.poll_data(cx));
+        let data = ready!(self.body.poll_data(cx));
         Poll::Ready(data.map(|data| {
             let data = data?;
-            self.0.flow_control().release_capacity(data.len())?;
+            self.body.flow_control().release_capacity(data.len())?;
+            self.received
+                .fetch_add(data.len() as u64, Ordering::Relaxed);
             Ok(Frame::data(data))
         }))
     }

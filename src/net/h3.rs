@@ -17,36 +17,46 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use h3::{
-    error::Code,
+    error::{Code, StreamError},
     frame::FrameStream,
     server::{Connection, RequestResolver, RequestStream},
     stream::BufRecvStream,
 };
-use http::Method;
+use http::{HeaderMap, Method, header};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 
 use super::{
     flood::Flood,
-    h3_guard::MAX_HEADERS,
     h3_transport::{Bidi, RecvHalf, SharedSend, Transport, var_int},
     pump::{Gone, Pump, Sink},
 };
 use crate::{
     clock,
     drain::Watch,
+    limits::Limits,
     metrics::Protocol,
     service::{Body, Peer, Request, Service, Shared},
 };
 
 /// How much is handed to quinn in one pass.
 const BATCH: usize = 256 << 10;
+/// How many batches are handed to quinn before other tasks get their turn.
+const PASSES: usize = 16;
 /// How long the last frames of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// Payloads up to this are copied behind their frame's head, to be written at once.
+const SMALL: usize = 2 << 10;
 /// The type of a DATA frame (RFC 9114 7.2.1).
 const DATA: u8 = 0x0;
 
 type Setup = Pin<Box<dyn Future<Output = Option<(SharedSend, Body)>> + Send>>;
+
+/// What h3 counts as the size of a field section (RFC 9114 4.2.2) when the service's own bounds,
+/// which answer with a problem, are just passed: 32 bytes a field are added to names and values.
+fn field_section(limits: &Limits) -> u64 {
+    (limits.header_bytes + 32 * limits.header_count + (2 << 10)) as u64
+}
 
 /// Serves a connection to its end.
 pub(super) async fn serve(
@@ -59,7 +69,7 @@ pub(super) async fn serve(
     let _open = service.connection(Protocol::Http3);
     let mut builder = h3::server::builder();
     builder
-        .max_field_section_size(MAX_HEADERS)
+        .max_field_section_size(field_section(&shared.limits))
         .send_grease(false);
     let begun = builder.build(Transport::new(connection.clone()));
     let http = match tokio::time::timeout(shared.limits.handshake, begun).await {
@@ -156,11 +166,19 @@ impl Driver {
         if self.goodbye == Goodbye::Due {
             return Poll::Ready(Pause::SayGoodbye);
         }
-        loop {
+        for pass in 0.. {
+            if pass == PASSES {
+                // Others have a right to this thread: quinn's writes do not count against it.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let accepted = match self.poll_requests(cx) {
                 Ok(accepted) => accepted,
                 Err(pause) => return Poll::Ready(pause),
             };
+            if accepted {
+                self.pump.reap(cx);
+            }
             let answered = self.poll_setups(cx);
             let wrote = self.pump.run(cx, BATCH);
             if wrote > 0 || accepted || answered || self.pump.has_more() {
@@ -239,16 +257,14 @@ impl Driver {
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<()> {
-        if busy && self.idle_since.is_some() {
-            self.idle_since = Some(clock::now());
-        }
-        let idle_at = self
-            .idle_since
-            .filter(|_| !busy)
-            .map(|since| since + self.shared.limits.idle);
-        ready!(self.pump.poll_timer(cx, idle_at));
-        if idle_at.is_some_and(|at| at <= clock::now()) && self.goodbye == Goodbye::No {
+        if busy {
             self.idle_since = None;
+            return self.pump.poll_timer(cx, None);
+        }
+        let now = clock::now();
+        let idle_at = *self.idle_since.get_or_insert(now) + self.shared.limits.idle;
+        ready!(self.pump.poll_timer(cx, Some(idle_at)));
+        if idle_at <= clock::now() && self.goodbye == Goodbye::No {
             self.goodbye = Goodbye::Due;
         }
         Poll::Ready(())
@@ -266,6 +282,8 @@ async fn answer(
     let resolved = tokio::time::timeout(limits.handshake, resolver.resolve_request()).await;
     let (request, stream) = match resolved {
         Ok(Ok(resolved)) => resolved,
+        // h3 has answered 431 itself: the stream only has to be ended.
+        Ok(Err(StreamError::HeaderTooBig { .. })) => return Some(Body::Full(Bytes::new())),
         Ok(Err(error)) => {
             tracing::debug!("HTTP/3 request refused: {error}");
             return None;
@@ -279,7 +297,7 @@ async fn answer(
     let (mut send, mut recv) = stream.split();
     let reads = !matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE);
     let body = if reads {
-        Some(RequestBody(recv).boxed_unsync())
+        Some(RequestBody::new(recv, &parts.headers).boxed_unsync())
     } else {
         // The end of the stream is nearly always there already; if so, there is nothing to stop.
         let _: Option<_> = recv.recv_data().now_or_never();
@@ -307,6 +325,8 @@ struct QuicSink {
     /// The rest of a frame that was begun. It is always finished before anything else is written,
     /// or the stream is reset: half a frame would end the whole connection.
     unsent: Bytes,
+    /// What follows `unsent` in the frame: a large chunk, which other streams share.
+    payload: Bytes,
     /// Resolves once the client has left, or has acknowledged the end of the stream.
     stopped: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     finished: bool,
@@ -318,6 +338,7 @@ impl QuicSink {
         Self {
             stream,
             unsent: Bytes::new(),
+            payload: Bytes::new(),
             stopped: Box::pin(stopped.map(|_| ())),
             finished: false,
         }
@@ -328,6 +349,9 @@ impl QuicSink {
         while !self.unsent.is_empty() {
             let written = ready!(Pin::new(&mut *stream).poll_write(cx, &self.unsent));
             self.unsent.advance(written.map_err(|_| Gone)?);
+            if self.unsent.is_empty() {
+                self.unsent = std::mem::take(&mut self.payload);
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -348,7 +372,7 @@ impl Sink for QuicSink {
     ) -> Poll<Result<(), Gone>> {
         ready!(self.poll_write(cx))?;
         if !chunk.is_empty() {
-            self.unsent = frame(&std::mem::take(chunk));
+            (self.unsent, self.payload) = frame(std::mem::take(chunk));
             ready!(self.poll_write(cx))?;
         }
         if !last {
@@ -362,6 +386,13 @@ impl Sink for QuicSink {
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stopped.as_mut().poll(cx)
+    }
+
+    fn abort(&mut self) {
+        // An error means that the stream has ended already.
+        let code = var_int(Code::H3_REQUEST_CANCELLED.value());
+        let _: Result<_, _> = self.stream.lock().reset(code);
+        self.unsent = Bytes::new();
     }
 }
 
@@ -377,23 +408,42 @@ impl Drop for QuicSink {
     }
 }
 
-/// A DATA frame (RFC 9114 7.2.1).
-fn frame(payload: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(payload.len() + 9);
-    frame.put_u8(DATA);
+/// A DATA frame (RFC 9114 7.2.1) in two parts: small payloads go along with the head, large ones
+/// stay shared.
+fn frame(payload: Bytes) -> (Bytes, Bytes) {
+    let along = payload.len() <= SMALL;
+    let mut head = BytesMut::with_capacity(9 + if along { payload.len() } else { 0 });
+    head.put_u8(DATA);
     let len = payload.len() as u64;
     match len {
-        0..0x40 => frame.put_u8(len as u8),
-        0x40..0x4000 => frame.put_u16(len as u16 | 0x4000),
-        0x4000..0x4000_0000 => frame.put_u32(len as u32 | 0x8000_0000),
-        _ => frame.put_u64(len | 0xc000_0000_0000_0000),
+        0..0x40 => head.put_u8(len as u8),
+        0x40..0x4000 => head.put_u16(len as u16 | 0x4000),
+        0x4000..0x4000_0000 => head.put_u32(len as u32 | 0x8000_0000),
+        _ => head.put_u64(len | 0xc000_0000_0000_0000),
     }
-    frame.extend_from_slice(payload);
-    frame.freeze()
+    if along {
+        head.extend_from_slice(&payload);
+        return (head.freeze(), Bytes::new());
+    }
+    (head.freeze(), payload)
 }
 
 /// A request's body.
-struct RequestBody(RequestStream<RecvHalf, Bytes>);
+struct RequestBody {
+    stream: RequestStream<RecvHalf, Bytes>,
+    /// How much is to come, if the request says so.
+    left: Option<u64>,
+}
+
+impl RequestBody {
+    fn new(stream: RequestStream<RecvHalf, Bytes>, headers: &HeaderMap) -> Self {
+        let length = headers.get(header::CONTENT_LENGTH);
+        Self {
+            stream,
+            left: length.and_then(|value| value.to_str().ok()?.parse().ok()),
+        }
+    }
+}
 
 impl http_body::Body for RequestBody {
     type Data = Bytes;
@@ -403,13 +453,27 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match ready!(self.0.poll_recv_data(cx)) {
-            Ok(Some(mut data)) => {
-                let data = data.copy_to_bytes(data.remaining());
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Ok(None) => Poll::Ready(None),
-            Err(error) => Poll::Ready(Some(Err(error.into()))),
+        let data = match ready!(self.stream.poll_recv_data(cx)) {
+            Ok(Some(mut data)) => Some(data.copy_to_bytes(data.remaining())),
+            Ok(None) => None,
+            Err(error) => return Poll::Ready(Some(Err(error.into()))),
+        };
+        // RFC 9114 4.1.2: a request whose body is not as long as it says is malformed. h3 does not
+        // look.
+        let whole = match (&mut self.left, &data) {
+            (None, _) | (Some(0), None) => true,
+            (Some(_), None) => false,
+            (Some(left), Some(data)) => match left.checked_sub(data.len() as u64) {
+                Some(rest) => {
+                    *left = rest;
+                    true
+                }
+                None => false,
+            },
+        };
+        match whole {
+            true => Poll::Ready(data.map(|data| Ok(Frame::data(data)))),
+            false => Poll::Ready(Some(Err("it is not as long as Content-Length says".into()))),
         }
     }
 }

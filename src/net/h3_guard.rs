@@ -6,8 +6,9 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-/// The largest field section, encoded. It is also what the edge announces it will take decoded.
-pub(super) const MAX_HEADERS: u64 = 16 << 10;
+/// The largest field section, encoded: what the service takes at most, and what is just over it and
+/// is answered with a problem.
+const MAX_HEADERS: u64 = 18 << 10;
 /// The largest frame of any other kind but DATA.
 const MAX_OTHER: u64 = 4 << 10;
 
@@ -100,6 +101,15 @@ impl Guard {
         Self {
             state: State::StreamType(Varints::default()),
             headers_seen: false,
+        }
+    }
+
+    /// Whether the stream may end here: not in the middle of a frame.
+    pub(super) fn may_end(&self) -> bool {
+        match &self.state {
+            State::FrameHead(varints) => varints.len == 0,
+            State::Unframed => true,
+            State::StreamType(_) | State::Passing(_) | State::Holding(..) => false,
         }
     }
 
@@ -206,9 +216,10 @@ const PSEUDO: [&str; 4] = [":method", ":scheme", ":authority", ":path"];
 /// Whether a field section keeps the rules for pseudo-header fields: each at most once, before all
 /// others, none that is not a request's, and none in trailers (RFC 9114 4.3).
 ///
-/// Only names are read, and of those only as much as it takes. What is not well-formed QPACK is
-/// left for h3 to refuse.
+/// Only names are read, and of those only as much as it takes. What cannot be read is malformed:
+/// h3 might read it after all.
 fn check_fields(section: &[u8], trailers: bool) -> Result<(), &'static str> {
+    const NOT_QPACK: &str = "its field section cannot be read";
     let mut reader = Reader(section);
     let mut seen = [false; PSEUDO.len()];
     let mut regular = false;
@@ -230,11 +241,10 @@ fn check_fields(section: &[u8], trailers: bool) -> Result<(), &'static str> {
         }
     };
     // Required Insert Count and Base (RFC 9204 4.5.1).
-    if reader.integer(8).and_then(|_| reader.integer(7)).is_none() {
-        return Ok(());
-    }
-    while let Some(name) = reader.field() {
-        check(name)?;
+    reader.integer(8).ok_or(NOT_QPACK)?;
+    reader.integer(7).ok_or(NOT_QPACK)?;
+    while !reader.0.is_empty() {
+        check(reader.field().ok_or(NOT_QPACK)?)?;
     }
     Ok(())
 }
@@ -313,7 +323,7 @@ fn huffman_name(name: &str) -> Vec<u8> {
     out
 }
 
-/// Reads QPACK representations (RFC 9204 4.5); `None` at the end or at anything malformed.
+/// Reads QPACK representations (RFC 9204 4.5); `None` at anything malformed.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -459,6 +469,36 @@ mod tests {
             result,
             Err(Violation::Malformed("a pseudo-header field in trailers"))
         );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_passed() {
+        // h3 reads integers of up to ten bytes, and ignores this one.
+        let long = [
+            &[0xff, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00, 0x00],
+            METHOD,
+            METHOD,
+        ]
+        .concat();
+        for section in [long, vec![0], vec![0, 0, 0x51], vec![0, 0, 0x10]] {
+            let result = Guard::request().feed(frame(HEADERS, &section).into());
+            assert!(
+                matches!(result, Err(Violation::Malformed(_))),
+                "{section:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stream_may_end_between_frames_only() {
+        let whole = frame(DATA, b"hello");
+        for cut in 0..=whole.len() {
+            let mut guard = Guard::request();
+            guard
+                .feed(whole[..cut].to_vec().into())
+                .expect("it is right");
+            assert_eq!(guard.may_end(), cut == 0 || cut == whole.len());
+        }
     }
 
     #[test]

@@ -352,7 +352,12 @@ impl quic::RecvStream for RecvHalf {
             let chunk = ready!(pin!(self.stream.read_chunk(usize::MAX, true)).poll(cx));
             let Some(chunk) = chunk.map_err(read_error)? else {
                 self.ended = true;
-                return Poll::Ready(Ok(None));
+                if self.guard.may_end() {
+                    return Poll::Ready(Ok(None));
+                }
+                // RFC 9114 7.1; h3 would take a body that is cut for a whole one.
+                let error_code = Code::H3_FRAME_ERROR.value();
+                return Poll::Ready(Err(StreamErrorIncoming::StreamTerminated { error_code }));
             };
             match self.guard.feed(chunk.bytes) {
                 Ok(bytes) if bytes.is_empty() => {}

@@ -26,6 +26,7 @@ use http::HeaderValue;
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
 };
 use tokio_rustls::TlsAcceptor;
@@ -73,9 +74,26 @@ fn remedy(error: &io::Error, address: SocketAddr) -> String {
 pub(crate) struct ListenerContext {
     service: Service,
     alt_svc: Option<HeaderValue>,
+    /// `limits.connections`, which all public listeners share; `None` for the control listener,
+    /// which stays reachable.
+    room: Option<Arc<Semaphore>>,
 }
 
 impl ListenerContext {
+    /// Room for one more connection, held as long as it lives; `None` when there is none.
+    fn admit(&self) -> Option<Admission> {
+        let Some(room) = &self.room else {
+            return Some(Admission(None));
+        };
+        match room.clone().try_acquire_owned() {
+            Ok(permit) => Some(Admission(Some(permit))),
+            Err(_) => {
+                self.service.shared().metrics.limit("limits.connections");
+                None
+            }
+        }
+    }
+
     fn peer(&self, protocol: Protocol) -> Peer {
         let limits = &self.service.shared().limits;
         let places = match protocol {
@@ -151,12 +169,13 @@ impl HttpsListener {
     }
 
     /// Serves until the drain has ended.
-    pub async fn serve(self, service: Service, drain: Watch) {
+    pub async fn serve(self, service: Service, room: Arc<Semaphore>, drain: Watch) {
         // RFC 7838: browsers come over HTTP/3 from the next connection on.
         let alt_svc = format!("h3=\":{}\"; ma=86400", self.address.port());
         let context = Arc::new(ListenerContext {
             service,
             alt_svc: HeaderValue::try_from(alt_svc).ok(),
+            room: Some(room),
         });
         let mut accepting = JoinSet::new();
         accepting.spawn(tcp::accept(
@@ -210,10 +229,15 @@ impl ControlListener {
         let context = Arc::new(ListenerContext {
             service,
             alt_svc: None,
+            room: None,
         });
         tcp::accept(self.tcp, None, context, drain).await;
     }
 }
+
+/// A connection's place among those that there is room for.
+#[derive(Debug)]
+struct Admission(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
 
 fn report_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended

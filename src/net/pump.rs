@@ -41,6 +41,9 @@ pub(super) trait Sink {
 
     /// Ready once the client has left the stream.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Resets the stream.
+    fn abort(&mut self);
 }
 
 /// The stream or its connection is no more.
@@ -77,6 +80,10 @@ struct Slot<S> {
     pending: Bytes,
     /// `pending` is the end of the body.
     last: bool,
+    /// Since when flow control has no room for it.
+    blocked: Option<Instant>,
+    /// Invariant: the key is in `ready`.
+    queued: bool,
 }
 
 /// What became of a visit.
@@ -87,6 +94,8 @@ enum Visited {
     TurnOver,
     /// It is finished, or its client is gone.
     Done,
+    /// Its client has made no room for it for too long.
+    Stalled,
 }
 
 impl<S: Sink> Pump<S> {
@@ -145,9 +154,11 @@ impl<S: Sink> Pump<S> {
             waker,
             pending: Bytes::new(),
             last: false,
+            blocked: None,
+            queued: false,
         }));
         self.open += 1;
-        self.ready.push_back(key);
+        self.enqueue(key);
     }
 
     /// Has every event stream end within the spread, each at a moment of its own.
@@ -162,10 +173,47 @@ impl<S: Sink> Pump<S> {
         }
     }
 
+    fn enqueue(&mut self, key: u32) {
+        if let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut)
+            && !std::mem::replace(&mut slot.queued, true)
+        {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn take_marks(&mut self, cx: &mut Context<'_>) {
+        let mut taken = std::mem::take(&mut self.taken);
+        self.mailbox.take_ready(cx.waker(), &mut taken);
+        for key in taken.drain(..) {
+            self.enqueue(key);
+        }
+        self.taken = taken;
+    }
+
+    fn remove(&mut self, key: u32) {
+        self.slots[key as usize] = None;
+        self.open -= 1;
+    }
+
+    /// Lets go of streams whose clients have left: their places are for those who come. To be
+    /// called before new requests are answered.
+    pub(super) fn reap(&mut self, cx: &mut Context<'_>) {
+        self.take_marks(cx);
+        for at in 0..self.ready.len() {
+            let key = self.ready[at];
+            let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            let mut cx = Context::from_waker(&slot.waker);
+            if slot.sink.poll_gone(&mut cx).is_ready() {
+                self.remove(key);
+            }
+        }
+    }
+
     /// Lets streams write, about `budget` bytes. Returns how many were written.
     pub(super) fn run(&mut self, cx: &mut Context<'_>, budget: usize) -> usize {
-        self.mailbox.take_ready(cx.waker(), &mut self.taken);
-        self.ready.extend(self.taken.drain(..));
+        self.take_marks(cx);
         if self.ready.is_empty() {
             return 0;
         }
@@ -177,9 +225,11 @@ impl<S: Sink> Pump<S> {
             let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else {
                 continue;
             };
+            slot.queued = false;
             let mut visit = Visit {
                 now,
                 due: self.due,
+                stall: self.shared.limits.stall,
                 wrote: 0,
                 delivered: 0,
                 deadline: None,
@@ -192,10 +242,12 @@ impl<S: Sink> Pump<S> {
             }
             match visited {
                 Visited::Waits => {}
-                Visited::TurnOver => self.ready.push_back(key),
-                Visited::Done => {
-                    self.slots[key as usize] = None;
-                    self.open -= 1;
+                Visited::TurnOver => self.enqueue(key),
+                Visited::Done => self.remove(key),
+                Visited::Stalled => {
+                    self.shared.metrics.limit("limits.stall");
+                    slot.sink.abort();
+                    self.remove(key);
                 }
             }
         }
@@ -229,11 +281,9 @@ impl<S: Sink> Pump<S> {
             // Every stream says anew when it wants to be asked next.
             self.deadline = None;
             self.due = true;
-            let events = self.slots.iter().enumerate().filter(|(_, slot)| {
-                slot.as_ref()
-                    .is_some_and(|slot| matches!(slot.body, Body::Events(_)))
-            });
-            self.ready.extend(events.map(|(key, _)| key as u32));
+            for key in 0..self.slots.len() {
+                self.enqueue(key as u32);
+            }
         }
         Poll::Ready(())
     }
@@ -247,6 +297,7 @@ impl<S: Sink> Pump<S> {
 struct Visit {
     now: Instant,
     due: bool,
+    stall: Duration,
     wrote: usize,
     delivered: u64,
     deadline: Option<Instant>,
@@ -260,6 +311,7 @@ impl Visit {
             waker,
             pending,
             last,
+            blocked,
             ..
         } = slot;
         let mut cx = Context::from_waker(waker);
@@ -279,7 +331,7 @@ impl Visit {
                 match sink.poll_room(&mut cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(Gone)) => return Visited::Done,
-                    Poll::Pending => return Visited::Waits,
+                    Poll::Pending => return self.blocked(blocked),
                 }
                 match self.take(body, &mut cx) {
                     Poll::Ready((chunk, end)) => (*pending, *last) = (chunk, end),
@@ -296,11 +348,26 @@ impl Visit {
             self.wrote += before - pending.len();
             match sent {
                 Poll::Ready(Ok(())) if *last => return Visited::Done,
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => *blocked = None,
                 Poll::Ready(Err(Gone)) => return Visited::Done,
-                Poll::Pending => return Visited::Waits,
+                Poll::Pending => {
+                    if pending.len() < before {
+                        *blocked = None;
+                    }
+                    return self.blocked(blocked);
+                }
             }
         }
+    }
+
+    /// Waits for room, but not for ever.
+    fn blocked(&mut self, since: &mut Option<Instant>) -> Visited {
+        let until = *since.get_or_insert(self.now) + self.stall;
+        if until <= self.now {
+            return Visited::Stalled;
+        }
+        self.wait_until(until);
+        Visited::Waits
     }
 
     fn wait_until(&mut self, at: Instant) {

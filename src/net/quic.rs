@@ -1,6 +1,14 @@
 //! QUIC endpoints: binding and accepting.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
@@ -21,6 +29,9 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const UNIDIRECTIONAL_STREAMS: u32 = 16;
 /// One socket carries every connection.
 const SOCKET_BUFFER: usize = 4 << 20;
+/// How many handshakes may be under way before clients must first show that they are where they
+/// say they are (RFC 9000 8.1): each costs a signature.
+const HANDSHAKES: usize = 64;
 /// How long the last packets of an endpoint may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -78,6 +89,7 @@ fn idle_timeout(after: Duration) -> IdleTimeout {
 /// Accepts connections until the drain, then waits for the last of them to end.
 pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, drain: Watch) {
     let mut connections = JoinSet::new();
+    let handshaking = Arc::new(AtomicUsize::new(0));
     let mut draining = std::pin::pin!(drain.clone().draining());
     loop {
         // Each branch is cancel-safe: accept and join_next lose nothing, draining is kept.
@@ -86,7 +98,21 @@ pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, dr
             Some(ended) = connections.join_next() => super::report_panic(ended),
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
-                connections.spawn(serve(incoming, context.clone(), drain.clone()));
+                let Some(admission) = context.admit() else {
+                    incoming.refuse();
+                    continue;
+                };
+                // Under a flood of handshakes whoever comes must show that its address is its own.
+                if handshaking.load(Ordering::Relaxed) >= HANDSHAKES && incoming.may_retry() {
+                    // An error means that it is validated, which it would not be asked for then.
+                    let _: Result<_, _> = incoming.retry();
+                    continue;
+                }
+                let served = serve(incoming, context.clone(), Handshake::of(&handshaking), drain.clone());
+                connections.spawn(async move {
+                    served.await;
+                    drop(admission);
+                });
             }
         }
     }
@@ -98,13 +124,36 @@ pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, dr
     let _: Result<_, _> = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
 }
 
-async fn serve(incoming: quinn::Incoming, context: Arc<ListenerContext>, drain: Watch) {
+/// Counts a handshake while it lasts.
+struct Handshake(Arc<AtomicUsize>);
+
+impl Handshake {
+    fn of(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve(
+    incoming: quinn::Incoming,
+    context: Arc<ListenerContext>,
+    handshake: Handshake,
+    drain: Watch,
+) {
     let shared = context.service.shared();
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!("QUIC handshake failed: {error}"),
     };
-    match tokio::time::timeout(shared.limits.handshake, connecting).await {
+    let connected = tokio::time::timeout(shared.limits.handshake, connecting).await;
+    drop(handshake);
+    match connected {
         Ok(Ok(connection)) => {
             let peer = context.peer(Protocol::Http3);
             h3::serve(connection, context.service.clone(), peer, drain).await;

@@ -63,7 +63,14 @@ pub(super) async fn accept(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     failing = false;
-                    connections.spawn(serve(stream, tls.clone(), context.clone(), drain.clone()));
+                    // Closed at once, a browser tries again later.
+                    if let Some(admission) = context.admit() {
+                        let served = serve(stream, tls.clone(), context.clone(), drain.clone());
+                        connections.spawn(async move {
+                            served.await;
+                            drop(admission);
+                        });
+                    }
                 }
                 // The one who came has gone again: that says nothing about the next.
                 Err(error) if is_of_the_connection(&error) => {}

@@ -31,10 +31,13 @@ impl Gate {
     #[must_use]
     pub fn new(address: SocketAddr, token: Option<Token>) -> Self {
         let port = address.port();
-        let hosts = match address.ip().is_loopback() {
-            true => vec![address.to_string(), format!("localhost:{port}")],
-            false => Vec::new(),
-        };
+        let mut hosts = Vec::new();
+        if address.ip().is_loopback() {
+            hosts.extend([address.to_string(), format!("localhost:{port}")]);
+            if port == 80 {
+                hosts.extend([address.ip().to_string(), "localhost".into()]);
+            }
+        }
         Self { hosts, token }
     }
 

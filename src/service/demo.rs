@@ -20,13 +20,18 @@ const MAX_BODY: usize = 64 << 10;
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-pub(super) fn page(request: &Request) -> Result<Reply, Problem> {
+pub(super) fn page(shared: &Shared, request: &Request) -> Result<Reply, Problem> {
     let method = &request.parts.method;
     if method != Method::GET && method != Method::HEAD {
         return Err(Problem::method(method, "GET, HEAD"));
     }
+    // The page is written for the default path.
+    let page = match shared.events.path.as_str() {
+        "/events" => PAGE.into(),
+        path => PAGE.replace("/events?topic=", &format!("{path}?topic=")),
+    };
     Ok(
-        Reply::text(StatusCode::OK, "text/html; charset=utf-8", PAGE)
+        Reply::text(StatusCode::OK, "text/html; charset=utf-8", page)
             .with(header::CACHE_CONTROL, "no-cache")
             .with(header::CONTENT_SECURITY_POLICY, POLICY)
             .with(HeaderName::from_static("x-content-type-options"), "nosniff"),
@@ -55,5 +60,5 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
         let detail = format!("visitors of the demo publish to topics below {TOPICS} only");
         return Err(Problem::field("topic", topic.as_str(), detail).forbidden());
     }
-    Ok(Reply::json(&event.publish(shared)))
+    Ok(Reply::json(&event.without_id_and_retry().publish(shared)))
 }

@@ -24,6 +24,8 @@ pub struct EventStream {
     keepalive: Duration,
     /// When a comment is due if nothing else is sent.
     due: Instant,
+    /// The last events were taken.
+    parting: bool,
     /// When to end, and what to tell the client to wait before it comes back.
     ending: Option<(Instant, Duration)>,
     metrics: Arc<Metrics>,
@@ -71,6 +73,7 @@ impl EventStream {
             opening: Some(opening),
             keepalive,
             due: now + keepalive.mul_f64(0.5 + random / 2.0),
+            parting: false,
             ending: None,
             metrics,
             _counted: counted,
@@ -106,7 +109,11 @@ impl EventStream {
         if let Some(opening) = self.opening.take() {
             return Next::Chunk(opening, 0);
         }
-        if let Some(chunk) = self.subscription.next(CHUNK) {
+        let ends = self.ending.is_some_and(|(at, _)| at <= now);
+        // At its end a stream takes along what is there, but a backlog does not keep it open.
+        if !std::mem::replace(&mut self.parting, ends)
+            && let Some(chunk) = self.subscription.next(CHUNK)
+        {
             self.due = now + self.keepalive;
             return Next::Chunk(chunk.wire, chunk.events);
         }

@@ -157,6 +157,7 @@ impl From<(InvalidField, &str)> for Problem {
             InvalidField::TooLong { field, limit, .. } => {
                 Self::field(field, value, error.to_string()).with_limit(limit)
             }
+            InvalidField::Reserved => Self::field("event", value, error.to_string()),
             InvalidField::Control { field, .. } => Self::field(field, value, error.to_string()),
         }
     }

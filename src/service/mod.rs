@@ -1,5 +1,5 @@
 //! From a request to a reply, the same for every protocol. It does no socket work and does not
-//! fail: failures have become replies in [`failure`].
+//! fail: failures have become replies in `failure`.
 
 mod control;
 mod demo;
@@ -309,7 +309,7 @@ async fn public(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem
         return subscribe::answer(shared, &request);
     }
     match path {
-        "/" if shared.demo => demo::page(&request),
+        "/" if shared.demo => demo::page(shared, &request),
         demo::PUBLISH if shared.demo => demo::publish(shared, request).await,
         _ => Err(Problem::not_found(format!(
             "there is nothing at this path; event streams are at {}",

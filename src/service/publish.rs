@@ -165,6 +165,15 @@ impl Event {
         &self.topics
     }
 
+    /// Leaves what other visitors would feel: the id, and how long they wait to reconnect.
+    pub(super) fn without_id_and_retry(self) -> Self {
+        Self {
+            id: None,
+            retry: None,
+            ..self
+        }
+    }
+
     fn check(&self, shared: &Shared) -> Result<(), Problem> {
         let limit = shared.limits.event_bytes;
         if self.data.len() > limit {
@@ -206,40 +215,45 @@ impl Event {
     }
 }
 
-/// Reads the whole body, at most `limit` bytes of it.
+/// Reads the whole body, at most `limit` bytes of it, within `limits.request_body`.
 pub(super) async fn collect(
     shared: &Shared,
     body: Option<RequestBody>,
     field: &'static str,
     limit: usize,
 ) -> Result<Bytes, Problem> {
-    let mut whole = BytesMut::new();
     let Some(mut body) = body else {
-        return Ok(whole.freeze());
+        return Ok(Bytes::new());
     };
-    while let Some(chunk) = next_chunk(shared, &mut body).await? {
-        if whole.len() + chunk.len() > limit {
-            return Err(Problem::too_large(field, whole.len() + chunk.len(), limit));
+    let whole = async {
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = next_chunk(&mut body).await? {
+            if whole.len() + chunk.len() > limit {
+                return Err(Problem::too_large(field, whole.len() + chunk.len(), limit));
+            }
+            whole.extend_from_slice(&chunk);
         }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole.freeze())
+        Ok(whole.freeze())
+    };
+    in_time(shared, whole).await
 }
 
-async fn next_chunk(shared: &Shared, body: &mut RequestBody) -> Result<Option<Bytes>, Problem> {
+async fn in_time<T>(
+    shared: &Shared,
+    read: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let time = shared.limits.request_body;
+    tokio::time::timeout(time, read).await.unwrap_or_else(|_| {
+        shared.metrics.limit("limits.request_body");
+        let seconds = time.as_secs_f64();
+        let detail = format!("the body took over {seconds} s (limits.request_body)");
+        Err(Problem::new(StatusCode::BAD_REQUEST, detail))
+    })
+}
+
+async fn next_chunk(body: &mut RequestBody) -> Result<Option<Bytes>, Problem> {
     loop {
-        let pause = shared.limits.request_body;
-        let frame = tokio::time::timeout(pause, body.frame())
-            .await
-            .map_err(|_| {
-                shared.metrics.limit("limits.request_body");
-                let detail = format!(
-                    "the body paused for {} s (limits.request_body)",
-                    pause.as_secs()
-                );
-                Problem::new(StatusCode::BAD_REQUEST, detail)
-            })?;
-        match frame {
+        match body.frame().await {
             None => return Ok(None),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
@@ -316,9 +330,11 @@ impl Lines {
     async fn answers(&mut self) -> Option<Bytes> {
         let mut answers = String::new();
         loop {
-            for _ in 0..BATCH {
-                let Some(line) = self.line() else { break };
-                self.answer(&line, &mut answers);
+            let mut answered = 0;
+            while answered < BATCH
+                && let Some(line) = self.line()
+            {
+                answered += usize::from(self.answer(&line, &mut answers));
             }
             if !answers.is_empty() {
                 // Readers take what was published before more comes: the ring is their queue.
@@ -327,7 +343,12 @@ impl Lines {
             }
             let limit = json_limit(&self.shared);
             let body = self.body.as_mut()?;
-            let ended = match next_chunk(&self.shared, body).await {
+            // Between two lines a publisher may think as long as it likes, but not within one.
+            let chunk = match self.buffer.is_empty() {
+                true => next_chunk(body).await,
+                false => in_time(&self.shared, next_chunk(body)).await,
+            };
+            let ended = match chunk {
                 Ok(Some(chunk)) if self.buffer.len() + chunk.len() > limit + (64 << 10) => Err(
                     Problem::too_large("line", self.buffer.len() + chunk.len(), limit),
                 ),
@@ -365,10 +386,11 @@ impl Lines {
         Some(line)
     }
 
-    fn answer(&self, line: &[u8], answers: &mut String) {
+    /// Publishes a line. `false` for a blank one, which has no answer.
+    fn answer(&self, line: &[u8], answers: &mut String) -> bool {
         let line = line.trim_ascii();
         if line.is_empty() {
-            return;
+            return false;
         }
         let answer = match Event::from_json(line, &self.shared, self.shared.events.topics) {
             Ok(event) => serde_json::to_string(&event.publish(&self.shared))
@@ -377,5 +399,6 @@ impl Lines {
         };
         answers.push_str(&answer);
         answers.push('\n');
+        true
     }
 }

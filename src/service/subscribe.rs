@@ -79,7 +79,11 @@ pub(super) fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Reply, P
     } else {
         let topics: Vec<_> = subscription.topics().map(Topic::as_str).collect();
         let data = json!({ "topics": topics, "replay": opening.behind });
-        Draft::new(Some("edge-open"), &data.to_string(), Some(shared.retry())).finish(opening.id)
+        let draft = Draft::new(Some("edge-open"), &data.to_string(), Some(shared.retry()));
+        match opening.id {
+            Some(id) => draft.finish(id),
+            None => draft.finish_without_id(),
+        }
     };
     let stream = EventStream::new(
         subscription,

@@ -9,6 +9,8 @@ use thiserror::Error;
 pub const MAX_ID_BYTES: usize = 255;
 /// The longest event type, in bytes.
 pub const MAX_TYPE_BYTES: usize = 255;
+/// What the types of the edge's own events begin with.
+const RESERVED_TYPE: &str = "edge-";
 /// Room kept at the end of a draft for its id line and the blank line.
 const ID_LINE: usize = 48;
 
@@ -25,6 +27,11 @@ pub enum InvalidField {
         /// The most that is taken.
         limit: usize,
     },
+    /// The type is one that only the edge itself sends.
+    #[error(
+        "event begins with `{RESERVED_TYPE}`, which is reserved for the edge; choose another type"
+    )]
+    Reserved,
     /// The value holds a control character, which could end the line it stands on.
     #[error("{field} holds the control character U+{:04X} at byte {at}; remove it", *.char as u32)]
     Control {
@@ -51,8 +58,11 @@ pub fn validate_id(id: &str) -> Result<(), InvalidField> {
 ///
 /// # Errors
 ///
-/// [`InvalidField`] when it is over 255 bytes or holds a control character.
+/// [`InvalidField`] when it is over 255 bytes, holds a control character, or begins with `edge-`.
 pub fn validate_type(event: &str) -> Result<(), InvalidField> {
+    if event.starts_with(RESERVED_TYPE) {
+        return Err(InvalidField::Reserved);
+    }
     validate("event", event, MAX_TYPE_BYTES)
 }
 
@@ -85,7 +95,7 @@ impl Draft {
     pub fn new(event: Option<&str>, data: &str, retry: Option<Duration>) -> Self {
         let mut wire = String::with_capacity(data.len() + event.map_or(0, str::len) + 32 + ID_LINE);
         if let Some(event) = event.filter(|event| !event.is_empty()) {
-            debug_assert!(validate_type(event).is_ok());
+            debug_assert!(validate("event", event, MAX_TYPE_BYTES).is_ok());
             wire.push_str("event: ");
             wire.push_str(event);
             wire.push('\n');
@@ -95,6 +105,13 @@ impl Draft {
         }
         push_data(&mut wire, data);
         Self { wire }
+    }
+
+    /// Ends the event without an id: readers keep the one they have.
+    #[must_use]
+    pub fn finish_without_id(mut self) -> Bytes {
+        self.wire.push('\n');
+        self.wire.into()
     }
 
     /// Ends the event with its id and the blank line that dispatches it.

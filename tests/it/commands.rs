@@ -282,7 +282,7 @@ async fn a_certificate_that_cannot_be_used_is_one_clear_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let start = ["--https", "127.0.0.1:0", "--control", "127.0.0.1:0"];
     let write = |name: &str, text: &str| {
-        std::fs::write(folder.path().join(name), text).expect("it is written")
+        std::fs::write(folder.path().join(name), text).expect("it is written");
     };
     write("seventh.toml", "tls.cert = \"a.pem\"\ntls.key = \"a.pem\"");
     let said = refused(&run_in(folder.path(), &start).await);

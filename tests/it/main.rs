@@ -10,6 +10,7 @@ mod commands; // the program as people start it
 mod control; // the private listener
 mod docs; // what the documentation says is what the code does
 mod drain; // ending in good order
+mod h2_frames; // hand-made HTTP/2 frames
 mod h3_frames; // hand-made HTTP/3 frames
 mod layers; // who may import whom
 mod publish; // taking events from publishers

@@ -153,6 +153,30 @@ async fn malformed_http3_requests_are_refused() {
     }
 }
 
+/// Connections over the limit are turned away; the control listener stays reachable.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_bounded() {
+    let edge = TestEdge::with("limits.connections = 2");
+    let first = edge.connect(Protocol::Http2).await;
+    let _second = edge.connect(Protocol::Http3).await;
+    for protocol in [Protocol::Http1, Protocol::Http2, Protocol::Http3] {
+        let refused = seventh::client::Connection::open(&edge.target(), protocol).await;
+        assert!(refused.is_err(), "{protocol}");
+    }
+    let line = "seventh_limit_hits_total{limit=\"limits.connections\"}";
+    assert_eq!(edge.metric(line).await, 3);
+    drop(first);
+    edge.until_metric("seventh_connections{protocol=\"h2\"}", 0)
+        .await;
+    patiently("room", async {
+        while seventh::client::Connection::open(&edge.target(), Protocol::Http1)
+            .await
+            .is_err()
+        {}
+    })
+    .await;
+}
+
 /// Neither a handshake nor a request that never comes keeps a connection.
 #[tokio::test]
 async fn clients_that_only_connect_are_let_go() {

@@ -1,0 +1,148 @@
+//! Hand-made HTTP/2 frames, on the control listener: there the same driver speaks without TLS.
+
+use bytes::Bytes;
+use http::Request;
+use seventh::client::Protocol;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::harness::{TestEdge, patiently, streaming};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
+const GOAWAY: u8 = 0x7;
+const ACK: u8 = 0x1;
+const END_STREAM_AND_HEADERS: u8 = 0x5;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = &(payload.len() as u32).to_be_bytes()[1..];
+    [length, &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A client that does just what it is told.
+struct Raw(TcpStream);
+
+impl Raw {
+    async fn connect(edge: &TestEdge, settings: &[u8]) -> Self {
+        let mut stream = TcpStream::connect(edge.control).await.expect("it connects");
+        let hello = [
+            PREFACE,
+            &frame(SETTINGS, 0, 0, settings),
+            &frame(SETTINGS, ACK, 0, &[]),
+        ]
+        .concat();
+        stream.write_all(&hello).await.expect("it is read");
+        Self(stream)
+    }
+
+    /// The next frame's type and payload; `None` once the connection has ended.
+    async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut head = [0; 9];
+        patiently("a frame", self.0.read_exact(&mut head))
+            .await
+            .ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        self.0.read_exact(&mut payload).await.ok()?;
+        Some((head[3], payload))
+    }
+}
+
+#[tokio::test]
+async fn a_window_held_at_zero_resets_the_stream_in_the_end() {
+    let edge = TestEdge::with("limits.stall = \"200ms\"");
+    // SETTINGS_INITIAL_WINDOW_SIZE = 0
+    let mut raw = Raw::connect(&edge, &[0, 4, 0, 0, 0, 0]).await;
+    let host = edge.control.to_string();
+    let path = b"/topics";
+    let block = [
+        &[0x82, 0x86, 0x04, path.len() as u8][..],
+        path,
+        &[0x01, host.len() as u8],
+        host.as_bytes(),
+    ]
+    .concat();
+    raw.0
+        .write_all(&frame(HEADERS, END_STREAM_AND_HEADERS, 1, &block))
+        .await
+        .expect("it is read");
+    loop {
+        match raw.next().await.expect("the connection lives") {
+            (RST_STREAM, code) => break assert_eq!(code, [0, 0, 0, 8], "CANCEL"),
+            (DATA, _) => panic!("there is no window"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_answers_no_ping_is_let_go_when_it_is_idle() {
+    let edge = TestEdge::with("limits.idle = \"200ms\"\nlimits.stall = \"200ms\"");
+    let mut raw = Raw::connect(&edge, &[]).await;
+    let mut told = false;
+    while let Some((kind, _)) = raw.next().await {
+        told |= kind == GOAWAY;
+    }
+    assert!(told, "it is told to go before it is cut");
+}
+
+/// A page that is left while it opens its streams must not take others down with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_streams_cancelled_at_once_leave_the_connection_alone() {
+    let edge = TestEdge::start();
+    let stream = TcpStream::connect(edge.control).await.expect("it connects");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    let connection = tokio::spawn(connection);
+    let mut sender = sender.ready().await.expect("it is ready");
+    let url = format!("http://{}/healthz", edge.control);
+    let get = || Request::get(&url).body(()).expect("a request");
+    let opened: Vec<_> = (0..80)
+        .map(|_| sender.send_request(get(), true).expect("it is sent"))
+        .collect();
+    // Dropping them resets them, all in one flight.
+    drop(opened);
+    let mut sender = patiently("the connection", sender.ready())
+        .await
+        .expect("it lives");
+    let (answer, _) = sender.send_request(get(), true).expect("it is sent");
+    assert_eq!(
+        patiently("an answer", answer)
+            .await
+            .expect("an answer")
+            .status(),
+        200
+    );
+    connection.abort();
+}
+
+/// Bytes that a publisher hands in are of use.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_stream_of_lines_is_no_flood() {
+    const LINES: usize = 3_500;
+    let edge = TestEdge::start();
+    let mut control = edge.control(Protocol::Http2).await;
+    let (lines, body) = streaming();
+    let request = Request::post("/publish")
+        .header("content-type", "application/x-ndjson")
+        .body(body);
+    let mut response = control
+        .send(request.expect("a request"))
+        .await
+        .expect("an answer");
+    let padding = "x".repeat(4096);
+    let send = async {
+        for n in 0..LINES {
+            let line = format!("{{\"topic\":\"a\",\"data\":\"{n} {padding}\"}}\n");
+            lines.send(Bytes::from(line)).await.expect("it is read");
+        }
+        drop(lines);
+    };
+    let (answers, ()) = tokio::join!(patiently("the answers", response.bytes()), send);
+    let answers = answers.expect("a clean end");
+    assert_eq!(answers.iter().filter(|&&b| b == b'\n').count(), LINES);
+}
