@@ -1,0 +1,68 @@
+//! What an event costs between the publisher's request and the sockets.
+
+use std::{hint::black_box, sync::Arc, task::Waker};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use seventh::{
+    clock,
+    hub::{History, Hub, Resume, mailbox::Mailbox},
+    sse::{Draft, Parser},
+    topic::Topic,
+};
+
+const CONNECTIONS: usize = 10;
+const STREAMS: usize = 100;
+
+/// One event to 10 connections of 100 streams: publish, and take it for each.
+fn fan_out(c: &mut Criterion) {
+    let hub = Hub::new(History::default(), 1, Arc::default());
+    let topics = [Topic::parse("bench").expect("a topic")];
+    let now = clock::now();
+    let mut connections: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mailbox = Mailbox::new();
+            let streams: Vec<_> = (0..STREAMS)
+                .map(|_| hub.subscribe(&topics, Resume::Live, &mailbox, now).0)
+                .collect();
+            (mailbox, streams)
+        })
+        .collect();
+    let data = "x".repeat(100);
+    let mut ready = Vec::new();
+    let mut group = c.benchmark_group("hub");
+    group.throughput(Throughput::Elements((CONNECTIONS * STREAMS) as u64));
+    group.bench_function("publish and take, 10 x 100 streams", |b| {
+        b.iter(|| {
+            hub.publish(&topics, Draft::new(None, &data, None), None, now);
+            for (mailbox, streams) in &mut connections {
+                mailbox.take_ready(Waker::noop(), &mut ready);
+                for key in ready.drain(..) {
+                    black_box(streams[key as usize].next(16 << 10));
+                }
+            }
+        });
+    });
+    group.finish();
+}
+
+fn format(c: &mut Criterion) {
+    let data = "0123456789\n".repeat(10);
+    let mut group = c.benchmark_group("sse");
+    group.throughput(Throughput::Bytes(data.len() as u64));
+    group.bench_function("encode ten lines", |b| {
+        b.iter(|| Draft::new(Some("goal"), black_box(&data), None).finish("k3f9x2ab-1234"));
+    });
+    let wire = Draft::new(Some("goal"), &data, None).finish("k3f9x2ab-1234");
+    group.bench_function("parse ten lines", |b| {
+        let mut parser = Parser::new(usize::MAX);
+        let mut items = Vec::new();
+        b.iter(|| {
+            parser.push(black_box(&wire), &mut items).expect("no limit");
+            items.clear();
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, fan_out, format);
+criterion_main!(benches);
