@@ -5,7 +5,10 @@
 //! and it would flush a part of the batch.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Wake, Waker},
 };
 
@@ -16,6 +19,8 @@ use futures_util::task::AtomicWaker;
 pub struct Mailbox {
     inner: Mutex<Inner>,
     waker: AtomicWaker,
+    /// The stream whose own waker is not heeded just now, plus one.
+    deaf: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +93,17 @@ impl Mailbox {
         for &key in ready.iter() {
             inner.slots[key as usize].ready = false;
         }
+    }
+
+    /// Does not heed the waker of one stream until [`heed`](Self::heed): whoever is looking after
+    /// it need not be told by what that sets off. Only for wakers that nobody else calls meanwhile.
+    pub fn ignore(&self, key: u32) {
+        self.deaf.store(key + 1, Ordering::Relaxed);
+    }
+
+    /// Heeds every waker again.
+    pub fn heed(&self) {
+        self.deaf.store(0, Ordering::Relaxed);
     }
 
     /// Marks streams for the event numbered `sequence`.
@@ -188,13 +204,15 @@ impl Wake for StreamWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.mailbox.nudge(&[self.key]);
+        if self.mailbox.deaf.load(Ordering::Relaxed) != self.key + 1 {
+            self.mailbox.nudge(&[self.key]);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 

@@ -268,6 +268,9 @@ where
 }
 
 impl Sink for SendStream<Bytes> {
+    // h2 wakes streams when it reads frames and when capacity is reserved.
+    const OWN_WAKES: bool = true;
+
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         while self.capacity() == 0 {
             // One byte is enough to know that there is a window, and keeps none from others.

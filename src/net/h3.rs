@@ -358,6 +358,9 @@ impl QuicSink {
 }
 
 impl Sink for QuicSink {
+    // quinn wakes them from its own tasks.
+    const OWN_WAKES: bool = false;
+
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         // QUIC tells of no window but by a write; so at most one chunk waits here, the rest in
         // the ring.

@@ -27,6 +27,10 @@ const TURN: usize = 64 << 10;
 
 /// The sending half of one stream of the protocol.
 pub(super) trait Sink {
+    /// Whether the stream's waker is called by this connection's task alone. Then what a visit
+    /// itself sets off is no reason for another.
+    const OWN_WAKES: bool;
+
     /// Ready when flow control has room for anything at all.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
 
@@ -234,7 +238,11 @@ impl<S: Sink> Pump<S> {
                 delivered: 0,
                 deadline: None,
             };
+            if S::OWN_WAKES {
+                self.mailbox.ignore(key);
+            }
             let visited = visit.stream(slot);
+            self.mailbox.heed();
             wrote += visit.wrote;
             delivered += visit.delivered;
             if let Some(at) = visit.deadline {
