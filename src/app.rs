@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
+    access::Access,
     clock,
     config::{Config, Drain},
     drain,
@@ -75,6 +76,8 @@ impl Edge {
         let (control_signal, control_watch) = drain::channel();
         let shared = Arc::new(Shared {
             hub: Hub::new(config.history, fastrand::u64(..), metrics.clone()),
+            access: Access::new(config.access.clone()),
+            streams: Arc::default(),
             metrics,
             limits: config.limits,
             events: config.events.clone(),

@@ -13,7 +13,7 @@
 //! | [`clock`], [`backoff`], [`drain`], [`metrics`] | leaves that everything may use | `backoff` |
 //! | [`topic`], [`sse`] | names, and the event-stream format in both directions | yes |
 //! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `ring` |
-//! | [`access`], [`limits`] | who may do what, and how much | `limits` |
+//! | [`access`], [`limits`] | who is asking, who may do what, and how much | `pattern`, `groups`, `rules`, `origins`; `limits` |
 //! | [`service`] | from a request to a reply, the same for all protocols | `validate` |
 //! | [`net`] | sockets, TLS, the three drivers | `h3_guard`, `flood` |
 //! | [`config`] | what may be written, checked whole | `units` |

@@ -60,6 +60,17 @@ impl Topic {
         Ok(Self(name.into()))
     }
 
+    /// One of the edge's own topics: `$` and a kind, with a name that was checked.
+    pub(crate) fn reserved(kind: &str, name: &str) -> Self {
+        Self(format!("${kind}{name}").into())
+    }
+
+    /// Whether it is one of the edge's own.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with('$')
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

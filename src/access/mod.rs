@@ -1,44 +1,316 @@
-//! Who may do what.
+//! Who is asking, what they may do, and who is meant.
+//!
+//! - [`Access`] settles the identity of a request, by [`Keys`] (a JWT) or by asking the app
+//!   (`session`), and says which topics it may read.
+//! - [`Pattern`] and [`Rule`] are what operators write; [`Groups`] nests groups in one another.
+//! - [`Origins`] says which other sites' pages may open event streams.
 
-use std::fmt;
+mod groups;
+mod identity;
+mod jwks;
+mod jwt;
+mod origins;
+mod pattern;
+mod rules;
+mod session;
+mod token;
 
-/// A secret that whoever holds it may act. It is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
+use std::{
+    sync::{Mutex, MutexGuard},
+    time::{Duration, Instant, SystemTime},
+};
 
-/// The shortest token that is taken, in bytes.
-pub const MIN_TOKEN_BYTES: usize = 16;
+use http::{HeaderMap, HeaderValue, Uri, header};
 
-impl Token {
-    /// Takes a token.
+pub use groups::{Cycle, Expansion, Groups, InvalidMember, Member};
+pub use identity::{Identity, InvalidName, Name, Standing};
+pub use jwks::Jwks;
+pub use jwt::{Claims, InvalidKey, Key, Keys, RefusedToken};
+pub use origins::{InvalidOrigin, Origins};
+pub use pattern::Pattern;
+pub use rules::{InvalidRule, Rule, Who};
+pub use session::Session;
+pub use token::Token;
+
+use crate::topic::Topic;
+
+/// `[access]` and `[groups]`
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `access.subscribe`: who may open event streams at all.
+    pub subscribe: Vec<Standing>,
+    /// `access.cookie`: the cookie that may carry a token.
+    pub cookie: String,
+    /// `[[access.key]]`
+    pub keys: Keys,
+    /// `access.jwks`
+    pub jwks: Option<Uri>,
+    /// `access.session`
+    pub session: Option<Uri>,
+    /// `access.session_cache`
+    pub session_cache: Duration,
+    /// `access.session_timeout`
+    pub session_timeout: Duration,
+    /// `access.expiry_notice`: how long before its token's end a stream is told.
+    pub expiry_notice: Duration,
+    /// `access.origins`
+    pub origins: Origins,
+    /// `[[access.rule]]`
+    pub rules: Vec<Rule>,
+    /// `access.publish`: static keys of publishers outside.
+    pub publish: Vec<Token>,
+    /// `access.publish_claim`: whether a token's `publish` claim lets its bearer publish.
+    pub publish_claim: bool,
+    /// `[groups]`
+    pub groups: Groups,
+}
+
+/// Settles who asks and what they may do.
+#[derive(Debug)]
+pub struct Access {
+    settings: Settings,
+    jwks: Option<Jwks>,
+    session: Option<Session>,
+    groups: Mutex<Groups>,
+}
+
+/// Why a request is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// Its token is no good, or it has none: for good, until it comes with another.
+    Unauthorized(&'static str),
+    /// Who it is may not do this.
+    Forbidden(String),
+    /// Its token was good, and has ended: it may come back with a new one.
+    Expired,
+    /// Whoever could say who it is cannot be asked just now.
+    Unavailable,
+}
+
+/// What a publisher outside may do.
+#[derive(Debug)]
+pub enum Publisher {
+    /// Anything that the control listener offers.
+    Everything,
+    /// Publish to topics that its token names.
+    Topics(Vec<Pattern>),
+}
+
+impl Access {
+    /// With these settings.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            jwks: settings.jwks.clone().map(Jwks::new),
+            session: settings
+                .session
+                .clone()
+                .map(|url| Session::new(url, settings.session_cache, settings.session_timeout)),
+            groups: Mutex::new(settings.groups.clone()),
+            settings,
+        }
+    }
+
+    /// Settles who asks.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, when it is too short to keep anyone out, or cannot stand in a header.
-    pub fn parse(token: &str) -> Result<Self, String> {
-        if token.len() < MIN_TOKEN_BYTES {
-            return Err(format!(
-                "is {} bytes long; take at least {MIN_TOKEN_BYTES} random ones",
-                token.len()
-            ));
+    /// [`Denied`] says how a bad credential is to be answered; it is never treated as none.
+    pub async fn identify(
+        &self,
+        headers: &HeaderMap,
+        uri: &Uri,
+        now: Instant,
+        calendar: SystemTime,
+    ) -> Result<Identity, Denied> {
+        if let Some(token) = self.token(headers)? {
+            let claims = self.verify(&token, now, calendar).await?;
+            return claims.into_identity(now, calendar).ok_or(Denied::Expired);
         }
-        match token.bytes().all(|b| b.is_ascii_graphic()) {
-            true => Ok(Self(token.into())),
-            false => Err(
-                "holds a character that cannot stand in a header; take ASCII without spaces".into(),
-            ),
+        match &self.session {
+            Some(session) => session.identify(headers, uri, now).await,
+            None => Ok(Identity::anonymous()),
         }
     }
 
-    /// The token itself.
+    /// The token of a request, if tokens are a thing here and it has one.
+    fn token(&self, headers: &HeaderMap) -> Result<Option<String>, Denied> {
+        if self.settings.keys.is_empty() && self.jwks.is_none() {
+            return Ok(None);
+        }
+        let bad = |_| Denied::Unauthorized("the token is not text");
+        if let Some(bearer) = bearer(headers)? {
+            return Ok(Some(bearer));
+        }
+        for value in headers.get_all(header::COOKIE) {
+            for pair in value.to_str().map_err(bad)?.split(';') {
+                if let Some((name, token)) = pair.trim().split_once('=')
+                    && name == self.settings.cookie
+                {
+                    return Ok(Some(token.to_owned()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn verify(
+        &self,
+        token: &str,
+        now: Instant,
+        calendar: SystemTime,
+    ) -> Result<Claims, Denied> {
+        let refused = match self.settings.keys.verify(token, calendar) {
+            Ok(claims) => return Ok(claims),
+            Err(refused) => refused,
+        };
+        let Some(jwks) = &self.jwks else {
+            return Err(refused.into());
+        };
+        let keys = jwks.keys(token, now).await.ok_or(Denied::Unavailable)?;
+        let keys = self.settings.keys.with_keys(keys);
+        keys.verify(token, calendar).map_err(Into::into)
+    }
+
+    /// Whether `identity` may read `topics`.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied::Unauthorized`] for the anonymous where only others may come,
+    /// [`Denied::Forbidden`] names the topic.
+    pub fn may_subscribe<'a>(
+        &self,
+        identity: &Identity,
+        topics: impl Iterator<Item = &'a Topic>,
+    ) -> Result<(), Denied> {
+        if !self.settings.subscribe.contains(&identity.standing()) {
+            return Err(match identity.standing() {
+                Standing::Anonymous => {
+                    Denied::Unauthorized("event streams take a token or a session here")
+                }
+                Standing::Authenticated => {
+                    Denied::Forbidden("event streams are for anonymous visitors here".into())
+                }
+            });
+        }
+        for topic in topics {
+            let named = identity.topics().is_none_or(|patterns| {
+                patterns
+                    .iter()
+                    .any(|pattern| pattern.matches(topic.as_str()))
+            });
+            let rule = self
+                .settings
+                .rules
+                .iter()
+                .find(|rule| rule.matches(topic.as_str()));
+            let ruled = rule.is_none_or(|rule| self.allows(rule, identity));
+            if !(named && ruled) {
+                return Err(match identity.standing() {
+                    Standing::Anonymous => {
+                        Denied::Unauthorized("this topic takes a token or a session")
+                    }
+                    Standing::Authenticated => {
+                        Denied::Forbidden(format!("the topic `{topic}` is not yours to read"))
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A rule that names a group means the groups nested in it too.
+    fn allows(&self, rule: &Rule, identity: &Identity) -> bool {
+        rule.allow.iter().any(|who| match who {
+            Who::Standing(standing) => *standing == identity.standing(),
+            Who::User(user) => identity.user() == Some(user),
+            Who::Group(group) => {
+                let expansion = self.groups().expand(std::slice::from_ref(group));
+                identity
+                    .groups()
+                    .iter()
+                    .any(|own| expansion.groups.contains(own))
+                    || identity
+                        .user()
+                        .is_some_and(|user| expansion.users.contains(user))
+            }
+        })
+    }
+
+    /// Settles what a publisher outside may do. Cookies do not count: a page could be made to send
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] when it may do nothing.
+    pub async fn publisher(
+        &self,
+        headers: &HeaderMap,
+        now: Instant,
+        calendar: SystemTime,
+    ) -> Result<Publisher, Denied> {
+        const TAKES: &str = "publishing takes `Authorization: Bearer` with a publisher's key";
+        let bearer = bearer(headers)?.ok_or(Denied::Unauthorized(TAKES))?;
+        if self
+            .settings
+            .publish
+            .iter()
+            .fold(false, |found, key| found | key.is(&bearer))
+        {
+            return Ok(Publisher::Everything);
+        }
+        if !self.settings.publish_claim {
+            return Err(Denied::Unauthorized(TAKES));
+        }
+        let claims = self.verify(&bearer, now, calendar).await?;
+        if claims.expires_at() <= calendar {
+            return Err(Denied::Expired);
+        }
+        match claims.publish {
+            Some(patterns) => Ok(Publisher::Topics(patterns)),
+            None => Err(Denied::Forbidden("the token has no `publish` claim".into())),
+        }
+    }
+
+    /// Whether publishers outside are let in at all.
     #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
+    pub fn publishes(&self) -> bool {
+        self.settings.publish_claim || !self.settings.publish.is_empty()
+    }
+
+    /// How long before its token's end a stream is told.
+    #[must_use]
+    pub fn expiry_notice(&self) -> Duration {
+        self.settings.expiry_notice
+    }
+
+    /// Which other sites' pages may open event streams.
+    #[must_use]
+    pub fn origins(&self) -> &Origins {
+        &self.settings.origins
+    }
+
+    /// The nesting of groups, to read or to change for the length of a statement.
+    pub fn groups(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().expect("no holder of this lock panics")
     }
 }
 
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
+/// The token of an `Authorization: Bearer`, which there may be one of.
+fn bearer(headers: &HeaderMap) -> Result<Option<String>, Denied> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(Denied::Unauthorized("there is more than one Authorization"));
+    }
+    let value: Result<&str, _> = HeaderValue::to_str(value);
+    let value = value.map_err(|_| Denied::Unauthorized("the token is not text"))?;
+    match value.split_at_checked(7) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer ") => {
+            Ok(Some(token.to_owned()))
+        }
+        _ => Err(Denied::Unauthorized("Authorization is not a Bearer token")),
     }
 }

@@ -5,6 +5,7 @@ mod cert;
 mod listen;
 mod publish;
 mod serve;
+mod token;
 
 use clap::{Parser, Subcommand};
 
@@ -28,6 +29,8 @@ enum Command {
     Listen(listen::Listen),
     /// Show the certificate, and how to trust it.
     Cert(cert::Cert),
+    /// Make a token with the configured key, or explain one.
+    Token(token::Token),
     /// Put an edge under load and measure what it delivers.
     Bench(bench::Bench),
 }
@@ -44,6 +47,7 @@ impl Cli {
             Command::Publish(publish) => publish.run(),
             Command::Listen(listen) => listen.run(),
             Command::Cert(cert) => cert.run(),
+            Command::Token(token) => token.run(),
             Command::Bench(bench) => bench.run(),
         }
     }

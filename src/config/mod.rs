@@ -3,6 +3,8 @@
 //! A module owns the type of its own settings; this one fills them in, each with the line that the
 //! reference shows, and reports every mistake at once.
 
+#[path = "access.rs"]
+mod access_section;
 mod reader;
 pub mod units;
 
@@ -17,7 +19,11 @@ pub use reader::{Entry, Mistake, Mistakes, Reader, Sources, variable};
 use units::{Bytes, Raw, Setting};
 
 use crate::{
-    access::Token, hub::History, limits::Limits, net::tls::TlsFiles, service::EventSettings,
+    access::{self, Token},
+    hub::History,
+    limits::Limits,
+    net::tls::TlsFiles,
+    service::EventSettings,
 };
 
 /// The file that is read when it is there and no other is named.
@@ -38,6 +44,8 @@ pub struct Config {
     pub tls: TlsFiles,
     /// `[events]`
     pub events: EventSettings,
+    /// `[access]` and `[groups]`
+    pub access: access::Settings,
     /// `[history]`
     pub history: History,
     /// `[limits]`
@@ -194,6 +202,7 @@ fn take(reader: &mut Reader) -> Config {
         control: take_control(reader),
         tls: take_tls(reader),
         events: take_events(reader),
+        access: access_section::take(reader),
         history: take_history(reader),
         limits: take_limits(reader),
         drain: take_drain(reader),
@@ -218,7 +227,7 @@ fn take(reader: &mut Reader) -> Config {
          `demo/`. Unset: while the development certificate is in use.",
     );
     Config {
-        demo: demo.unwrap_or(config.tls.pair.is_none()),
+        demo: demo.unwrap_or(config.tls.pair.is_none() && config.events.enabled),
         ..config
     }
 }
@@ -277,6 +286,7 @@ fn take_tls(reader: &mut Reader) -> TlsFiles {
 fn take_events(reader: &mut Reader) -> EventSettings {
     let default = EventSettings::default();
     EventSettings {
+        enabled: reader.take("events.enabled", default.enabled, "Whether there are event streams at all."),
         path: reader.take_if(
             "events.path",
             default.path,
@@ -467,13 +477,24 @@ fn flatten(prefix: &str, value: toml::Value, sources: &mut Sources) {
             return;
         }
         toml::Value::Array(values) => {
-            let nested = values
+            let is_table = |value: &toml::Value| value.is_table();
+            if !values.is_empty() && values.iter().all(is_table) {
+                let tables = values.into_iter().filter_map(|value| match value {
+                    toml::Value::Table(table) => Some(table),
+                    _ => None,
+                });
+                sources
+                    .file
+                    .insert(prefix.to_owned(), Raw::Tables(tables.collect()));
+                return;
+            }
+            if values
                 .iter()
-                .any(|v| matches!(v, toml::Value::Array(_) | toml::Value::Table(_)));
-            if nested {
+                .any(|value| value.is_array() || value.is_table())
+            {
                 return sources.mistakes.push(Mistake {
                     key: prefix.into(),
-                    what: "is a list of lists or tables; give a list of values".into(),
+                    what: "mixes lists or tables with values; give a list of values".into(),
                 });
             }
             Raw::Many(values.into_iter().map(scalar).collect())

@@ -128,6 +128,38 @@ impl Reader {
         }
     }
 
+    /// Takes every key below `section`, whose names the operator chooses; they come with what they
+    /// are below it.
+    pub fn take_section(
+        &mut self,
+        section: &'static str,
+        doc: &'static str,
+    ) -> Vec<(String, Vec<String>)> {
+        self.entries.push(Entry {
+            key: section,
+            kind: "list",
+            default: "none".into(),
+            doc,
+        });
+        let prefix = section.trim_end_matches('*');
+        let keys: Vec<String> = self
+            .sources
+            .file
+            .keys()
+            .filter(|key| key.starts_with(prefix))
+            .cloned()
+            .collect();
+        let mut taken = Vec::new();
+        for key in keys {
+            let raw = self.sources.file.remove(&key).expect("it is there");
+            match Vec::<String>::read(&raw) {
+                Ok(values) => taken.push((key[prefix.len()..].to_owned(), values)),
+                Err(what) => self.mistake(key, what),
+            }
+        }
+        taken
+    }
+
     /// Notes a mistake that concerns more than one setting.
     pub fn mistake(&mut self, key: impl Into<String>, what: impl Into<String>) {
         self.sources.mistakes.push(Mistake {

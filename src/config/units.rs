@@ -3,12 +3,14 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// A value as a file, the environment or a flag gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Raw {
     /// A string, number or boolean, as text.
     One(String),
     /// A list of them.
     Many(Vec<String>),
+    /// A list of tables; only a file has these.
+    Tables(Vec<toml::Table>),
 }
 
 /// A type a setting can have.
@@ -42,7 +44,7 @@ const UNITS: [(&str, usize); 5] = [
 fn one(raw: &Raw) -> Result<&str, String> {
     match raw {
         Raw::One(text) => Ok(text),
-        Raw::Many(_) => Err("is a list; give one value".into()),
+        Raw::Many(_) | Raw::Tables(_) => Err("is a list; give one value".into()),
     }
 }
 
@@ -165,14 +167,65 @@ impl Setting for SocketAddr {
     }
 }
 
+/// The values of a list, which may be written with commas.
+fn many(raw: &Raw) -> Result<Vec<String>, String> {
+    match raw {
+        Raw::Many(texts) => Ok(texts.clone()),
+        Raw::One(text) => Ok(text.split(',').map(|part| part.trim().to_owned()).collect()),
+        Raw::Tables(_) => Err("is a list of tables; give a list of values".into()),
+    }
+}
+
+impl Setting for Vec<String> {
+    const KIND: &'static str = "list";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        many(raw)
+    }
+
+    fn show(&self) -> String {
+        let shown: Vec<_> = self.iter().map(Setting::show).collect();
+        format!("[{}]", shown.join(", "))
+    }
+}
+
+impl Setting for Vec<toml::Table> {
+    const KIND: &'static str = "tables";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Tables(tables) => Ok(tables.clone()),
+            Raw::One(_) | Raw::Many(_) => {
+                Err("is not a list of tables; write [[...]] in the file".into())
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        "none".into()
+    }
+}
+
+impl Setting for http::Uri {
+    const KIND: &'static str = "URL";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        let text = one(raw)?;
+        let url: Option<Self> = text.parse().ok();
+        url.filter(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some())
+            .ok_or_else(|| format!("`{text}` is not a URL; write http://host[:port]/path"))
+    }
+
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
 impl Setting for Vec<SocketAddr> {
     const KIND: &'static str = "addresses";
 
     fn read(raw: &Raw) -> Result<Self, String> {
-        let texts: Vec<String> = match raw {
-            Raw::Many(texts) => texts.clone(),
-            Raw::One(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-        };
+        let texts = many(raw)?;
         if texts.is_empty() {
             return Err("is an empty list; give at least one address".into());
         }

@@ -144,6 +144,17 @@ impl Mailbox {
         }
     }
 
+    /// How many events a stream was marked for since it was opened.
+    #[must_use]
+    pub fn addressed(&self, key: u32) -> u64 {
+        self.lock().slots[key as usize].addressed
+    }
+
+    /// Has a stream looked after, for a reason that its connection does not know.
+    pub fn notify(&self, key: u32) {
+        self.nudge(&[key]);
+    }
+
     /// Wakes the connection's task.
     pub(super) fn wake(&self) {
         self.waker.wake();
@@ -168,13 +179,15 @@ impl StreamHandle {
         self.key
     }
 
-    pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
+    /// The mailbox of its connection.
+    #[must_use]
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
     }
 
     /// How many events the stream was marked for since it was opened.
     pub(super) fn addressed(&self) -> u64 {
-        self.mailbox.lock().slots[self.key as usize].addressed
+        self.mailbox.addressed(self.key)
     }
 
     /// A waker that marks this stream and wakes its connection: for flow control and cancels.

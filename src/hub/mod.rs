@@ -13,7 +13,7 @@ pub mod ring;
 mod subscription;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -173,12 +173,25 @@ impl Hub {
         })
     }
 
-    /// Publishes one event to `topics`, which a stream that reads several of them gets once.
-    ///
-    /// `id` is the publisher's own, checked by the caller with [`crate::sse::validate_id`].
+    /// Publishes one event to `topics`; see [`publish_to`](Self::publish_to).
     pub fn publish(
         &self,
         topics: &[Topic],
+        draft: Draft,
+        id: Option<&str>,
+        now: Instant,
+    ) -> Receipt {
+        self.publish_to(topics, None, draft, id, now)
+    }
+
+    /// Publishes one event to `topics`, which a stream that reads several of them gets once. With
+    /// `to`, only streams get it that read one of these as well.
+    ///
+    /// `id` is the publisher's own, checked by the caller with [`crate::sse::validate_id`].
+    pub fn publish_to(
+        &self,
+        topics: &[Topic],
+        to: Option<Vec<Topic>>,
         draft: Draft,
         id: Option<&str>,
         now: Instant,
@@ -202,6 +215,7 @@ impl Hub {
                 Some(id) => draft.finish(id),
                 None => draft.finish(own),
             },
+            to: to.map(Into::into),
         });
         for topic in topics {
             let entry = state.entry(topic);
@@ -224,12 +238,21 @@ impl Hub {
         // Before the marks: a connection that finds its mark must find the event too, or it would
         // take the mark and sleep on.
         self.watermark.store(sequence, Ordering::Release);
+        let meant = event.to.as_deref().map(|to| state.streams_of(to));
         for topic in topics {
             let Some(entry) = state.topics.get(topic) else {
                 continue;
             };
-            for readers in entry.readers.values() {
-                let marked = readers.mailbox.mark(&readers.streams, sequence);
+            for (address, readers) in &entry.readers {
+                let marked = match &meant {
+                    None => readers.mailbox.mark(&readers.streams, sequence),
+                    Some(meant) => {
+                        let is_meant = |key: &&u32| meant.contains(&(*address, **key));
+                        let keys: Vec<u32> =
+                            readers.streams.iter().filter(is_meant).copied().collect();
+                        readers.mailbox.mark(&keys, sequence)
+                    }
+                };
                 receivers += marked.fresh;
                 if marked.wake {
                     wakes.push(readers.mailbox.clone());
@@ -292,7 +315,7 @@ impl Hub {
         }
     }
 
-    /// What is known of the topics after `after`, in the order of their names, at most `limit`.
+    /// What is known of the publishers' topics after `after`, in the order of their names, at most `limit`.
     #[must_use]
     pub fn topics(&self, after: Option<&str>, limit: usize) -> Vec<TopicInfo> {
         let state = self.lock();
@@ -300,6 +323,7 @@ impl Hub {
         let page = state
             .topics
             .range::<str, _>((from, Bound::Unbounded))
+            .filter(|(topic, _)| !topic.is_reserved())
             .take(limit);
         page.map(|(topic, entry)| self.info(topic, entry)).collect()
     }
@@ -352,6 +376,15 @@ impl Hub {
 }
 
 impl State {
+    /// The streams that read any of `topics`, by the address of their mailbox and their key.
+    fn streams_of(&self, topics: &[Topic]) -> HashSet<(usize, u32)> {
+        let entries = topics.iter().filter_map(|topic| self.topics.get(topic));
+        let readers = entries.flat_map(|entry| &entry.readers);
+        readers
+            .flat_map(|(address, readers)| readers.streams.iter().map(|key| (*address, *key)))
+            .collect()
+    }
+
     fn entry(&mut self, topic: &Topic) -> &mut Entry {
         if !self.topics.contains_key(topic) {
             let floor = self.tombstones.remove(topic).unwrap_or(self.floor);

@@ -10,6 +10,8 @@ use std::{
 
 use bytes::Bytes;
 
+use crate::topic::Topic;
+
 /// What an event costs beside its bytes: its entry in the ring, the allocation's header.
 const OVERHEAD: usize = 96;
 /// How many evicted events are remembered by number, so that a gap can be counted: 8 KiB a topic.
@@ -26,6 +28,8 @@ pub struct Stored {
     pub id: Option<Box<str>>,
     /// The whole event as it goes over the wire.
     pub wire: Bytes,
+    /// For readers of one of these topics too, and no others, if given.
+    pub to: Option<Box<[Topic]>>,
 }
 
 impl Stored {
@@ -61,6 +65,8 @@ pub struct Ring {
     evicted: VecDeque<u64>,
     /// `evicted` is complete for numbers above this one.
     evicted_known_after: u64,
+    /// The number of the last event that was not for every reader.
+    limited_through: u64,
     /// Publishers' own ids of events that are held.
     ids: BTreeMap<Box<str>, u64>,
 }
@@ -84,6 +90,9 @@ impl Ring {
                 .is_none_or(|e| e.sequence < event.sequence)
         );
         self.evict_older(event.at, bounds.age);
+        if event.to.is_some() {
+            self.limited_through = event.sequence;
+        }
         if let Some(id) = &event.id {
             self.ids.insert(id.clone(), event.sequence);
         }
@@ -166,6 +175,12 @@ impl Ring {
         )
     }
 
+    /// Whether there have been events after `cursor` that were not for every reader.
+    #[must_use]
+    pub fn limited_after(&self, cursor: u64) -> bool {
+        self.limited_through > cursor
+    }
+
     /// The events held after `cursor`, oldest first.
     pub fn after(&self, cursor: u64) -> impl DoubleEndedIterator<Item = &Arc<Stored>> {
         // Nearly always the reader wants just the newest one.
@@ -237,6 +252,7 @@ mod tests {
             at,
             id: id.map(Into::into),
             wire: vec![b'x'; bytes].into(),
+            to: None,
         })
     }
 

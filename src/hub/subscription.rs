@@ -176,6 +176,12 @@ impl Subscription {
         self.gap.is_none() && self.cursor >= self.hub.watermark()
     }
 
+    /// How many events the stream was given or told of as missing since it began.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
     /// How far the reader is behind the newest event of all, in events.
     #[must_use]
     pub fn lag(&self) -> u64 {
@@ -191,9 +197,14 @@ impl Subscription {
         if self.gap.is_none() && self.cursor >= watermark {
             return None;
         }
-        let chunk = match &*self.reads {
+        let mut changed = self
+            .reads
+            .iter()
+            .filter(|read| read.cell.changed.load(Ordering::Acquire) > self.cursor);
+        let chunk = match (changed.next(), changed.next()) {
             _ if self.gap.is_some() => Err(Fallen),
-            [read] => self.take_of_one(read, watermark, max_bytes),
+            (None, _) => Ok((Wires::new(), watermark)),
+            (Some(read), None) => self.take_of_one(read, watermark, max_bytes),
             _ => self.take_of_many(watermark, max_bytes),
         };
         match chunk {
@@ -210,12 +221,9 @@ impl Subscription {
     }
 
     fn take_of_one(&self, read: &Read, watermark: u64, max_bytes: usize) -> Result<Taken, Fallen> {
-        if read.cell.changed.load(Ordering::Acquire) <= self.cursor {
-            return Ok((Wires::new(), watermark));
-        }
         let ring = read.cell.ring();
         self.check(read, &ring)?;
-        Ok(take(&ring, self.cursor, watermark, max_bytes))
+        Ok(self.take(&ring, watermark, max_bytes))
     }
 
     fn take_of_many(&self, watermark: u64, max_bytes: usize) -> Result<Taken, Fallen> {
@@ -228,7 +236,7 @@ impl Subscription {
             }
             let ring = read.cell.ring();
             self.check(read, &ring)?;
-            let (wires, end) = take(&ring, self.cursor, through, max_bytes);
+            let (wires, end) = self.take(&ring, through, max_bytes);
             drop(ring);
             through = through.min(end);
             all.extend(wires);
@@ -249,6 +257,33 @@ impl Subscription {
             through = all.last().map_or(through, |(sequence, _)| *sequence);
         }
         Ok((all, through))
+    }
+
+    /// The events in `(cursor, through]` that are for this reader, until they are `max_bytes` or
+    /// more.
+    fn take(&self, ring: &Ring, through: u64, max_bytes: usize) -> Taken {
+        let mut wires = Wires::new();
+        let mut bytes = 0;
+        let events = ring.after(self.cursor);
+        for event in events.take_while(|event| event.sequence <= through) {
+            if !self.is_meant(event) {
+                continue;
+            }
+            bytes += event.wire.len();
+            if !wires.is_empty() && bytes > max_bytes {
+                let last = wires.last().map_or(self.cursor, |(sequence, _)| *sequence);
+                return (wires, last);
+            }
+            wires.push((event.sequence, event.wire.clone()));
+        }
+        (wires, through)
+    }
+
+    fn is_meant(&self, event: &Stored) -> bool {
+        event
+            .to
+            .as_deref()
+            .is_none_or(|to| self.reads.iter().any(|read| to.contains(&read.cell.topic)))
     }
 
     fn check(&self, read: &Read, ring: &Ring) -> Result<(), Fallen> {
@@ -277,6 +312,7 @@ impl Subscription {
             let next = ring.after(self.cursor).next().map(|event| event.sequence);
             first = first.into_iter().chain(next).min();
             let live = ring.after(self.cursor.max(self.joined));
+            let live = live.filter(|event| self.is_meant(event));
             live_held.extend(live.map(|event| event.sequence));
         }
         live_held.sort_unstable();
@@ -317,8 +353,13 @@ impl Subscription {
         let mut missed = HashSet::new();
         for read in &self.reads {
             let after = self.cursor.max(read.told_through);
+            let ring = read.cell.ring();
+            // For whom those were that have left is not remembered.
+            if ring.limited_after(after) {
+                return None;
+            }
             if after < self.joined {
-                missed.extend(read.cell.ring().evicted_between(after, self.joined)?);
+                missed.extend(ring.evicted_between(after, self.joined)?);
             }
             if missed.len() > COUNTED {
                 return None;
@@ -349,8 +390,12 @@ impl Subscription {
         let rings: Vec<_> = self.reads.iter().map(|read| read.cell.ring()).collect();
         let mut rest: Vec<_> = rings
             .iter()
-            .map(|ring| ring.after(0).rev().map(|event| event.sequence))
+            .map(|ring| {
+                let meant = ring.after(0).rev().filter(|event| self.is_meant(event));
+                meant.map(|event| event.sequence)
+            })
             .collect();
+        let mut cursor = self.cursor;
         // The newest of each ring that was not counted yet.
         let mut newest: BinaryHeap<(u64, usize)> = BinaryHeap::new();
         for (ring, rest) in rest.iter_mut().enumerate() {
@@ -359,12 +404,12 @@ impl Subscription {
         let mut left = events.min(MAX_LAST);
         while let Some((sequence, ring)) = newest.pop() {
             // One in several topics counts once.
-            if sequence <= self.cursor {
+            if sequence <= cursor {
                 if left == 0 {
                     break;
                 }
                 left -= 1;
-                self.cursor = sequence - 1;
+                cursor = sequence - 1;
             }
             newest.extend(rest[ring].next().map(|sequence| (sequence, ring)));
         }
@@ -372,6 +417,7 @@ impl Subscription {
         // What had left before was not asked for; what leaves from now on will be told.
         let left: Vec<u64> = rings.iter().map(|ring| ring.evicted_through()).collect();
         drop(rings);
+        self.cursor = cursor;
         for (read, left) in self.reads.iter_mut().zip(left) {
             read.told_through = left;
         }
@@ -437,24 +483,6 @@ struct Fallen;
 type Wires = SmallVec<[(u64, Bytes); 1]>;
 /// Events, and the cursor once they are written.
 type Taken = (Wires, u64);
-
-/// The events in `(cursor, through]`, until they are `max_bytes` or more.
-fn take(ring: &Ring, cursor: u64, through: u64, max_bytes: usize) -> Taken {
-    let mut wires = Wires::new();
-    let mut bytes = 0;
-    for event in ring
-        .after(cursor)
-        .take_while(|event| event.sequence <= through)
-    {
-        bytes += event.wire.len();
-        if !wires.is_empty() && bytes > max_bytes {
-            let last = wires.last().map_or(cursor, |(sequence, _)| *sequence);
-            return (wires, last);
-        }
-        wires.push((event.sequence, event.wire.clone()));
-    }
-    (wires, through)
-}
 
 fn join(mut wires: Wires) -> Option<Chunk> {
     let events = wires.len() as u64;

@@ -94,7 +94,7 @@ impl ListenerContext {
         }
     }
 
-    fn peer(&self, protocol: Protocol) -> Peer {
+    fn peer(&self, protocol: Protocol, remote: SocketAddr) -> Peer {
         let limits = &self.service.shared().limits;
         let places = match protocol {
             Protocol::Http1 => Places::new(1, "http1"),
@@ -103,6 +103,7 @@ impl ListenerContext {
         };
         Peer {
             protocol,
+            remote,
             mailbox: Mailbox::new(),
             places,
             alt_svc: self.alt_svc.clone().filter(|_| protocol != Protocol::Http3),

@@ -238,7 +238,8 @@ impl<S: Sink> Pump<S> {
                 delivered: 0,
                 deadline: None,
             };
-            if S::OWN_WAKES {
+            // Other bodies may be woken from anywhere.
+            if S::OWN_WAKES && matches!(slot.body, Body::Events(_)) {
                 self.mailbox.ignore(key);
             }
             let visited = visit.stream(slot);

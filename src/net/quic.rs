@@ -155,7 +155,7 @@ async fn serve(
     drop(handshake);
     match connected {
         Ok(Ok(connection)) => {
-            let peer = context.peer(Protocol::Http3);
+            let peer = context.peer(Protocol::Http3, connection.remote_address());
             h3::serve(connection, context.service.clone(), peer, drain).await;
         }
         Ok(Err(error)) => tracing::debug!("QUIC handshake failed: {error}"),

@@ -61,11 +61,11 @@ pub(super) async fn accept(
             () = &mut draining => break,
             Some(ended) = connections.join_next() => super::report_panic(ended),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, remote)) => {
                     failing = false;
                     // Closed at once, a browser tries again later.
                     if let Some(admission) = context.admit() {
-                        let served = serve(stream, tls.clone(), context.clone(), drain.clone());
+                        let served = serve(stream, remote, tls.clone(), context.clone(), drain.clone());
                         connections.spawn(async move {
                             served.await;
                             drop(admission);
@@ -100,6 +100,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 async fn serve(
     stream: TcpStream,
+    remote: SocketAddr,
     tls: Option<TlsAcceptor>,
     context: Arc<ListenerContext>,
     drain: Watch,
@@ -125,8 +126,8 @@ async fn serve(
         Err(_) => return shared.metrics.limit("limits.handshake"),
     };
     match io {
-        Io::Tls(io) => http(*io, http2, &context, drain).await,
-        Io::Plain(io) => http(io, http2, &context, drain).await,
+        Io::Tls(io) => http(*io, http2, remote, &context, drain).await,
+        Io::Plain(io) => http(io, http2, remote, &context, drain).await,
     }
 }
 
@@ -140,7 +141,7 @@ enum Io {
     Plain(Plain),
 }
 
-async fn http<T>(io: T, http2: bool, context: &ListenerContext, drain: Watch)
+async fn http<T>(io: T, http2: bool, remote: SocketAddr, context: &ListenerContext, drain: Watch)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -150,7 +151,7 @@ where
     } else {
         Protocol::Http1
     };
-    let peer: Peer = context.peer(protocol);
+    let peer: Peer = context.peer(protocol, remote);
     match http2 {
         true => h2::serve(io, service, peer, drain).await,
         false => h1::serve(io, service, peer, drain).await,

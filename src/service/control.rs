@@ -3,12 +3,19 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderValue, Method, StatusCode, header, request::Parts};
-use percent_encoding::percent_decode_str;
 use serde_json::json;
-use subtle::ConstantTimeEq as _;
 
-use super::{Problem, Reply, Request, Shared, publish, validate};
-use crate::{access::Token, hub::TopicInfo, topic::Topic};
+use super::{
+    Filter, Problem, Reply, Request, Shared, StreamInfo, audience,
+    publish::{self, Permit},
+    validate,
+};
+use crate::{
+    access::{InvalidMember, Member, Name, Token},
+    hub::TopicInfo,
+    metrics::Protocol,
+    topic::Topic,
+};
 
 /// The most topics on one page of `GET /topics`.
 const MAX_PAGE: usize = 1000;
@@ -79,7 +86,7 @@ fn check_token(token: &Token, parts: &Parts) -> Result<(), Problem> {
     match given {
         Some((scheme, given))
             if scheme.eq_ignore_ascii_case(b"bearer ")
-                && bool::from(given.ct_eq(token.expose().as_bytes())) =>
+                && std::str::from_utf8(given).is_ok_and(|given| token.is(given)) =>
         {
             Ok(())
         }
@@ -105,17 +112,156 @@ pub(super) async fn answer(
         "/readyz" => read(&method).and_then(|()| ready(shared)),
         "/metrics" => read(&method).map(|()| metrics(shared)),
         "/publish" => match method {
-            Method::POST => publish::json(shared, request).await,
+            Method::POST => publish::json(shared, request, Permit::everything()).await,
             _ => Err(Problem::method(&method, "POST")),
         },
+        "/broadcast" | "/send" if method != Method::POST => Err(Problem::method(&method, "POST")),
+        "/broadcast" => audience::broadcast(shared, request).await,
+        "/send" => audience::send(shared, request).await,
+        "/streams" => read(&method).and_then(|()| streams(shared, &request)),
         "/topics" => read(&method).and_then(|()| topics(shared, &request)),
-        _ => match path.strip_prefix("/topics/") {
-            Some(name) => topic(shared, &method, name, request).await,
-            None => Err(Problem::not_found(
-                "there is nothing at this path; see POST /publish, /topics, /metrics, /healthz and /readyz",
-            )),
-        },
+        _ => {
+            let parts: Vec<&str> = path[1..].split('/').collect();
+            match &parts[..] {
+                ["topics", ..] => topic(shared, &method, &path["/topics/".len()..], request).await,
+                ["groups", group] => read(&method).and_then(|()| show_group(shared, group)),
+                ["groups", group, "members", member] => {
+                    change_group(shared, &method, group, member)
+                }
+                ["users", user, "disconnect"] => match method {
+                    Method::POST => {
+                        let user = name("user", user)?;
+                        Ok(Reply::json(
+                            &json!({ "streams": shared.streams.disconnect(&user) }),
+                        ))
+                    }
+                    _ => Err(Problem::method(&method, "POST")),
+                },
+                _ => Err(Problem::not_found(
+                    "there is nothing at this path; see POST /publish, /broadcast, /send, and /topics, \
+                     /groups, /streams, /metrics, /healthz, /readyz",
+                )),
+            }
+        }
     }
+}
+
+fn name(field: &'static str, part: &str) -> Result<Name, Problem> {
+    let text = publish::decode(part)?;
+    Name::parse(&text).map_err(|error| Problem::field(field, &text, error.to_string()))
+}
+
+/// Direct and effective members of a group, as far as nesting says: who else is in one of the
+/// groups comes with identity.
+fn show_group(shared: &Shared, group: &str) -> Result<Reply, Problem> {
+    let group = name("group", group)?;
+    let groups = shared.access.groups();
+    let members: Vec<String> = groups.members(&group).map(Member::to_string).collect();
+    let all = groups.expand(std::slice::from_ref(&group));
+    let text = |names: &std::collections::BTreeSet<Name>| {
+        let names = names.iter().filter(|name| **name != group);
+        names
+            .map(|name| name.as_str().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let users: Vec<&str> = all.users.iter().map(Name::as_str).collect();
+    Ok(Reply::json(&json!({
+        "group": group.as_str(),
+        "members": members,
+        "effective": { "groups": text(&all.groups), "users": users },
+    })))
+}
+
+fn change_group(
+    shared: &Shared,
+    method: &Method,
+    group: &str,
+    member: &str,
+) -> Result<Reply, Problem> {
+    let group = name("group", group)?;
+    let text = publish::decode(member)?;
+    let member =
+        Member::parse(&text).map_err(|error| Problem::field("member", &text, error.to_string()))?;
+    match *method {
+        Method::PUT => match shared.access.groups().add(&group, member) {
+            Ok(added) => Ok(Reply::json(&json!({ "added": added }))),
+            Err(error @ InvalidMember::Cycle(_)) => {
+                Err(Problem::new(StatusCode::CONFLICT, error.to_string()))
+            }
+            Err(error) => Err(Problem::field("member", &text, error.to_string())),
+        },
+        Method::DELETE => match shared.access.groups().remove(&group, &member) {
+            true => Ok(Reply::json(&json!({ "removed": true }))),
+            false => Err(Problem::not_found(format!(
+                "`{member}` is not a member of `{group}`"
+            ))),
+        },
+        _ => Err(Problem::method(method, "PUT, DELETE")),
+    }
+}
+
+/// `GET /streams`: who is connected.
+fn streams(shared: &Shared, request: &Request) -> Result<Reply, Problem> {
+    let mut filter = Filter::default();
+    let (mut after, mut limit) = (0, DEFAULT_PAGE);
+    let query = request.parts.uri.query().unwrap_or_default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "user" => filter.user = Some(value.into_owned()),
+            "group" => filter.group = Some(value.into_owned()),
+            "topic" => filter.topic = Some(value.into_owned()),
+            "protocol" => {
+                let known = Protocol::ALL
+                    .into_iter()
+                    .find(|known| known.as_str() == value);
+                let wrong = || Problem::field("protocol", &value, "protocol is h1, h2 or h3");
+                filter.protocol = Some(known.ok_or_else(wrong)?);
+            }
+            "after" => {
+                let wrong = |_| Problem::field("after", &value, "after is the id of a stream");
+                after = value.parse().map_err(wrong)?;
+            }
+            "limit" => limit = page_limit(&value)?,
+            other => {
+                let detail = format!(
+                    "`{other}` is not known here; user, group, topic, protocol, after and limit are"
+                );
+                return Err(Problem::field("query", other, detail));
+            }
+        }
+    }
+    let page = shared.streams.list(after, limit, &filter);
+    let next = (page.len() == limit)
+        .then(|| page.last().map(|(id, _)| *id))
+        .flatten();
+    let streams: Vec<_> = page
+        .iter()
+        .map(|(id, info)| describe_stream(*id, info))
+        .collect();
+    Ok(Reply::json(&json!({ "streams": streams, "next": next })))
+}
+
+fn describe_stream(id: u64, info: &StreamInfo) -> serde_json::Value {
+    let groups: Vec<&str> = info.identity.groups().iter().map(Name::as_str).collect();
+    let topics: Vec<&str> = info.topics.iter().map(Topic::as_str).collect();
+    json!({
+        "id": id,
+        "user": info.identity.user().map(Name::as_str),
+        "groups": groups,
+        "topics": topics,
+        "protocol": info.protocol.as_str(),
+        "address": info.remote.to_string(),
+        "since": humantime::format_rfc3339_seconds(info.since).to_string(),
+        "lag": info.lag(),
+    })
+}
+
+fn page_limit(value: &str) -> Result<usize, Problem> {
+    let limit = value.parse().ok().filter(|n| (1..=MAX_PAGE).contains(n));
+    limit.ok_or_else(|| {
+        let detail = format!("limit must be 1 to {MAX_PAGE}");
+        Problem::field("limit", value, detail).with_limit(MAX_PAGE)
+    })
 }
 
 fn read(method: &Method) -> Result<(), Problem> {
@@ -150,15 +296,15 @@ async fn topic(
     name: &str,
     request: Request,
 ) -> Result<Reply, Problem> {
-    let name = percent_decode_str(name)
-        .decode_utf8()
-        .map_err(|_| Problem::field("topic", name, "topic is not UTF-8, percent-encoded"))?;
+    let name = publish::decode(name)?;
     match *method {
-        Method::POST => return publish::to_topic(shared, &name, request).await,
+        Method::POST => {
+            return publish::to_topic(shared, &name, request, &Permit::everything()).await;
+        }
         Method::GET | Method::HEAD | Method::DELETE => {}
         _ => return Err(Problem::method(method, "GET, HEAD, POST, DELETE")),
     }
-    let topic = Topic::parse(&name).map_err(|error| (error, &*name))?;
+    let topic = Topic::parse(&name).map_err(|error| (error, name.as_str()))?;
     let found = match *method {
         Method::DELETE => shared
             .hub
@@ -178,16 +324,7 @@ fn topics(shared: &Shared, request: &Request) -> Result<Reply, Problem> {
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "after" => after = Some(value),
-            "limit" => {
-                limit = value
-                    .parse()
-                    .ok()
-                    .filter(|n| (1..=MAX_PAGE).contains(n))
-                    .ok_or_else(|| {
-                        let detail = format!("limit must be 1 to {MAX_PAGE}");
-                        Problem::field("limit", &value, detail).with_limit(MAX_PAGE)
-                    })?;
-            }
+            "limit" => limit = page_limit(&value)?,
             other => {
                 let detail = format!("`{other}` is not known here; after and limit are");
                 return Err(Problem::field("query", other, detail));

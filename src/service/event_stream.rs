@@ -7,11 +7,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde_json::json;
 
+use super::{Place, streams::Registration};
 use crate::{
     hub::{StreamHandle, Subscription},
     metrics::{Metrics, OpenGuard},
-    sse,
+    sse::{self, Draft},
 };
 
 /// The most bytes of events in one chunk: a TLS record.
@@ -19,23 +21,54 @@ const CHUNK: usize = 16 << 10;
 
 /// An open event stream.
 pub struct EventStream {
+    // Before `subscription`: whoever finds the stream registered finds its place in the mailbox.
+    counted: Counted,
     subscription: Subscription,
     opening: Option<Bytes>,
-    keepalive: Duration,
+    pace: Pace,
     /// When a comment is due if nothing else is sent.
     due: Instant,
     /// The last events were taken.
     parting: bool,
     /// When to end, and what to tell the client to wait before it comes back.
     ending: Option<(Instant, Duration)>,
+    token: Option<TokenEnd>,
+    /// For a client that polls: when it is answered even if there is nothing.
+    poll: Option<Poll>,
     metrics: Arc<Metrics>,
-    _counted: Counted,
+}
+
+/// When a stream says what by itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub(super) keepalive: Duration,
+    /// What a client is told to wait when its stream is ended before its time.
+    pub(super) retry: Duration,
+    /// Where in the interval the first comment comes (0..1): it spreads those of streams that
+    /// began together.
+    pub(super) phase: f64,
+}
+
+/// The end of the token that a stream was opened with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TokenEnd {
+    pub(super) at: Instant,
+    /// How long before it the client is told.
+    pub(super) notice: Duration,
+    pub(super) told: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Poll {
+    until: Instant,
+    answered: bool,
 }
 
 /// What holds a stream's place among the open ones.
 pub(super) struct Counted {
     pub(super) _open: OpenGuard,
-    pub(super) _place: super::Place,
+    pub(super) _place: Place,
+    pub(super) registration: Registration,
 }
 
 /// What a stream has to say.
@@ -58,26 +91,34 @@ impl fmt::Debug for EventStream {
 }
 
 impl EventStream {
-    /// `random` (0..1) spreads the keepalives of streams that began together.
     pub(super) fn new(
         subscription: Subscription,
         opening: Bytes,
-        keepalive: Duration,
+        pace: Pace,
+        token: Option<TokenEnd>,
         now: Instant,
-        random: f64,
         metrics: Arc<Metrics>,
         counted: Counted,
     ) -> Self {
         Self {
+            counted,
             subscription,
             opening: Some(opening),
-            keepalive,
-            due: now + keepalive.mul_f64(0.5 + random / 2.0),
+            due: now + pace.keepalive.mul_f64(0.5 + pace.phase / 2.0),
+            pace,
             parting: false,
             ending: None,
+            token,
+            poll: None,
             metrics,
-            _counted: counted,
         }
+    }
+
+    /// Has it end with the first events there are, and at `until` if there are none.
+    pub(super) fn answer_poll_by(mut self, until: Instant) -> Self {
+        let answered = false;
+        self.poll = Some(Poll { until, answered });
+        self
     }
 
     /// Its place in the connection's mailbox.
@@ -95,9 +136,24 @@ impl EventStream {
     /// is asked for.
     #[must_use]
     pub fn quiet_until(&self, now: Instant, slack: Duration) -> Option<Instant> {
-        let at = self.ending.map_or(self.due, |(at, _)| at.min(self.due));
-        let quiet = self.opening.is_none() && self.subscription.is_current() && at > now + slack;
+        let at = self.deadline();
+        let quiet = self.opening.is_none()
+            && self.subscription.is_current()
+            && self.end(now).is_none()
+            && at > now + slack;
         quiet.then_some(at)
+    }
+
+    /// The next moment at which it has something to say without being told.
+    fn deadline(&self) -> Instant {
+        let ending = self.ending.map(|(at, _)| at);
+        let token = self.token.map(|token| match token.told {
+            true => token.at,
+            false => token.at.checked_sub(token.notice).unwrap_or(token.at),
+        });
+        let poll = self.poll.map(|poll| poll.until);
+        let all = [ending, token, poll].into_iter().flatten();
+        all.fold(self.due, Instant::min)
     }
 
     /// What to write now.
@@ -109,30 +165,66 @@ impl EventStream {
         if let Some(opening) = self.opening.take() {
             return Next::Chunk(opening, 0);
         }
-        let ends = self.ending.is_some_and(|(at, _)| at <= now);
+        let ends = self.end(now);
         // At its end a stream takes along what is there, but a backlog does not keep it open.
-        if !std::mem::replace(&mut self.parting, ends)
+        if !std::mem::replace(&mut self.parting, ends.is_some())
             && let Some(chunk) = self.subscription.next(CHUNK)
         {
-            self.due = now + self.keepalive;
+            self.due = now + self.pace.keepalive;
+            self.counted
+                .registration
+                .settled(self.subscription.settled());
+            if let Some(poll) = &mut self.poll {
+                poll.answered = true;
+            }
             return Next::Chunk(chunk.wire, chunk.events);
         }
-        if let Some((at, retry)) = self.ending
-            && at <= now
-        {
-            return Next::Last(sse::retry(retry).into());
+        if let Some(last) = ends {
+            return Next::Last(last);
+        }
+        if let Some(notice) = self.token_notice(now) {
+            self.due = now + self.pace.keepalive;
+            return Next::Chunk(notice, 0);
         }
         if self.due <= now + slack {
-            self.due = now + self.keepalive;
+            self.due = now + self.pace.keepalive;
             self.metrics.keepalives.inc();
             return Next::Chunk(sse::comment(), 0);
         }
-        Next::Wait(self.ending.map_or(self.due, |(at, _)| at.min(self.due)))
+        Next::Wait(self.deadline())
+    }
+
+    /// The last bytes, if it is time for them.
+    fn end(&self, now: Instant) -> Option<Bytes> {
+        if let Some((at, retry)) = self.ending
+            && at <= now
+        {
+            return Some(sse::retry(retry).into());
+        }
+        let token_ended = self.token.is_some_and(|token| token.at <= now);
+        if token_ended || self.counted.registration.is_ended() {
+            return Some(sse::retry(self.pace.retry).into());
+        }
+        let polled = self
+            .poll
+            .filter(|poll| poll.until <= now || (poll.answered && self.subscription.is_current()));
+        polled.map(|_| sse::comment())
+    }
+
+    fn token_notice(&mut self, now: Instant) -> Option<Bytes> {
+        let token = self.token.as_mut().filter(|token| !token.told)?;
+        let left = token.at.saturating_duration_since(now);
+        if left > token.notice {
+            return None;
+        }
+        token.told = true;
+        let data = json!({ "reason": "expiring", "seconds": left.as_secs() });
+        Some(Draft::new(Some("edge-auth"), &data.to_string(), None).finish_without_id())
     }
 
     /// How long before its time a comment may be sent.
     #[must_use]
     pub fn slack(&self) -> Duration {
-        self.keepalive / 8
+        self.pace.keepalive / 8
     }
 }

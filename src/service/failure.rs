@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 
 use super::{Body, Reply, validate::Malformed};
-use crate::{sse::InvalidField, topic::InvalidTopic};
+use crate::{access::Denied, sse::InvalidField, topic::InvalidTopic};
 
 /// What went wrong, for the one who can do something about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -138,6 +138,25 @@ impl From<Problem> for Reply {
 impl From<Malformed> for Problem {
     fn from(malformed: Malformed) -> Self {
         Self::new(malformed.status(), malformed.to_string())
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let unauthorized = |detail: &str| {
+            Self::new(StatusCode::UNAUTHORIZED, detail)
+                .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+        };
+        match denied {
+            Denied::Unauthorized(detail) => unauthorized(detail),
+            Denied::Expired => unauthorized("the token has expired"),
+            Denied::Forbidden(detail) => Self::new(StatusCode::FORBIDDEN, detail),
+            Denied::Unavailable => {
+                let detail = "whoever could say who you are cannot be asked just now";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+                    .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
+            }
+        }
     }
 }
 

@@ -1,16 +1,19 @@
 //! From a request to a reply, the same for every protocol. It does no socket work and does not
 //! fail: failures have become replies in `failure`.
 
+mod audience;
 mod control;
 mod demo;
 mod event_stream;
 mod failure;
 mod publish;
+mod streams;
 mod subscribe;
 pub mod validate;
 
 use std::{
     fmt,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -27,6 +30,7 @@ use http::{
 use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::{
+    access::Access,
     backoff,
     drain::Watch,
     hub::{Hub, mailbox::Mailbox},
@@ -36,11 +40,17 @@ use crate::{
 pub use control::Gate;
 pub use event_stream::{EventStream, Next};
 pub use failure::Problem;
+pub use streams::{Filter, StreamInfo, Streams};
 use validate::HeaderBounds;
+
+/// How many times as long as usual a client waits that cannot be let in.
+const REFUSED_RETRY: u32 = 6;
 
 /// `[events]`
 #[derive(Clone, Debug)]
 pub struct EventSettings {
+    /// `events.enabled`
+    pub enabled: bool,
     /// `events.path`
     pub path: String,
     /// `events.retry`
@@ -54,6 +64,7 @@ pub struct EventSettings {
 impl Default for EventSettings {
     fn default() -> Self {
         Self {
+            enabled: true,
             path: "/events".into(),
             retry: Duration::from_secs(3),
             keepalive: Duration::from_secs(15),
@@ -67,6 +78,10 @@ impl Default for EventSettings {
 pub struct Shared {
     /// The hub.
     pub hub: Arc<Hub>,
+    /// Who may do what.
+    pub access: Access,
+    /// The open event streams.
+    pub streams: Arc<Streams>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// The limits.
@@ -95,6 +110,8 @@ pub enum Service {
 pub struct Peer {
     /// The protocol.
     pub protocol: Protocol,
+    /// Its address.
+    pub remote: SocketAddr,
     /// The mailbox of its connection.
     pub mailbox: Arc<Mailbox>,
     /// The event streams of its connection.
@@ -226,7 +243,12 @@ impl Reply {
     /// An event stream that is over at once but for the time to come back after: the only refusal
     /// that an `EventSource` survives.
     fn gentle_refusal(retry: Duration) -> Self {
-        Self::new(StatusCode::OK, Body::Full(crate::sse::retry(retry).into())).into_event_stream()
+        Self::short_stream(crate::sse::retry(retry).into())
+    }
+
+    /// An event stream that is over once it has said this.
+    fn short_stream(bytes: Bytes) -> Self {
+        Self::new(StatusCode::OK, Body::Full(bytes)).into_event_stream()
     }
 
     fn into_event_stream(self) -> Self {
@@ -305,16 +327,22 @@ impl Service {
 
 async fn public(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem> {
     let path = request.parts.uri.path();
-    if path == shared.events.path {
-        return subscribe::answer(shared, &request);
+    if path == shared.events.path && shared.events.enabled {
+        return Ok(subscribe::answer(shared, &request.parts, &request.peer).await);
     }
     match path {
         "/" if shared.demo => demo::page(shared, &request),
         demo::PUBLISH if shared.demo => demo::publish(shared, request).await,
-        _ => Err(Problem::not_found(format!(
-            "there is nothing at this path; event streams are at {}",
-            shared.events.path
-        ))),
+        _ if shared.access.publishes() && publish::is_path(path) => {
+            publish::from_outside(shared, request).await
+        }
+        _ => Err(Problem::not_found(match shared.events.enabled {
+            true => format!(
+                "there is nothing at this path; event streams are at {}",
+                shared.events.path
+            ),
+            false => "there is nothing at this path".into(),
+        })),
     }
 }
 
@@ -322,6 +350,11 @@ impl Shared {
     /// A time to come back after, as a client is told on an ordinary stream.
     fn retry(&self) -> Duration {
         backoff::jittered_by_half(self.events.retry, fastrand::f64())
+    }
+
+    /// A time to come back after for those who cannot be let in just now.
+    fn long_retry(&self) -> Duration {
+        self.retry() * REFUSED_RETRY
     }
 
     /// A time to come back after for clients of an edge that ends.

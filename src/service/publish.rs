@@ -4,13 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream;
-use http::{StatusCode, header, request::Parts};
+use http::{Method, StatusCode, header, request::Parts};
 use http_body_util::BodyExt as _;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Body, Problem, Reply, Request, RequestBody, Shared};
+use super::{
+    Body, Problem, Reply, Request, RequestBody, Shared,
+    audience::{self, To},
+};
 use crate::{
+    access::{Pattern, Publisher},
     clock,
     sse::{self, Draft},
     topic::Topic,
@@ -27,16 +32,19 @@ const BATCH: usize = 32;
 /// An event as a publisher describes it, checked.
 pub(super) struct Event {
     topics: Vec<Topic>,
+    /// Only for readers of one of these as well.
+    to: Option<Vec<Topic>>,
     event: Option<String>,
     data: String,
     id: Option<String>,
     retry: Option<Duration>,
 }
 
+/// What a publisher is told.
 #[derive(Serialize)]
-struct Published {
-    id: String,
-    receivers: usize,
+pub(super) struct Published {
+    pub(super) id: String,
+    pub(super) receivers: usize,
 }
 
 /// The JSON of `POST /publish`.
@@ -49,6 +57,7 @@ struct Json<'a> {
     data: &'a RawValue,
     id: Option<String>,
     retry: Option<u64>,
+    to: Option<To>,
 }
 
 #[derive(Deserialize)]
@@ -58,14 +67,89 @@ enum Topics {
     Many(Vec<String>),
 }
 
+/// What a publisher may publish to: everything, or what its token names.
+#[derive(Clone, Debug)]
+pub(super) struct Permit(Option<Arc<[Pattern]>>);
+
+impl Permit {
+    /// That of the control listener.
+    pub(super) fn everything() -> Self {
+        Self(None)
+    }
+
+    fn check(&self, topics: &[Topic]) -> Result<(), Problem> {
+        let Some(patterns) = &self.0 else {
+            return Ok(());
+        };
+        let matches = |topic: &&Topic| {
+            patterns
+                .iter()
+                .any(|pattern| pattern.matches(topic.as_str()))
+        };
+        match topics.iter().find(|topic| !matches(topic)) {
+            None => Ok(()),
+            Some(topic) => {
+                let detail = format!("the token does not let you publish to `{topic}`");
+                Err(Problem::field("topic", topic.as_str(), detail).forbidden())
+            }
+        }
+    }
+}
+
+/// Whether publishers outside may mean this path.
+pub(super) fn is_path(path: &str) -> bool {
+    matches!(path, "/publish" | "/broadcast" | "/send") || path.starts_with("/topics/")
+}
+
+/// The public listener's way in for publishers: by `Authorization: Bearer` and nothing else.
+pub(super) async fn from_outside(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem> {
+    let method = &request.parts.method;
+    if method != Method::POST {
+        return Err(Problem::method(method, "POST"));
+    }
+    let headers = &request.parts.headers;
+    let publisher = shared
+        .access
+        .publisher(headers, clock::now(), clock::calendar())
+        .await?;
+    let permit = match publisher {
+        Publisher::Everything => Permit::everything(),
+        Publisher::Topics(patterns) => Permit(Some(patterns.into())),
+    };
+    let path = request.parts.uri.path().to_owned();
+    match path.as_str() {
+        "/publish" => json(shared, request, permit).await,
+        "/broadcast" | "/send" if permit.0.is_some() => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "a token's `publish` claim is for topics; this takes a publisher's key",
+        )),
+        "/broadcast" => audience::broadcast(shared, request).await,
+        "/send" => audience::send(shared, request).await,
+        path => {
+            let name = path.strip_prefix("/topics/").unwrap_or_default();
+            to_topic(shared, &decode(name)?, request, &permit).await
+        }
+    }
+}
+
+/// A part of a path, decoded.
+pub(super) fn decode(part: &str) -> Result<String, Problem> {
+    let decoded = percent_decode_str(part).decode_utf8();
+    decoded
+        .map(Into::into)
+        .map_err(|_| Problem::field("path", part, "the path is not UTF-8, percent-encoded"))
+}
+
 /// `POST /topics/{topic}`: the body is the data.
 pub(super) async fn to_topic(
     shared: &Shared,
     topic: &str,
     request: Request,
+    permit: &Permit,
 ) -> Result<Reply, Problem> {
     let mut event = Event {
         topics: vec![parse_topic(topic)?],
+        to: None,
         event: None,
         data: String::new(),
         id: None,
@@ -92,6 +176,7 @@ pub(super) async fn to_topic(
             }
         }
     }
+    permit.check(&event.topics)?;
     let limit = shared.limits.event_bytes;
     let body = collect(shared, request.body, "data", limit).await?;
     event.data = text(body)?;
@@ -100,12 +185,17 @@ pub(super) async fn to_topic(
 }
 
 /// `POST /publish`: JSON, or lines of JSON answered as they come.
-pub(super) async fn json(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem> {
+pub(super) async fn json(
+    shared: &Arc<Shared>,
+    request: Request,
+    permit: Permit,
+) -> Result<Reply, Problem> {
     match content_type(&request.parts).as_str() {
-        "application/x-ndjson" => Ok(lines(shared.clone(), request.body)),
+        "application/x-ndjson" => Ok(lines(shared.clone(), permit, request.body)),
         "application/json" | "" => {
             let body = collect(shared, request.body, "body", json_limit(shared)).await?;
             let event = Event::from_json(&body, shared, shared.events.topics)?;
+            permit.check(&event.topics)?;
             Ok(Reply::json(&event.publish(shared)))
         }
         other => Err(Problem::new(
@@ -143,10 +233,26 @@ impl Event {
             .iter()
             .map(|name| parse_topic(name))
             .collect::<Result<_, _>>()?;
-        let data = json.data.get();
-        let event = Self {
+        let event = Self::of_parts(topics, json.event, json.data, json.id, json.retry)?;
+        let to = json.to.map(|to| to.topics(shared)).transpose()?;
+        let event = Self { to, ..event };
+        event.check(shared)?;
+        Ok(event)
+    }
+
+    /// The parts that every JSON has.
+    pub(super) fn of_parts(
+        topics: Vec<Topic>,
+        event: Option<String>,
+        data: &RawValue,
+        id: Option<String>,
+        retry: Option<u64>,
+    ) -> Result<Self, Problem> {
+        let data = data.get();
+        Ok(Self {
             topics,
-            event: json.event,
+            to: None,
+            event,
             data: match data.starts_with('"') {
                 true => serde_json::from_str(data).map_err(|error| {
                     Problem::field("data", "", format!("data is not text: {error}"))
@@ -154,11 +260,9 @@ impl Event {
                 // Any other JSON goes as the publisher wrote it: no number loses a digit.
                 false => data.to_owned(),
             },
-            id: json.id,
-            retry: json.retry.map(Duration::from_millis),
-        };
-        event.check(shared)?;
-        Ok(event)
+            id,
+            retry: retry.map(Duration::from_millis),
+        })
     }
 
     pub(super) fn topics(&self) -> &[Topic] {
@@ -174,7 +278,7 @@ impl Event {
         }
     }
 
-    fn check(&self, shared: &Shared) -> Result<(), Problem> {
+    pub(super) fn check(&self, shared: &Shared) -> Result<(), Problem> {
         let limit = shared.limits.event_bytes;
         if self.data.len() > limit {
             return Err(Problem::too_large("data", self.data.len(), limit));
@@ -203,11 +307,12 @@ impl Event {
         }
     }
 
-    pub(super) fn publish(self, shared: &Shared) -> impl Serialize + use<> {
+    pub(super) fn publish(self, shared: &Shared) -> Published {
         let draft = Draft::new(self.event.as_deref(), &self.data, self.retry);
+        let id = self.id.as_deref();
         let receipt = shared
             .hub
-            .publish(&self.topics, draft, self.id.as_deref(), clock::now());
+            .publish_to(&self.topics, self.to, draft, id, clock::now());
         Published {
             id: receipt.id,
             receivers: receipt.receivers,
@@ -268,7 +373,7 @@ async fn next_chunk(body: &mut RequestBody) -> Result<Option<Bytes>, Problem> {
     }
 }
 
-fn json_limit(shared: &Shared) -> usize {
+pub(super) fn json_limit(shared: &Shared) -> usize {
     // Escapes can make six bytes of one; the rest is for the other fields.
     6 * shared.limits.event_bytes + (256 << 10)
 }
@@ -302,6 +407,7 @@ fn content_type(parts: &Parts) -> String {
 /// Publishes line by line, as the lines come, and answers line by line.
 struct Lines {
     shared: Arc<Shared>,
+    permit: Permit,
     body: Option<RequestBody>,
     /// What came and was not published yet.
     buffer: BytesMut,
@@ -309,9 +415,10 @@ struct Lines {
     searched: usize,
 }
 
-fn lines(shared: Arc<Shared>, body: Option<RequestBody>) -> Reply {
+fn lines(shared: Arc<Shared>, permit: Permit, body: Option<RequestBody>) -> Reply {
     let lines = Lines {
         shared,
+        permit,
         body,
         buffer: BytesMut::new(),
         searched: 0,
@@ -392,7 +499,9 @@ impl Lines {
         if line.is_empty() {
             return false;
         }
-        let answer = match Event::from_json(line, &self.shared, self.shared.events.topics) {
+        let event = Event::from_json(line, &self.shared, self.shared.events.topics)
+            .and_then(|event| self.permit.check(&event.topics).map(|()| event));
+        let answer = match event {
             Ok(event) => serde_json::to_string(&event.publish(&self.shared))
                 .expect("strings and numbers only"),
             Err(problem) => problem.json(),

@@ -1,12 +1,22 @@
 //! `GET /events`: opening an event stream.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use serde_json::json;
 
-use super::{Body, EventStream, Problem, Reply, Request, Shared, event_stream::Counted};
-use crate::{clock, hub::Resume, sse::Draft, topic::Topic};
+use super::{
+    Body, EventStream, Peer, Place, Problem, Reply, Shared, StreamInfo,
+    event_stream::{Counted, Pace, TokenEnd},
+};
+use crate::{
+    access::{Denied, Identity},
+    clock,
+    hub::{Opening, Resume},
+    sse::Draft,
+    topic::Topic,
+};
 
 /// The spellings of the cursor in a query, for clients that cannot set a header: the HTML
 /// standard's polyfills and the peers of this edge each have their own.
@@ -19,9 +29,10 @@ const CURSOR_NAMES: [&str; 6] = [
     "last-event-id",
 ];
 
-/// How many times as long as usual a client waits that asks for more streams than its connection
-/// may have.
-const REFUSED_RETRY: u32 = 6;
+/// How long a client that polls is kept waiting for an event: less than proxies wait.
+const POLL: Duration = Duration::from_secs(25);
+/// What old polyfills ask for before the first event: some browsers pass nothing on before 2 KiB.
+const PADDING: usize = 2 << 10;
 
 /// What the query of an event stream asks for.
 struct Query<'a> {
@@ -29,31 +40,117 @@ struct Query<'a> {
     cursor: Option<Cow<'a, str>>,
     last: Option<usize>,
     quiet: bool,
+    poll: bool,
+    padding: bool,
 }
 
-pub(super) fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Reply, Problem> {
-    let parts = &request.parts;
-    if parts.method != Method::GET && parts.method != Method::HEAD {
-        return Err(Problem::method(&parts.method, "GET, HEAD"));
+/// Answers a request to the event stream's path, with what pages of other sites need to see.
+pub(super) async fn answer(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Reply {
+    let origins = shared.access.origins();
+    if parts.method == Method::OPTIONS {
+        let mut reply = Reply::new(StatusCode::NO_CONTENT, Body::Full(Bytes::new()));
+        reply.headers.remove(header::CONTENT_LENGTH);
+        reply
+            .headers
+            .extend(origins.preflight_fields(&parts.headers));
+        return reply.with(header::ALLOW, ALLOWED);
     }
-    if !accepts_event_stream(&parts.headers) {
+    let mut reply = match open(shared, parts, peer).await {
+        Ok(reply) => reply,
+        Err(Refused::Problem(problem)) => problem.into(),
+        Err(Refused::Denied(denied)) => refuse(shared, denied),
+    };
+    reply.headers.extend(origins.reply_fields(&parts.headers));
+    reply
+}
+
+const ALLOWED: &str = "GET, HEAD, OPTIONS";
+
+enum Refused {
+    Problem(Problem),
+    Denied(Denied),
+}
+
+impl<T: Into<Problem>> From<T> for Refused {
+    fn from(problem: T) -> Self {
+        Self::Problem(problem.into())
+    }
+}
+
+/// The refusal that fits: for good where that is meant, gently where another attempt may succeed.
+fn refuse(shared: &Shared, denied: Denied) -> Reply {
+    let reason = match denied {
+        Denied::Unauthorized(_) | Denied::Forbidden(_) => return Problem::from(denied).into(),
+        Denied::Expired => "expired",
+        Denied::Unavailable => "unavailable",
+    };
+    let data = json!({ "reason": reason });
+    let retry = Some(shared.long_retry());
+    let draft = Draft::new(Some("edge-auth"), &data.to_string(), retry);
+    Reply::short_stream(draft.finish_without_id())
+}
+
+async fn open(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Result<Reply, Refused> {
+    if parts.method != Method::GET && parts.method != Method::HEAD {
+        return Err(Problem::method(&parts.method, ALLOWED).into());
+    }
+    let query = Query::parse(parts.uri.query().unwrap_or_default(), shared.events.topics)?;
+    let poll = query.poll
+        || parts
+            .headers
+            .get("x-requestor")
+            .is_some_and(|value| value == "XHR");
+    if !poll && !accepts_event_stream(&parts.headers) {
         return Err(Problem::new(
             StatusCode::NOT_ACCEPTABLE,
             "what is here is text/event-stream, which the request's Accept leaves out",
-        ));
+        )
+        .into());
     }
-    let query = Query::parse(parts.uri.query().unwrap_or_default(), shared.events.topics)?;
+    let (now, calendar) = (clock::now(), clock::calendar());
+    let identified = shared
+        .access
+        .identify(&parts.headers, &parts.uri, now, calendar)
+        .await;
+    let identity = identified.map_err(Refused::Denied)?;
+    shared
+        .access
+        .may_subscribe(&identity, query.topics.iter())
+        .map_err(Refused::Denied)?;
     if parts.method == Method::HEAD {
         return Ok(Reply::new(StatusCode::OK, Body::Full("".into())).into_event_stream_head());
     }
     if shared.drain.is_draining() {
         return Ok(Reply::gentle_refusal(shared.drain_retry()));
     }
-    let Some(place) = request.peer.places.take() else {
-        shared.metrics.limit(request.peer.places.limit);
-        let retry = shared.retry() * REFUSED_RETRY;
-        return Ok(Reply::gentle_refusal(retry));
+    let Some(place) = peer.places.take() else {
+        shared.metrics.limit(peer.places.limit);
+        return Ok(Reply::gentle_refusal(shared.long_retry()));
     };
+    let stream = subscribe(shared, parts, peer, query, identity, place);
+    Ok(match poll {
+        true => {
+            let stream = stream.answer_poll_by(clock::now() + POLL);
+            let reply =
+                Reply::new(StatusCode::OK, Body::Events(Box::new(stream))).into_event_stream();
+            match wants_event_stream(&parts.headers) {
+                true => reply,
+                false => reply.with(header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+            }
+        }
+        false => Reply::new(StatusCode::OK, Body::Events(Box::new(stream))).into_event_stream(),
+    })
+}
+
+/// Begins the stream. From here on nothing can be refused.
+fn subscribe(
+    shared: &Arc<Shared>,
+    parts: &Parts,
+    peer: &Peer,
+    query: Query<'_>,
+    identity: Identity,
+    place: Place,
+) -> EventStream {
     let header = parts.headers.get("last-event-id");
     let cursor = match header {
         Some(id) if !id.is_empty() => Some(String::from_utf8_lossy(id.as_bytes())),
@@ -64,37 +161,88 @@ pub(super) fn answer(shared: &Arc<Shared>, request: &Request) -> Result<Reply, P
         (None, Some(events)) => Resume::Last(events),
         (None, None) => Resume::Live,
     };
+    // Audience is topics: everyone also reads those of their standing, user and groups.
+    let mut reads = query.topics.clone();
+    reads.extend(identity.reserved_topics());
 
     let now = clock::now();
-    let peer = &request.peer;
+    let (subscription, opening) = shared.hub.subscribe(&reads, resume, &peer.mailbox, now);
+    let pace = Pace {
+        keepalive: shared.events.keepalive,
+        retry: shared.retry(),
+        phase: fastrand::f64(),
+    };
+    let token = identity.expires().map(|at| TokenEnd {
+        at,
+        notice: shared.access.expiry_notice(),
+        told: false,
+    });
+    let mut named: Vec<Topic> = subscription
+        .topics()
+        .filter(|topic| !topic.is_reserved())
+        .cloned()
+        .collect();
+    named.shrink_to_fit();
+    let first = first_bytes(&query, &named, &opening, pace.retry);
+    let handle = subscription.handle();
+    let info = StreamInfo::new(
+        Arc::new(identity),
+        named.into(),
+        peer.protocol,
+        peer.remote,
+        clock::calendar(),
+        (handle.mailbox().clone(), handle.key()),
+    );
     let counted = Counted {
         _open: shared.metrics.event_stream(peer.protocol),
         _place: place,
+        registration: shared.streams.register(info),
     };
-    let (subscription, opening) = shared
-        .hub
-        .subscribe(&query.topics, resume, &peer.mailbox, now);
-    let first = if query.quiet {
-        crate::sse::retry(shared.retry()).into()
-    } else {
-        let topics: Vec<_> = subscription.topics().map(Topic::as_str).collect();
-        let data = json!({ "topics": topics, "replay": opening.behind });
-        let draft = Draft::new(Some("edge-open"), &data.to_string(), Some(shared.retry()));
-        match opening.id {
-            Some(id) => draft.finish(id),
-            None => draft.finish_without_id(),
-        }
-    };
-    let stream = EventStream::new(
+    EventStream::new(
         subscription,
         first,
-        shared.events.keepalive,
+        pace,
+        token,
         now,
-        fastrand::f64(),
         shared.metrics.clone(),
         counted,
-    );
-    Ok(Reply::new(StatusCode::OK, Body::Events(Box::new(stream))).into_event_stream())
+    )
+}
+
+fn first_bytes(query: &Query<'_>, topics: &[Topic], opening: &Opening, retry: Duration) -> Bytes {
+    let mut first = Vec::new();
+    if query.padding {
+        first.push(b':');
+        first.resize(1 + PADDING, b' ');
+        first.push(b'\n');
+    }
+    if query.quiet {
+        first.extend_from_slice(crate::sse::retry(retry).as_bytes());
+        return first.into();
+    }
+    let topics: Vec<_> = topics.iter().map(Topic::as_str).collect();
+    let data = json!({ "topics": topics, "replay": opening.behind });
+    let draft = Draft::new(Some("edge-open"), &data.to_string(), Some(retry));
+    let open = match opening.id {
+        Some(id) => draft.finish(id),
+        None => draft.finish_without_id(),
+    };
+    if first.is_empty() {
+        return open;
+    }
+    first.extend_from_slice(&open);
+    first.into()
+}
+
+/// Whether the type is asked for by its name: what polls may get plain text.
+fn wants_event_stream(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter();
+    values.into_iter().any(|value| {
+        let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+        value
+            .split(',')
+            .any(|range| range.trim().starts_with("text/event-stream"))
+    })
 }
 
 impl Reply {
@@ -113,6 +261,8 @@ impl<'a> Query<'a> {
             cursor: None,
             last: None,
             quiet: false,
+            poll: false,
+            padding: false,
         };
         let mut named = 0;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -134,6 +284,8 @@ impl<'a> Query<'a> {
                     })?;
                     parsed.last = Some(last);
                 }
+                "poll" => parsed.poll = matches!(&*value, "1" | "true"),
+                "padding" => parsed.padding = matches!(&*value, "1" | "true"),
                 "edge" => match &*value {
                     "quiet" => parsed.quiet = true,
                     _ => {

@@ -71,7 +71,15 @@ impl TestEdge {
 
     /// On a certain port.
     pub fn at(https: SocketAddr, text: &str) -> Result<Self, StartError> {
-        let folder = tempfile::tempdir().expect("a folder");
+        Self::in_folder(tempfile::tempdir().expect("a folder"), https, text)
+    }
+
+    /// With a folder that holds files which the configuration names.
+    pub fn in_folder(
+        folder: tempfile::TempDir,
+        https: SocketAddr,
+        text: &str,
+    ) -> Result<Self, StartError> {
         let directory = folder.path().display();
         let text = format!(
             "https.listen = [\"{https}\"]\ncontrol.listen = \"127.0.0.1:0\"\ntls.directory = \"{directory}\"\n{text}"

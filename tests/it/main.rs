@@ -3,8 +3,11 @@
 #![allow(unreachable_pub, reason = "nothing reaches into a test binary")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod app; // a scripted app
 mod harness; // the vocabulary: an edge, a stream, a publisher
 
+mod access; // who is let in
+mod audience; // who is meant
 mod browsers_wire; // what makes hundreds of streams on one connection work
 mod commands; // the program as people start it
 mod control; // the private listener

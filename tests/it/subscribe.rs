@@ -116,7 +116,7 @@ async fn wrong_requests_are_told_what_is_wrong(protocol: Protocol) {
     let edge = TestEdge::with("events.topics = 2");
     let mut connection = edge.connect(protocol).await;
     for (method, path, accept, status, says) in [
-        ("POST", "/events?topic=a", "*/*", 405, "GET, HEAD"),
+        ("POST", "/events?topic=a", "*/*", 405, "GET, HEAD, OPTIONS"),
         ("GET", "/events?topic=a", "application/json", 406, "Accept"),
         ("GET", "/events", "*/*", 400, "topic"),
         ("GET", "/events?topic=", "*/*", 400, "empty"),
@@ -150,7 +150,7 @@ async fn wrong_requests_are_told_what_is_wrong(protocol: Protocol) {
             "{path}: {problem}"
         );
         if status == 405 {
-            assert_eq!(answer.header("allow"), "GET, HEAD");
+            assert_eq!(answer.header("allow"), "GET, HEAD, OPTIONS");
         }
     }
     let long = "x".repeat(1025);

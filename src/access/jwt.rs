@@ -1,0 +1,505 @@
+//! JSON Web Tokens (RFC 7519), signed by keys whose algorithm the configuration pins.
+
+use std::{
+    fmt,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use base64::Engine as _;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::Jwk};
+use serde::{Deserialize, Deserializer, de};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::{Denied, Identity, Name, Pattern, identity::MAX_GROUPS};
+
+/// The longest token.
+const MAX_TOKEN: usize = 8 << 10;
+/// Header parameters that name keys or change how the token is read: the key is settled here, and
+/// nowhere else (RFC 8725 3.1, 3.5, 3.10).
+const REFUSED_PARAMETERS: [&str; 8] = ["jku", "jwk", "x5u", "x5c", "crit", "enc", "zip", "b64"];
+/// The latest end that a token may have: what a double holds exactly.
+const MAX_SECONDS: f64 = 9_007_199_254_740_992.0;
+
+/// A key that tokens may be signed with, and the one algorithm it is for.
+#[derive(Clone)]
+pub struct Key {
+    kid: Option<String>,
+    algorithm: Algorithm,
+    decoding: DecodingKey,
+    encoding: Option<EncodingKey>,
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.kid == other.kid && self.algorithm == other.algorithm
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key")
+            .field("kid", &self.kid)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a key cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum InvalidKey {
+    /// The algorithm is not one of those that are known.
+    #[error(
+        "`{0}` is not an algorithm; write HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA"
+    )]
+    Algorithm(String),
+    /// There is a secret for a public key's algorithm, or the other way round, or neither.
+    #[error("{0} takes `{1}`, and nothing else")]
+    Takes(String, &'static str),
+    /// The secret is too short (RFC 7518 3.2).
+    #[error("the secret is {0} bytes long, {1} takes at least {2} random ones")]
+    Short(usize, String, usize),
+    /// The file cannot be read.
+    #[error("{0}: {1}")]
+    File(String, String),
+    /// It is not a PEM public key of that kind.
+    #[error("{0} holds no public key for {1} in PEM: {2}")]
+    Pem(String, String, String),
+}
+
+impl Key {
+    /// Takes a key: a secret for HS, a file with a public key in PEM for all others.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidKey`] says what is wrong.
+    pub fn parse(
+        algorithm: &str,
+        kid: Option<String>,
+        secret: Option<&str>,
+        file: Option<&str>,
+    ) -> Result<Self, InvalidKey> {
+        let name = || algorithm.to_owned();
+        let parsed: Algorithm = algorithm
+            .parse()
+            .map_err(|_| InvalidKey::Algorithm(name()))?;
+        let least = match parsed {
+            Algorithm::HS256 => Some(32),
+            Algorithm::HS384 => Some(48),
+            Algorithm::HS512 => Some(64),
+            _ => None,
+        };
+        let (decoding, encoding) = match (least, secret, file) {
+            (Some(least), Some(secret), None) => {
+                if secret.len() < least {
+                    return Err(InvalidKey::Short(secret.len(), name(), least));
+                }
+                let encoding = EncodingKey::from_secret(secret.as_bytes());
+                (DecodingKey::from_secret(secret.as_bytes()), Some(encoding))
+            }
+            (None, None, Some(file)) => {
+                let pem = std::fs::read(file)
+                    .map_err(|error| InvalidKey::File(file.into(), error.to_string()))?;
+                let key = match parsed {
+                    Algorithm::ES256 | Algorithm::ES384 => DecodingKey::from_ec_pem(&pem),
+                    Algorithm::EdDSA => DecodingKey::from_ed_pem(&pem),
+                    _ => DecodingKey::from_rsa_pem(&pem),
+                };
+                let wrong = |error| InvalidKey::Pem(file.into(), name(), format!("{error}"));
+                (key.map_err(wrong)?, None)
+            }
+            (Some(_), ..) => return Err(InvalidKey::Takes(name(), "secret")),
+            (None, ..) => return Err(InvalidKey::Takes(name(), "public_key")),
+        };
+        Ok(Self {
+            kid,
+            algorithm: parsed,
+            decoding,
+            encoding,
+        })
+    }
+
+    /// Whether a token that names `kid` may be signed with it.
+    pub(super) fn is(&self, kid: Option<&str>) -> bool {
+        self.kid.as_deref() == kid
+    }
+
+    /// A public key from a JWK set. Secrets are not taken from there.
+    pub(super) fn of_jwk(jwk: &Jwk) -> Option<Self> {
+        use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, PublicKeyUse};
+        if !matches!(
+            jwk.common.public_key_use,
+            None | Some(PublicKeyUse::Signature)
+        ) {
+            return None;
+        }
+        let implied = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => Algorithm::RS256,
+            AlgorithmParameters::EllipticCurve(key) => match key.curve {
+                EllipticCurve::P256 => Algorithm::ES256,
+                EllipticCurve::P384 => Algorithm::ES384,
+                _ => return None,
+            },
+            AlgorithmParameters::OctetKeyPair(_) => Algorithm::EdDSA,
+            _ => return None,
+        };
+        let algorithm = match jwk.common.key_algorithm {
+            Some(named) => named.to_string().parse().ok()?,
+            None => implied,
+        };
+        let decoding = DecodingKey::from_jwk(jwk).ok()?;
+        // A key of one family must not be used with an algorithm of another.
+        let fits =
+            std::mem::discriminant(&family(algorithm)) == std::mem::discriminant(&family(implied));
+        fits.then(|| Self {
+            kid: jwk.common.key_id.clone(),
+            algorithm,
+            decoding,
+            encoding: None,
+        })
+    }
+}
+
+enum Family {
+    Hmac,
+    Rsa,
+    Ec,
+    Ed,
+}
+
+fn family(algorithm: Algorithm) -> Family {
+    match algorithm {
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => Family::Hmac,
+        Algorithm::ES256 | Algorithm::ES384 => Family::Ec,
+        Algorithm::EdDSA => Family::Ed,
+        _ => Family::Rsa,
+    }
+}
+
+/// The keys, and what else a token must say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Keys {
+    /// The keys.
+    pub keys: Vec<Key>,
+    /// `access.issuer`: what `iss` must be.
+    pub issuer: Option<String>,
+    /// `access.audience`: what `aud` must name.
+    pub audience: Option<String>,
+    /// `access.groups_claim`: the claim with the groups.
+    pub groups_claim: String,
+}
+
+/// What a token says, once it is known to be good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// `sub`
+    pub user: Name,
+    /// The groups.
+    pub groups: Vec<Name>,
+    /// `topics`: all that may be read, if given.
+    pub topics: Option<Vec<Pattern>>,
+    /// `publish`: what may be published to, if given.
+    pub publish: Option<Vec<Pattern>>,
+    /// `exp`, in seconds since the epoch.
+    expires: Duration,
+}
+
+/// Why a token is no good. The token itself is never shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum RefusedToken {
+    /// It is not three parts of Base64url, or too long, or not JSON.
+    #[error("the token is not a JSON Web Token")]
+    Malformed,
+    /// Its header says what it must not.
+    #[error("the token's header is not taken here")]
+    Header,
+    /// No key here is for it.
+    #[error("the token names an algorithm or a key that is not known here")]
+    NoKey,
+    /// Its signature is wrong.
+    #[error("the token's signature is wrong")]
+    Signature,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the token is not valid yet")]
+    NotYet,
+    /// A claim is missing, or of the wrong kind, or wrong.
+    #[error("the token's claim `{0}` is missing or wrong")]
+    Claim(&'static str),
+}
+
+impl From<RefusedToken> for Denied {
+    fn from(refused: RefusedToken) -> Self {
+        match refused {
+            RefusedToken::Expired => Self::Expired,
+            RefusedToken::Malformed => Self::Unauthorized("the token is not a JSON Web Token"),
+            RefusedToken::Header => Self::Unauthorized("the token's header is not taken here"),
+            RefusedToken::NoKey => {
+                Self::Unauthorized("the token names an algorithm or a key that is not known here")
+            }
+            RefusedToken::Signature => Self::Unauthorized("the token's signature is wrong"),
+            RefusedToken::NotYet => Self::Unauthorized("the token is not valid yet"),
+            RefusedToken::Claim(_) => {
+                Self::Unauthorized("a claim of the token is missing or wrong")
+            }
+        }
+    }
+}
+
+/// A JSON object in which no name stands twice: readers would not agree on which counts.
+struct Unique(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Unique;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut access: A) -> Result<Unique, A::Error> {
+                let mut map = Map::new();
+                while let Some((name, value)) = access.next_entry::<String, Value>()? {
+                    if map.insert(name, value).is_some() {
+                        return Err(de::Error::custom("a name stands twice"));
+                    }
+                }
+                Ok(Unique(map))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// The header of a token, as far as it can be read.
+fn header(token: &str) -> Result<Map<String, Value>, RefusedToken> {
+    if token.len() > MAX_TOKEN || token.split('.').count() != 3 {
+        return Err(RefusedToken::Malformed);
+    }
+    let first = token.split('.').next().unwrap_or_default();
+    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(first)
+        .map_err(|_| RefusedToken::Malformed)?;
+    let header: Unique = serde_json::from_slice(&json).map_err(|_| RefusedToken::Malformed)?;
+    Ok(header.0)
+}
+
+/// The key that a token names.
+pub(super) fn kid(token: &str) -> Option<String> {
+    header(token).ok()?.get("kid")?.as_str().map(Into::into)
+}
+
+impl Keys {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The same demands, with other keys.
+    pub(super) fn with_keys(&self, keys: Vec<Key>) -> Self {
+        Self {
+            keys,
+            ..self.clone()
+        }
+    }
+
+    /// Checks a token.
+    ///
+    /// # Errors
+    ///
+    /// [`RefusedToken`]; `Expired` and `NotYet` only when its signature is right.
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, RefusedToken> {
+        let header = header(token)?;
+        if REFUSED_PARAMETERS
+            .iter()
+            .any(|name| header.contains_key(*name))
+        {
+            return Err(RefusedToken::Header);
+        }
+        let typ = header
+            .get("typ")
+            .map(|typ| typ.as_str().map(str::to_ascii_lowercase));
+        if !matches!(
+            typ.as_ref().map(Option::as_deref),
+            None | Some(Some("jwt" | "at+jwt"))
+        ) {
+            return Err(RefusedToken::Header);
+        }
+        let kid = match header.get("kid") {
+            None => None,
+            Some(Value::String(kid)) => Some(kid),
+            Some(_) => return Err(RefusedToken::Header),
+        };
+        let algorithm = header
+            .get("alg")
+            .and_then(Value::as_str)
+            .and_then(|alg| alg.parse().ok());
+        let algorithm: Algorithm = algorithm.ok_or(RefusedToken::NoKey)?;
+        let candidates = self.keys.iter().filter(|key| {
+            // The algorithm is the key's; the token's must be the same.
+            key.algorithm == algorithm
+                && (kid.is_none() || key.kid.is_none() || key.kid.as_ref() == kid)
+        });
+        let mut refused = RefusedToken::NoKey;
+        for key in candidates {
+            let mut validation = Validation::new(key.algorithm);
+            // Only the signature: what the claims must be is checked below, with our clock.
+            validation.required_spec_claims.clear();
+            validation.validate_exp = false;
+            validation.validate_aud = false;
+            match jsonwebtoken::decode::<Unique>(token, &key.decoding, &validation) {
+                Ok(token) => return self.claims(&token.claims.0, now),
+                Err(error) => {
+                    refused = match error.kind() {
+                        jsonwebtoken::errors::ErrorKind::InvalidSignature => {
+                            RefusedToken::Signature
+                        }
+                        _ => RefusedToken::Malformed,
+                    };
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    fn claims(&self, claims: &Map<String, Value>, now: SystemTime) -> Result<Claims, RefusedToken> {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expires = seconds(claims, "exp")?.ok_or(RefusedToken::Claim("exp"))?;
+        if expires <= now {
+            return Err(RefusedToken::Expired);
+        }
+        if seconds(claims, "nbf")?.is_some_and(|from| from > now) {
+            return Err(RefusedToken::NotYet);
+        }
+        seconds(claims, "iat")?;
+        if let Some(issuer) = &self.issuer
+            && claims.get("iss").and_then(Value::as_str) != Some(issuer)
+        {
+            return Err(RefusedToken::Claim("iss"));
+        }
+        if let Some(audience) = &self.audience {
+            let named = match claims.get("aud") {
+                Some(Value::String(one)) => one == audience,
+                Some(Value::Array(many)) => {
+                    many.iter().all(Value::is_string)
+                        && many.iter().any(|one| one == audience.as_str())
+                }
+                _ => false,
+            };
+            if !named {
+                return Err(RefusedToken::Claim("aud"));
+            }
+        }
+        let user = claims
+            .get("sub")
+            .and_then(Value::as_str)
+            .and_then(|sub| Name::parse(sub).ok());
+        let groups = strings(claims, &self.groups_claim, "groups")?.unwrap_or_default();
+        if groups.len() > MAX_GROUPS {
+            return Err(RefusedToken::Claim("groups"));
+        }
+        let groups = groups
+            .iter()
+            .map(|group| Name::parse(group))
+            .collect::<Result<_, _>>();
+        Ok(Claims {
+            user: user.ok_or(RefusedToken::Claim("sub"))?,
+            groups: groups.map_err(|_| RefusedToken::Claim("groups"))?,
+            topics: patterns(claims, "topics")?,
+            publish: patterns(claims, "publish")?,
+            expires,
+        })
+    }
+
+    /// Signs claims with the first key that can: a secret.
+    ///
+    /// # Errors
+    ///
+    /// Why not, for a person to read.
+    pub fn sign(&self, claims: &Value) -> Result<String, String> {
+        let key = self
+            .keys
+            .iter()
+            .find_map(|key| Some((key, key.encoding.as_ref()?)));
+        let (key, encoding) = key.ok_or(
+            "there is no key to sign with; `[[access.key]]` needs one with a secret (public keys can only check)",
+        )?;
+        let mut header = Header::new(key.algorithm);
+        header.kid.clone_from(&key.kid);
+        jsonwebtoken::encode(&header, claims, encoding).map_err(|error| error.to_string())
+    }
+}
+
+impl Claims {
+    /// When the token ends.
+    #[must_use]
+    pub fn expires_at(&self) -> SystemTime {
+        // A time beyond the system's own is never reached.
+        UNIX_EPOCH
+            .checked_add(self.expires)
+            .unwrap_or(UNIX_EPOCH + Duration::from_secs(u32::MAX.into()))
+    }
+
+    /// The identity that the token gives, if it has not ended.
+    #[must_use]
+    pub fn into_identity(self, now: Instant, calendar: SystemTime) -> Option<Identity> {
+        let left = self.expires_at().duration_since(calendar).ok()?;
+        // So far away that no stream will see it: none at all, as far as timers go.
+        let expires = now.checked_add(left.min(Duration::from_secs(10 * 365 * 24 * 3600)));
+        Some(Identity::authenticated(
+            self.user,
+            self.groups,
+            self.topics,
+            expires,
+        ))
+    }
+}
+
+/// A NumericDate (RFC 7519 2).
+fn seconds(
+    claims: &Map<String, Value>,
+    name: &'static str,
+) -> Result<Option<Duration>, RefusedToken> {
+    let Some(value) = claims.get(name) else {
+        return Ok(None);
+    };
+    let seconds = value.as_f64().filter(|_| value.is_number());
+    match seconds {
+        Some(seconds) if (0.0..=MAX_SECONDS).contains(&seconds) => {
+            Ok(Some(Duration::from_secs_f64(seconds)))
+        }
+        _ => Err(RefusedToken::Claim(name)),
+    }
+}
+
+fn strings<'a>(
+    claims: &'a Map<String, Value>,
+    name: &str,
+    what: &'static str,
+) -> Result<Option<Vec<&'a str>>, RefusedToken> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(Value::Array(values)) => {
+            let strings: Option<Vec<&str>> = values.iter().map(Value::as_str).collect();
+            strings.map(Some).ok_or(RefusedToken::Claim(what))
+        }
+        Some(_) => Err(RefusedToken::Claim(what)),
+    }
+}
+
+fn patterns(
+    claims: &Map<String, Value>,
+    name: &'static str,
+) -> Result<Option<Vec<Pattern>>, RefusedToken> {
+    let Some(texts) = strings(claims, name, name)? else {
+        return Ok(None);
+    };
+    let patterns: Option<Vec<Pattern>> = texts.into_iter().map(Pattern::parse).collect();
+    patterns.map(Some).ok_or(RefusedToken::Claim(name))
+}

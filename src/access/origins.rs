@@ -1,0 +1,167 @@
+//! Which other sites' pages may open event streams (the Fetch standard, section 3.2). Pure.
+
+use http::{HeaderMap, HeaderValue, header};
+use thiserror::Error;
+
+/// `access.origins`: an exact list. Credentials are allowed for these and no others; there is no
+/// `*`, and `null` is nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins(Vec<HeaderValue>);
+
+/// Why an origin is not one.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "`{0}` is not an origin; write scheme://host[:port] in lower case, such as https://app.example, without a path"
+)]
+pub struct InvalidOrigin(String);
+
+/// What a page of another site may send.
+const ALLOWED_HEADERS: &str = "authorization, cache-control, last-event-id, x-requestor";
+
+impl Origins {
+    /// Reads a list of origins.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOrigin`] names the first that is none.
+    pub fn parse(origins: &[String]) -> Result<Self, InvalidOrigin> {
+        origins
+            .iter()
+            .map(|origin| parse(origin))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// The fields that a reply to a request with these headers has besides its own.
+    #[must_use]
+    pub fn reply_fields(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        if self.0.is_empty() {
+            return fields;
+        }
+        // Also without a match: a cache must not give one site's answer to another.
+        fields.insert(header::VARY, HeaderValue::from_static("Origin"));
+        if let Some(own) = self.allowed(headers) {
+            fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, own.clone());
+            fields.insert(
+                header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
+            );
+        }
+        fields
+    }
+
+    /// The fields that answer a preflight.
+    #[must_use]
+    pub fn preflight_fields(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut fields = self.reply_fields(headers);
+        if self.allowed(headers).is_some() {
+            fields.insert(
+                header::ACCESS_CONTROL_ALLOW_METHODS,
+                HeaderValue::from_static("GET, HEAD"),
+            );
+            fields.insert(
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static(ALLOWED_HEADERS),
+            );
+            fields.insert(
+                header::ACCESS_CONTROL_MAX_AGE,
+                HeaderValue::from_static("7200"),
+            );
+        }
+        fields
+    }
+
+    /// The origin as it was configured, not as it was sent.
+    fn allowed(&self, headers: &HeaderMap) -> Option<&HeaderValue> {
+        let mut sent = headers.get_all(header::ORIGIN).iter();
+        let origin = sent.next()?;
+        if sent.next().is_some() {
+            return None;
+        }
+        self.0.iter().find(|own| *own == origin)
+    }
+}
+
+fn parse(origin: &str) -> Result<HeaderValue, InvalidOrigin> {
+    let wrong = || InvalidOrigin(origin.into());
+    let host = origin
+        .strip_prefix("https://")
+        .or_else(|| origin.strip_prefix("http://"));
+    let authority: http::uri::Authority = host.ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
+    let plain = !authority.as_str().contains(['@', '*']) && !origin.contains(char::is_uppercase);
+    match plain && !authority.host().is_empty() {
+        true => origin.parse().map_err(|_| wrong()),
+        false => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(origin: &str) -> bool {
+        let list = [
+            "https://app.example".to_owned(),
+            "http://localhost:3000".to_owned(),
+        ];
+        let origins = Origins::parse(&list).expect("origins");
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ORIGIN, origin.parse().expect("a value"));
+        let fields = origins.reply_fields(&headers);
+        assert_eq!(fields[header::VARY], "Origin");
+        let allowed = fields.get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+        assert_eq!(
+            allowed.is_some(),
+            fields.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS)
+        );
+        allowed.is_some_and(|value| value == origin)
+    }
+
+    #[test]
+    fn exactly_those_on_the_list() {
+        assert!(allowed("https://app.example"));
+        assert!(allowed("http://localhost:3000"));
+        for other in [
+            "null",
+            "*",
+            "https://app.example.",
+            "https://APP.example",
+            "HTTPS://app.example",
+            "http://app.example",
+            "https://app.example:443",
+            "https://app.example:8443",
+            "https://app.example/",
+            "https://evil-app.example",
+            "https://app.example.evil.example",
+            "https://sub.app.example",
+            "https://app.example@evil.example",
+            "https://appxexample",
+            "https://app.exampl",
+            "app.example",
+            "http://localhost",
+            "http://localhost:3001",
+            "http://127.0.0.1:3000",
+            "http://localhost:3000, https://app.example",
+            "file://",
+        ] {
+            assert!(!allowed(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn no_wildcards_and_no_paths_in_the_configuration() {
+        for wrong in [
+            "*",
+            "null",
+            "app.example",
+            "https://",
+            "https://*.example",
+            "https://a/b",
+            "https://A.example",
+            "https://u@a",
+        ] {
+            assert!(Origins::parse(&[wrong.to_owned()]).is_err(), "{wrong}");
+        }
+    }
+}

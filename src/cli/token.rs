@@ -1,0 +1,119 @@
+//! `seventh token`
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use anyhow::{anyhow, bail};
+use clap::Args;
+use serde_json::json;
+
+use crate::{access::Keys, clock};
+
+/// Make a token with the configured key, or explain one.
+#[derive(Debug, Args)]
+pub(super) struct Token {
+    /// The configuration file [default: seventh.toml, if it is there]
+    #[arg(long, value_name = "FILE", env = "SEVENTH_CONFIG")]
+    config: Option<PathBuf>,
+    /// The user
+    #[arg(long, value_name = "USER", required_unless_present = "check")]
+    sub: Option<String>,
+    /// A group of theirs; may be given several times
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<String>,
+    /// A pattern of topics they may read; may be given several times [default: all]
+    #[arg(long, value_name = "PATTERN")]
+    topic: Vec<String>,
+    /// A pattern of topics they may publish to; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    publish: Vec<String>,
+    /// How long it is valid
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "1h")]
+    ttl: Duration,
+    /// Explain this token instead
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["sub", "group", "topic", "publish"])]
+    check: Option<String>,
+}
+
+impl Token {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let config = super::serve::load(self.config.as_deref(), BTreeMap::new())?;
+        let keys = config.access.keys;
+        if keys.is_empty() {
+            bail!(
+                "there is no key; write `[[access.key]]` with `algorithm` and `secret` into the configuration"
+            );
+        }
+        match &self.check {
+            Some(token) => check(&keys, token),
+            None => {
+                println!("{}", self.mint(&keys)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn mint(&self, keys: &Keys) -> anyhow::Result<String> {
+        let now = clock::calendar().duration_since(UNIX_EPOCH)?;
+        let mut claims = json!({
+            "sub": self.sub,
+            "iat": now.as_secs(),
+            "exp": (now + self.ttl).as_secs(),
+        });
+        for (name, values) in [("topics", &self.topic), ("publish", &self.publish)] {
+            if !values.is_empty() {
+                claims[name] = json!(values);
+            }
+        }
+        if !self.group.is_empty() {
+            claims[&keys.groups_claim] = json!(self.group);
+        }
+        for (name, value) in [("iss", &keys.issuer), ("aud", &keys.audience)] {
+            if let Some(value) = value {
+                claims[name] = json!(value);
+            }
+        }
+        let token = keys.sign(&claims).map_err(|why| anyhow!(why))?;
+        // What the edge would refuse is not handed out.
+        keys.verify(&token, clock::calendar())?;
+        Ok(token)
+    }
+}
+
+fn check(keys: &Keys, token: &str) -> anyhow::Result<()> {
+    let claims = keys.verify(token, clock::calendar())?;
+    let names = |names: &[crate::access::Name]| {
+        let names: Vec<&str> = names.iter().map(crate::access::Name::as_str).collect();
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
+    };
+    let patterns = |patterns: &Option<Vec<crate::access::Pattern>>, none: &str| match patterns {
+        None => none.to_owned(),
+        Some(patterns) => {
+            let texts: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+            texts.join(", ")
+        }
+    };
+    let left = claims
+        .expires_at()
+        .duration_since(clock::calendar())
+        .unwrap_or_default();
+    println!("user      {}", claims.user);
+    println!("groups    {}", names(&claims.groups));
+    println!(
+        "reads     {}",
+        patterns(&claims.topics, "what the rules allow")
+    );
+    println!("publishes {}", patterns(&claims.publish, "nothing"));
+    println!(
+        "ends      in {}",
+        humantime::format_duration(Duration::from_secs(left.as_secs()))
+    );
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Delivering to people rather than to readers of a topic: to all of a standing, to users, to
+//! groups and those nested in them. Groups are expanded when something is published, so a change
+//! of theirs takes effect at once.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{json, value::RawValue};
+
+use super::{
+    Problem, Reply, Request, Shared,
+    publish::{Event, collect, json_limit},
+};
+use crate::{
+    access::{Name, Standing},
+    topic::Topic,
+};
+
+/// The most users, and the most groups, that one event may name.
+const MAX_NAMED: usize = 1000;
+
+/// The people an event is for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct To {
+    #[serde(default)]
+    users: Vec<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+}
+
+/// The JSON of `POST /broadcast`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Broadcast {
+    event: Option<String>,
+    data: Box<RawValue>,
+    id: Option<String>,
+    retry: Option<u64>,
+    #[serde(default = "yes")]
+    authenticated: bool,
+    #[serde(default)]
+    anonymous: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The JSON of `POST /send`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Send {
+    event: Option<String>,
+    data: Box<RawValue>,
+    id: Option<String>,
+    retry: Option<u64>,
+    #[serde(default)]
+    users: Vec<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+}
+
+/// `POST /broadcast`: to everyone with an event stream of that standing, whatever its topics.
+pub(super) async fn broadcast(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem> {
+    let asked: Broadcast = read(shared, request).await?;
+    let standings = [
+        asked.authenticated.then_some(Standing::Authenticated),
+        asked.anonymous.then_some(Standing::Anonymous),
+    ];
+    let topics: Vec<Topic> = standings
+        .into_iter()
+        .flatten()
+        .map(Standing::topic)
+        .collect();
+    if topics.is_empty() {
+        let detail = "authenticated and anonymous are both false: it is for nobody";
+        return Err(Problem::field("authenticated", "false", detail));
+    }
+    let event = Event::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
+    deliver(shared, event)
+}
+
+/// `POST /send`: to users, and to all members of groups and of those nested in them.
+pub(super) async fn send(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem> {
+    let asked: Send = read(shared, request).await?;
+    let to = To {
+        users: asked.users,
+        groups: asked.groups,
+    };
+    let topics = to.topics(shared)?;
+    let event = Event::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
+    deliver(shared, event)
+}
+
+async fn read<T: DeserializeOwned>(shared: &Shared, request: Request) -> Result<T, Problem> {
+    let body = collect(shared, request.body, "body", json_limit(shared)).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let detail = format!("the event is not as expected: {error}");
+        Problem::new(http::StatusCode::BAD_REQUEST, detail)
+    })
+}
+
+fn deliver(shared: &Shared, event: Event) -> Result<Reply, Problem> {
+    event.check(shared)?;
+    let published = event.publish(shared);
+    Ok(Reply::json(&json!({
+        "id": published.id,
+        "delivered": published.receivers > 0,
+        "receivers": published.receivers,
+    })))
+}
+
+impl To {
+    /// The reserved topics of these people.
+    pub(super) fn topics(&self, shared: &Shared) -> Result<Vec<Topic>, Problem> {
+        let users = names("users", &self.users)?;
+        let groups = names("groups", &self.groups)?;
+        if users.is_empty() && groups.is_empty() {
+            let detail = "neither users nor groups are named: it is for nobody";
+            return Err(Problem::field("users", "", detail));
+        }
+        let expansion = shared.access.groups().expand(&groups);
+        let mut topics: Vec<Topic> = users
+            .iter()
+            .chain(&expansion.users)
+            .map(Name::user_topic)
+            .collect();
+        topics.extend(expansion.groups.iter().map(Name::group_topic));
+        Ok(topics)
+    }
+}
+
+fn names(field: &'static str, names: &[String]) -> Result<Vec<Name>, Problem> {
+    if names.len() > MAX_NAMED {
+        let n = names.len();
+        let detail =
+            format!("{n} {field} are named, the limit is {MAX_NAMED}; nest them in a group");
+        return Err(Problem::field(field, &n.to_string(), detail).with_limit(MAX_NAMED));
+    }
+    let parse = |name: &String| {
+        Name::parse(name).map_err(|error| Problem::field(field, name, error.to_string()))
+    };
+    names.iter().map(parse).collect()
+}

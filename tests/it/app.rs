@@ -1,0 +1,91 @@
+//! A scripted app: it answers whatever it is told to, and remembers what it was asked.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    task::JoinHandle,
+};
+
+pub struct App {
+    pub address: SocketAddr,
+    script: Arc<Mutex<Script>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Script {
+    status: String,
+    headers: String,
+    body: String,
+    request: String,
+}
+
+impl App {
+    pub async fn start() -> Self {
+        Self::at("127.0.0.1:0".parse().expect("an address")).await
+    }
+
+    pub async fn at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let script = Arc::new(Mutex::new(Script::default()));
+        let task = tokio::spawn(serve(listener, script.clone()));
+        Self {
+            address,
+            script,
+            task,
+        }
+    }
+
+    /// From now on it answers with this; `slow` never answers.
+    pub fn answer(&self, status: &str, headers: &str, body: &str) {
+        let mut script = self.script.lock().expect("no panic");
+        (script.status, script.headers, script.body) = (status.into(), headers.into(), body.into());
+    }
+
+    pub fn last_request(&self) -> String {
+        self.script.lock().expect("no panic").request.clone()
+    }
+
+    pub fn forget(&self) {
+        self.script.lock().expect("no panic").request.clear();
+    }
+
+    pub async fn stop(self) {
+        self.task.abort();
+        let _: Result<(), _> = self.task.await;
+    }
+}
+
+async fn serve(listener: TcpListener, script: Arc<Mutex<Script>>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut request = Vec::new();
+        let mut buffer = [0; 4096];
+        while !request.windows(4).any(|w| w == b"\r\n\r\n") {
+            match stream.read(&mut buffer).await {
+                Ok(n) if n > 0 => request.extend_from_slice(&buffer[..n]),
+                _ => break,
+            }
+        }
+        let answer = {
+            let mut script = script.lock().expect("no panic");
+            script.request = String::from_utf8_lossy(&request).into_owned();
+            let length = script.body.len();
+            format!(
+                "HTTP/1.1 {}\r\n{}Content-Length: {length}\r\nConnection: close\r\n\r\n{}",
+                script.status, script.headers, script.body
+            )
+        };
+        if answer.starts_with("HTTP/1.1 slow") {
+            // Held open until the asker has had enough.
+            tokio::spawn(async move { stream.read(&mut [0; 1]).await });
+            continue;
+        }
+        let _: std::io::Result<()> = stream.write_all(answer.as_bytes()).await;
+    }
+}

@@ -1,0 +1,308 @@
+//! Delivering to people: to all of a standing, to users, to nested groups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::StatusCode;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use seventh::{
+    access::{Groups, Member, Name, Standing},
+    client::Protocol,
+    hub::{History, Hub, Resume, mailbox::Mailbox},
+    sse::Draft,
+    topic::Topic,
+};
+
+use crate::{
+    access::{SECRET, claims, token},
+    harness::{Events, TestEdge, every_protocol},
+};
+
+every_protocol!(
+    a_broadcast_reaches_those_of_a_standing,
+    a_message_reaches_exactly_those_who_are_meant
+);
+
+fn edge(more: &str) -> TestEdge {
+    TestEdge::with(&format!(
+        "access.subscribe = [\"authenticated\", \"anonymous\"]\n{more}\n\
+         [[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
+    ))
+}
+
+async fn open(
+    edge: &TestEdge,
+    protocol: Protocol,
+    user: &str,
+    groups: &[&str],
+    after: Option<&str>,
+) -> Events {
+    let mut claims = claims();
+    (claims["sub"], claims["groups"]) = (json!(user), json!(groups));
+    let bearer = format!("Bearer {}", token(&claims));
+    let mut headers = vec![("authorization", bearer.as_str())];
+    headers.extend(after.map(|id| ("last-event-id", id)));
+    let mut connection = edge.connect(protocol).await;
+    let events = Events::open(&mut connection, &format!("topic=own/{user}"), &headers).await;
+    events.owning(connection).opened().await
+}
+
+async fn post(edge: &TestEdge, path: &str, body: Value) -> Value {
+    let answer = edge.ask("POST", path, body.to_string()).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    answer.json()
+}
+
+async fn a_broadcast_reaches_those_of_a_standing(protocol: Protocol) {
+    let edge = edge("");
+    let mut bob = open(&edge, protocol, "bob", &[], None).await;
+    let mut nobody = edge.events(protocol, "topic=x").await.opened().await;
+    // The authenticated and not the anonymous, unless told otherwise.
+    let answer = post(&edge, "/broadcast", json!({"event": "note", "data": "1"})).await;
+    assert_eq!(
+        (&answer["receivers"], &answer["delivered"]),
+        (&json!(1), &json!(true))
+    );
+    post(
+        &edge,
+        "/broadcast",
+        json!({"data": "2", "authenticated": false, "anonymous": true}),
+    )
+    .await;
+    assert_eq!(
+        post(
+            &edge,
+            "/broadcast",
+            json!({"data": {"n": 3}, "anonymous": true})
+        )
+        .await["receivers"],
+        2
+    );
+    let first = bob.message().await;
+    assert_eq!((first.event.as_str(), first.data.as_str()), ("note", "1"));
+    assert_eq!(bob.data(1).await, ["{\"n\": 3}".replace(' ', "")]);
+    assert_eq!(nobody.data(2).await, ["2", "{\"n\":3}"]);
+    // Replayed to the same person, as any event.
+    let mut again = open(&edge, protocol, "bob", &[], Some(&first.id)).await;
+    assert_eq!(again.data(1).await, ["{\"n\":3}"]);
+    let nobody = edge
+        .ask("POST", "/broadcast", "{\"data\":1,\"authenticated\":false}")
+        .await;
+    assert_eq!(nobody.status, StatusCode::BAD_REQUEST);
+}
+
+async fn a_message_reaches_exactly_those_who_are_meant(protocol: Protocol) {
+    let edge = edge("[groups]\nstaff = [\"editors\", \"sales\"]\neditors = [\"interns\"]");
+    let mut bob = open(&edge, protocol, "bob", &["editors", "staff"], None).await;
+    let mut ann = open(&edge, protocol, "ann", &["interns"], None).await;
+    let mut eve = open(&edge, protocol, "eve", &["guests"], None).await;
+
+    // bob is addressed three times over and gets it once; ann by two levels of nesting.
+    let answer = post(
+        &edge,
+        "/send",
+        json!({"data": "1", "users": ["bob"], "groups": ["staff", "editors"]}),
+    )
+    .await;
+    assert_eq!(
+        (&answer["receivers"], &answer["delivered"]),
+        (&json!(2), &json!(true))
+    );
+    let offline = post(&edge, "/send", json!({"data": "later", "users": ["zoe"]})).await;
+    assert_eq!(
+        (&offline["receivers"], &offline["delivered"]),
+        (&json!(0), &json!(false))
+    );
+
+    // A topic's event for some of its readers only.
+    let mut shared = Vec::new();
+    for (user, groups) in [("bob", vec!["editors"]), ("eve", vec!["guests"])] {
+        let mut claims = claims();
+        (claims["sub"], claims["groups"]) = (json!(user), json!(groups));
+        let bearer = format!("Bearer {}", token(&claims));
+        let mut connection = edge.connect(protocol).await;
+        let events =
+            Events::open(&mut connection, "topic=room", &[("authorization", &bearer)]).await;
+        shared.push(events.owning(connection).opened().await);
+    }
+    let to = json!({"topic": "room", "data": "secret", "to": {"groups": ["staff"]}});
+    assert_eq!(post(&edge, "/publish", to).await["receivers"], 1);
+    edge.publish("room", "for all").await;
+    assert_eq!(shared[0].data(2).await, ["secret", "for all"]);
+    assert_eq!(shared[1].data(1).await, ["for all"]);
+    // Not by replay, either.
+    let mut late = edge
+        .events(protocol, "topic=room&last=9")
+        .await
+        .opened()
+        .await;
+    assert_eq!(late.data(1).await, ["for all"]);
+
+    // Nesting changes at once, for streams that are open.
+    assert_eq!(
+        edge.ask("PUT", "/groups/staff/members/group:guests", "")
+            .await
+            .json(),
+        json!({"added": true})
+    );
+    assert_eq!(
+        post(&edge, "/send", json!({"data": "2", "groups": ["staff"]})).await["receivers"],
+        5
+    );
+    assert_eq!(
+        edge.ask("DELETE", "/groups/staff/members/group:guests", "")
+            .await
+            .json(),
+        json!({"removed": true})
+    );
+    edge.ask("PUT", "/groups/vip/members/user:eve", "").await;
+    assert_eq!(
+        post(&edge, "/send", json!({"data": "3", "groups": ["vip"]})).await["receivers"],
+        2
+    );
+    assert_eq!(bob.data(2).await, ["1", "2"]);
+    assert_eq!(ann.data(2).await, ["1", "2"]);
+    assert_eq!(eve.data(2).await, ["2", "3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_shown_and_never_nest_in_a_cycle() {
+    let edge =
+        TestEdge::with("[groups]\nstaff = [\"editors\"]\neditors = [\"interns\", \"user:bob\"]");
+    let shown = edge.ask("GET", "/groups/staff", "").await.json();
+    assert_eq!(shown["members"], json!(["group:editors"]));
+    assert_eq!(
+        shown["effective"],
+        json!({"groups": ["editors", "interns"], "users": ["bob"]})
+    );
+    let cycle = edge
+        .ask("PUT", "/groups/interns/members/group:staff", "")
+        .await;
+    assert_eq!(cycle.status, StatusCode::CONFLICT);
+    assert!(
+        cycle.text.contains("interns > staff > editors > interns"),
+        "{}",
+        cycle.text
+    );
+    let odd = edge
+        .ask("PUT", "/groups/a%2Fb/members/user:x%20y", "")
+        .await;
+    assert_eq!(odd.json(), json!({"added": true}));
+    assert_eq!(
+        edge.ask("GET", "/groups/a%2Fb", "").await.json()["members"],
+        json!(["user:x y"])
+    );
+    for (method, path, status) in [
+        ("PUT", "/groups/a/members/b", 400),
+        ("DELETE", "/groups/a/members/user:b", 404),
+        ("GET", "/groups/a/members/user:b", 405),
+    ] {
+        assert_eq!(
+            edge.ask(method, path, "").await.status.as_u16(),
+            status,
+            "{method} {path}"
+        );
+    }
+    let error = seventh::config::Config::from_text("[groups]\na = [\"b\"]\nb = [\"a\"]")
+        .expect_err("a cycle");
+    assert!(
+        error
+            .to_string()
+            .contains("groups.b: the groups would be nested in a cycle: b > a > b"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_can_be_disconnected() {
+    let edge = edge("");
+    for protocol in Protocol::ALL {
+        let mut bob = open(&edge, protocol, "bob", &[], None).await;
+        let mut ann = open(&edge, protocol, "ann", &[], None).await;
+        assert_eq!(
+            edge.ask("POST", "/users/bob/disconnect", "").await.json(),
+            json!({"streams": 1})
+        );
+        assert!(matches!(
+            bob.item().await,
+            Some(seventh::sse::Item::Retry(_))
+        ));
+        assert_eq!(bob.item().await, None);
+        post(
+            &edge,
+            "/send",
+            json!({"data": "still here", "users": ["ann"]}),
+        )
+        .await;
+        assert_eq!(ann.data(1).await, ["still here"]);
+        drop((bob, ann));
+        edge.until_metric(
+            &format!("seventh_event_streams{{protocol=\"{protocol}\"}}"),
+            0,
+        )
+        .await;
+    }
+    assert_eq!(
+        edge.ask("GET", "/streams", "").await.json(),
+        json!({"streams": [], "next": null})
+    );
+}
+
+fn name(kind: &str, n: u8) -> Name {
+    Name::parse(&format!("{kind}{n}")).expect("a name")
+}
+
+proptest! {
+    /// For any nesting of groups and any set of streams, a message reaches exactly the people that
+    /// a plain walk of the graph names, each of their streams once.
+    #[test]
+    fn a_message_reaches_whom_a_plain_walk_names(
+        edges in proptest::collection::vec((0u8..6, 0u8..6), 0..15),
+        made_members in proptest::collection::vec((0u8..6, 0u8..5), 0..5),
+        streams in proptest::collection::vec((0u8..5, proptest::collection::btree_set(0u8..6, 0..3)), 0..10),
+        to_users in proptest::collection::vec(0u8..5, 0..3),
+        to_groups in proptest::collection::vec(0u8..6, 0..3),
+    ) {
+        let mut groups = Groups::default();
+        let mut nested: BTreeMap<u8, BTreeSet<u8>> = BTreeMap::new();
+        for (above, below) in edges {
+            if groups.add(&name("g", above), Member::Group(name("g", below))).is_ok() {
+                nested.entry(above).or_default().insert(below);
+            }
+        }
+        for (group, user) in &made_members {
+            groups.add(&name("g", *group), Member::User(name("u", *user))).expect("room");
+        }
+        let hub = Hub::new(History::default(), 1, std::sync::Arc::default());
+        let mailbox = Mailbox::new();
+        let now = seventh::clock::now();
+        let mut readers: Vec<_> = streams.iter().map(|(user, own)| {
+            let mut topics = vec![Topic::parse("own").expect("a topic"), Standing::Authenticated.topic(), name("u", *user).user_topic()];
+            topics.extend(own.iter().map(|g| name("g", *g).group_topic()));
+            hub.subscribe(&topics, Resume::Live, &mailbox, now).0
+        }).collect();
+
+        let asked: Vec<Name> = to_groups.iter().map(|g| name("g", *g)).collect();
+        let expansion = groups.expand(&asked);
+        let mut topics: Vec<Topic> = to_users.iter().map(|u| name("u", *u).user_topic()).collect();
+        topics.extend(expansion.users.iter().map(Name::user_topic));
+        topics.extend(expansion.groups.iter().map(Name::group_topic));
+        let receipt = hub.publish(&topics, Draft::new(None, "x", None), None, now);
+
+        let mut reached: BTreeSet<u8> = to_groups.iter().copied().collect();
+        loop {
+            let more: BTreeSet<u8> = reached.iter().flat_map(|g| nested.get(g).into_iter().flatten().copied()).collect();
+            if more.is_subset(&reached) { break; }
+            reached.extend(more);
+        }
+        let mut got = 0;
+        for ((user, own), reader) in streams.iter().zip(&mut readers) {
+            let made = made_members.iter().any(|(g, u)| u == user && reached.contains(g));
+            let meant = to_users.contains(user) || made || !own.is_disjoint(&reached);
+            let chunk = reader.next(1 << 20);
+            prop_assert_eq!(chunk.map(|chunk| chunk.events), meant.then_some(1));
+            got += usize::from(meant);
+        }
+        prop_assert_eq!(receipt.receivers, got);
+    }
+}
