@@ -29,7 +29,7 @@ doc:
 # Real Chromium and real Firefox, over HTTP/2 and HTTP/3.
 browsers:
 	$(CARGO) build --locked
-	cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec browser.test.mjs
+	cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec
 
 # Writes the pages that are made of the code.
 docs:

@@ -192,7 +192,8 @@ pub(super) async fn json(
 ) -> Result<Reply, Problem> {
     match content_type(&request.parts).as_str() {
         "application/x-ndjson" => Ok(lines(shared.clone(), permit, request.body)),
-        "application/json" | "" => {
+        // curl says the last of these of whatever it is given.
+        "application/json" | "" | "application/x-www-form-urlencoded" => {
             let body = collect(shared, request.body, "body", json_limit(shared)).await?;
             let event = Event::from_json(&body, shared, shared.events.topics)?;
             permit.check(&event.topics)?;

@@ -13,6 +13,7 @@ need chromium chromium
 need firefox-esr firefox-esr
 need node nodejs
 need npm npm
+need python3 python3
 
 if [ ${#missing[@]} -gt 0 ]; then
     echo "installing Debian packages: ${missing[*]}"
@@ -29,7 +30,11 @@ for component in rustfmt clippy; do
     fi
 done
 
-if [ ! -d node_modules/playwright-core ] || [ ! -d node_modules/puppeteer-core ]; then
-    echo "installing npm packages: playwright-core puppeteer-core"
-    npm ci --no-audit --no-fund --ignore-scripts
-fi
+packages="playwright-core puppeteer-core eventsource event-source-polyfill"
+for package in $packages; do
+    if [ ! -d "node_modules/$package" ]; then
+        echo "installing npm packages: $packages"
+        npm ci --no-audit --no-fund --ignore-scripts
+        break
+    fi
+done

@@ -267,6 +267,9 @@ async fn what_is_over_a_limit_is_named_and_nothing_is_half_published(protocol: P
         );
         assert_eq!(problem["limit"].as_u64(), limit, "{problem}");
     }
+    let as_curl = "application/x-www-form-urlencoded";
+    let wrong = post(&mut control, "/publish", as_curl, "topic=a&data=b").await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     let binary = post(&mut control, "/topics/a", "text/plain", &b"a\xff"[..]).await;
     assert_eq!(binary.status, StatusCode::BAD_REQUEST);
     assert_eq!(edge.metric("seventh_events_published_total").await, 0);

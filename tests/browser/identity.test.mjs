@@ -1,0 +1,169 @@
+// Who a page's visitor is: an app of its own origin logs in, the edge knows the visitor by the
+// cookie, and goes on where it was when the cookie is renewed.
+
+import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import https from 'node:https';
+import net from 'node:net';
+import path from 'node:path';
+import { test } from 'node:test';
+
+import { browsers } from './browsers.mjs';
+import { Edge, PATIENCE, until } from './edge.mjs';
+
+const SECRET = '0123456789abcdef0123456789abcdef';
+
+function mint(claims) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const message = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
+  return `${message}.${createHmac('sha256', SECRET).update(message).digest('base64url')}`;
+}
+
+/** An app on another origin: a page, and a login that sets the cookie for a few seconds. */
+async function startApp() {
+  const app = { edge: undefined, logins: 0 };
+  app.start = (pem) =>
+    new Promise((resolve) => {
+      app.server = https.createServer({ key: pem, cert: pem }, (request, response) => {
+        if (request.url === '/login') {
+          app.logins += 1;
+          const exp = Math.floor(Date.now() / 1000) + 4;
+          response.setHeader('set-cookie', `seventh=${mint({ sub: 'bob', groups: ['editors'], exp })}; Secure; HttpOnly; SameSite=Lax; Path=/`);
+          response.end('welcome');
+        } else {
+          response.setHeader('content-type', 'text/html');
+          response.end('<!doctype html><title>app</title>');
+        }
+      });
+      app.server.listen(0, '127.0.0.1', () => resolve(app.server.address().port));
+    });
+  return app;
+}
+
+for (const [name, launch] of Object.entries(browsers)) {
+  test(`${name}: a visitor is known across origins by the cookie, and stays so when it is renewed`, { timeout: 5 * PATIENCE }, async () => {
+    // The edge must know the app's origin, and the app needs a certificate: the edge makes one
+    // first, in a folder that both use.
+    const seed = await Edge.start('');
+    const pem = await readFile(path.join(seed.folder, 'certs/localhost.pem'));
+    const app = await startApp();
+    const port = await app.start(pem);
+    const edge = await Edge.start(
+      `events.retry = "500ms"
+       [tls]
+       directory = ${JSON.stringify(path.join(seed.folder, 'certs'))}
+       [access]
+       subscribe = ["authenticated", "anonymous"]
+       origins = ["https://localhost:${port}"]
+       expiry_notice = "2s"
+       [[access.key]]
+       algorithm = "HS256"
+       secret = "${SECRET}"\n`,
+    );
+    let browser;
+    try {
+      browser = await launch({ port: edge.port, spki: edge.spki, http3: false });
+      const { page } = browser;
+      await page.goto(`https://localhost:${port}/`);
+      await page.evaluate(async (edgePort) => {
+        await fetch('/login');
+        const url = (topic) => `https://localhost:${edgePort}/events?topic=${topic}`;
+        window.seen = [];
+        window.notices = 0;
+        window.known = new EventSource(url('known'), { withCredentials: true });
+        window.known.addEventListener('message', (event) => window.seen.push(event.data));
+        // The page renews its cookie when it is told, and does nothing else.
+        window.known.addEventListener('edge-auth', () => {
+          window.notices += 1;
+          fetch('/login');
+        });
+        window.unknown = new EventSource(url('unknown'));
+      }, edge.port);
+      const who = async (topic) => {
+        const { streams } = await (await fetch(`${edge.control}/streams?topic=${topic}`)).json();
+        return streams.map(({ user, groups }) => `${user}:${groups}`).join();
+      };
+      await until('bob', async () => (await who('known')) === 'bob:editors' || who('known'));
+      await until('nobody', async () => (await who('unknown')) === 'null:' || who('unknown'));
+
+      // Events go on through two renewals, without a reload, a loss or a double.
+      let sent = 0;
+      await until('two renewals', async () => {
+        await edge.publish(['known'], String(sent));
+        sent += 1;
+        const notices = await page.evaluate(() => window.notices);
+        return notices >= 2 || notices;
+      });
+      const opened = (await edge.metrics())['seventh_event_streams_opened_total{protocol="h2"}'];
+      assert.ok(opened >= 3, `it was opened anew: ${opened}`);
+      const expected = Array.from({ length: sent }, (_, n) => n).join();
+      await until('every event once', async () => {
+        const seen = await page.evaluate(() => window.seen.join());
+        return seen === expected || seen;
+      });
+      assert.equal(await who('known'), 'bob:editors');
+    } finally {
+      await browser?.close();
+      app.server.close();
+      app.server.closeAllConnections();
+      await edge.stop();
+      await seed.stop();
+    }
+  });
+}
+
+test('the example of the documentation runs: an app, a page, the edge in front', { timeout: 3 * PATIENCE }, async () => {
+  const example = path.resolve(import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname), '../../examples/who-gets-what');
+  const free = () =>
+    new Promise((resolve) => {
+      const probe = net.createServer().listen(0, '127.0.0.1', () => {
+        const { port } = probe.address();
+        probe.close(() => resolve(port));
+      });
+    });
+  const [appPort, sessionPort] = [await free(), await free()];
+  // The configuration as it is, but for the ports.
+  const config = (await readFile(path.join(example, 'seventh.toml'), 'utf8'))
+    .replace('127.0.0.1:3001', `127.0.0.1:${sessionPort}`)
+    .replace('localhost:3000', `localhost:${appPort}`);
+  const edge = await Edge.start(config);
+  const app = spawn('python3', [path.join(example, 'app.py')], {
+    env: {
+      ...process.env,
+      APP_PORT: appPort,
+      SESSION_PORT: sessionPort,
+      EDGE: `https://localhost:${edge.port}`,
+      CERTIFICATE: path.join(edge.folder, 'certs/localhost.pem'),
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let browser;
+  try {
+    await once(app.stdout, 'data');
+    browser = await browsers.Chromium({ port: edge.port, spki: edge.spki, http3: false });
+    const { page } = browser;
+    const post = async (at, body) => {
+      const response = await fetch(`${edge.control}${at}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+      return response.json();
+    };
+    const listed = () => page.evaluate(() => [...document.querySelectorAll('#events li')].map((item) => item.textContent).join());
+    const who = async () => (await (await fetch(`${edge.control}/streams`)).json()).streams.map(({ user }) => String(user)).join();
+
+    await page.goto(`https://localhost:${appPort}/`);
+    await until('nobody in particular', async () => (await who()) === 'null' || who());
+    assert.equal((await post('/send', { data: 'x', groups: ['staff'] })).delivered, false);
+    await page.goto(`https://localhost:${appPort}/login?user=bob`);
+    await until('bob', async () => (await who()) === 'bob' || who());
+    assert.deepEqual((await post('/send', { data: 'to staff', groups: ['staff'] })).receivers, 1);
+    assert.deepEqual((await post('/broadcast', { data: 'to all who are logged in' })).receivers, 1);
+    assert.deepEqual((await post('/publish', { topic: 'news', data: 'not to sales', to: { groups: ['editors'] } })).receivers, 1);
+    await until('three events', async () => (await listed()) === 'to staff,to all who are logged in,not to sales' || listed());
+  } finally {
+    await browser?.close();
+    app.kill();
+    await edge.stop();
+  }
+});
