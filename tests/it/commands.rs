@@ -412,3 +412,56 @@ async fn bench_measures_an_edge_of_its_own() {
     );
     assert!(report["memory_bytes"]["streaming"].as_u64() > Some(1 << 20));
 }
+
+#[tokio::test]
+async fn token_makes_a_token_and_explains_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = |text: &str| {
+        std::fs::write(folder.path().join("seventh.toml"), text).expect("it is written")
+    };
+    config("");
+    let said = refused(&run_in(folder.path(), &["token", "--sub", "bob"]).await);
+    assert!(said.contains("there is no key"), "{said}");
+    let secret = "0123456789abcdef0123456789abcdef";
+    config(&format!(
+        "access.audience = \"here\"\n[[access.key]]\nalgorithm = \"HS256\"\nsecret = \"{secret}\"\n"
+    ));
+    let args = [
+        "token", "--sub", "bob", "--group", "editors", "--topic", "news/*", "--ttl", "1h",
+    ];
+    let minted = run_in(folder.path(), &args).await;
+    let token = String::from_utf8(minted.stdout)
+        .expect("text")
+        .trim()
+        .to_owned();
+    assert_eq!(token.split('.').count(), 3);
+    let checked = run_in(folder.path(), &["token", "--check", &token]).await;
+    let said = String::from_utf8(checked.stdout).expect("text");
+    for part in [
+        "user      bob",
+        "groups    editors",
+        "reads     news/*",
+        "publishes nothing",
+        "ends      in 59m",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let said = refused(&run_in(folder.path(), &["token", "--check", &format!("{token}x")]).await);
+    assert!(
+        said.contains("signature is wrong") || said.contains("not a JSON Web Token"),
+        "{said}"
+    );
+    assert!(!said.contains(&token), "a token is never shown");
+    config(
+        "[[access.key]]\nalgorithm = \"HS256\"\nsecret = \"short\"\n[[access.key]]\nalgorithm = \"RS256\"\nsecret = \"x\"\n",
+    );
+    let said = refused(&run_in(folder.path(), &["token", "--sub", "bob"]).await);
+    assert!(
+        said.contains("access.key, number 1: the secret is 5 bytes long"),
+        "{said}"
+    );
+    assert!(
+        said.contains("access.key, number 2: RS256 takes `public_key`"),
+        "{said}"
+    );
+}
