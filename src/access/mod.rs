@@ -139,8 +139,12 @@ impl Access {
             return Ok(None);
         }
         let bad = |_| Denied::Unauthorized("the token is not text");
-        if let Some(bearer) = bearer(headers)? {
-            return Ok(Some(bearer));
+        match bearer(headers) {
+            Ok(None) => {}
+            Ok(Some(bearer)) => return Ok(Some(bearer)),
+            // Another scheme is for the app, if it is asked.
+            Err(_) if self.session.is_some() => return Ok(None),
+            Err(denied) => return Err(denied),
         }
         for value in headers.get_all(header::COOKIE) {
             for pair in value.to_str().map_err(bad)?.split(';') {
@@ -164,7 +168,9 @@ impl Access {
             Ok(claims) => return Ok(claims),
             Err(refused) => refused,
         };
-        let Some(jwks) = &self.jwks else {
+        // Only a token that no key here has signed may be one of the set's.
+        let unknown = matches!(refused, RefusedToken::NoKey | RefusedToken::Signature);
+        let Some(jwks) = self.jwks.as_ref().filter(|_| unknown) else {
             return Err(refused.into());
         };
         let keys = jwks.keys(token, now).await.ok_or(Denied::Unavailable)?;

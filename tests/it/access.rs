@@ -884,7 +884,7 @@ async fn keys_come_from_a_set_too_and_survive_its_absence() {
         { "kty": "unheard-of", "kid": "odd" },
         { "kty": "EC", "crv": "P-256", "kid": "e1", "use": "sig", "alg": "ES256", "x": b64(&point[1..33]), "y": b64(&point[33..]) },
     ]});
-    let edge = TestEdge::with(&format!("access.jwks = \"http://{}/keys\"", app.address));
+    let edge = with_secret(&format!("access.jwks = \"http://{}/keys\"", app.address));
     let mut connection = edge.connect(Protocol::Http2).await;
     let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).expect("a key");
     let signed = |kid: &str| {
@@ -913,6 +913,17 @@ async fn keys_come_from_a_set_too_and_survive_its_absence() {
     assert_eq!(
         ask(&mut connection, &hs).await.expect("it is sent").status,
         StatusCode::UNAUTHORIZED
+    );
+    // One that a key here has signed is judged here: expired, it may come back.
+    let mut late = claims();
+    late["exp"] = json!(now() - 1);
+    let answer = ask(&mut connection, &token(&late))
+        .await
+        .expect("it is sent");
+    assert!(
+        answer.text.contains("\"reason\":\"expired\""),
+        "{}",
+        answer.text
     );
     // Made-up key ids do not become a flood of fetches, and what is known stays so.
     app.stop().await;
