@@ -417,7 +417,7 @@ async fn bench_measures_an_edge_of_its_own() {
 async fn token_makes_a_token_and_explains_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = |text: &str| {
-        std::fs::write(folder.path().join("seventh.toml"), text).expect("it is written")
+        std::fs::write(folder.path().join("seventh.toml"), text).expect("it is written");
     };
     config("");
     let said = refused(&run_in(folder.path(), &["token", "--sub", "bob"]).await);
