@@ -106,7 +106,8 @@ impl Groups {
     ///
     /// [`InvalidMember::Cycle`] with its path when the group would be nested in itself.
     pub fn add(&mut self, group: &Name, member: Member) -> Result<bool, InvalidMember> {
-        if self.members(group).any(|known| *known == member) {
+        let known = self.members.get(group);
+        if known.is_some_and(|members| members.contains(&member)) {
             return Ok(false);
         }
         if self.count >= MAX_MEMBERS {
@@ -163,6 +164,34 @@ impl Groups {
             }
         }
         expansion
+    }
+
+    /// Whether a user, or one of their groups, is in `group` or in one nested in it.
+    #[must_use]
+    pub fn holds(&self, group: &Name, groups: &[Name], user: Option<&Name>) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut rest = vec![group];
+        while let Some(group) = rest.pop() {
+            if !seen.insert(group) {
+                continue;
+            }
+            if groups.contains(group) {
+                return true;
+            }
+            let Some(members) = self.members.get(group) else {
+                continue;
+            };
+            if user.is_some_and(|user| members.contains(&Member::User(user.clone()))) {
+                return true;
+            }
+            // Users stand before groups.
+            let nested = members.iter().rev().map_while(|member| match member {
+                Member::Group(nested) => Some(nested),
+                Member::User(_) => None,
+            });
+            rest.extend(nested);
+        }
+        false
     }
 
     /// The way from one group down to another, both included.

@@ -1,13 +1,14 @@
 //! Keys from a JWK set (RFC 7517) behind a URL: cached, fetched seldom, kept when it is down.
 
-use std::time::{Duration, Instant};
-
-use http::Uri;
-use jsonwebtoken::jwk::Jwk;
-use tokio::sync::Mutex;
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
 
 use super::{Key, jwt};
 use crate::client::{Connection, Protocol, Target, Trust};
+use http::Uri;
+use jsonwebtoken::jwk::Jwk;
 
 /// How long a set is good.
 const FRESH: Duration = Duration::from_secs(300);
@@ -22,8 +23,7 @@ const MAX_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Jwks {
     url: Uri,
-    /// Held while the set is fetched, so that many who wait for it ask once.
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
@@ -33,68 +33,99 @@ struct State {
     tried: Option<Instant>,
 }
 
+impl State {
+    /// The keys, if they may have signed a token that names `kid`.
+    fn known(&self, kid: Option<&str>) -> Option<Vec<Key>> {
+        let keys = self.keys.as_ref()?;
+        let known = kid.is_none() || keys.iter().any(|key| key.is(kid));
+        known.then(|| keys.clone())
+    }
+}
+
 impl Jwks {
     /// The set behind `url`, fetched when it is first needed.
     #[must_use]
     pub fn new(url: Uri) -> Self {
         Self {
             url,
-            state: Mutex::default(),
+            state: Arc::default(),
         }
     }
 
-    /// The keys that may have signed `token`; `None` when the set was never had.
+    /// The keys that may have signed `token`; `None` when that cannot be said just now.
     pub(super) async fn keys(&self, token: &str, now: Instant) -> Option<Vec<Key>> {
-        let mut state = self.state.lock().await;
         let recent = |at: Option<Instant>, span| {
             at.is_some_and(|at| now.saturating_duration_since(at) < span)
         };
         let kid = jwt::kid(token);
-        let known =
-            |keys: &Vec<Key>| kid.is_none() || keys.iter().any(|key| key.is(kid.as_deref()));
-        let good = recent(state.fetched, FRESH) && state.keys.as_ref().is_some_and(known);
-        if !good && !recent(state.tried, PAUSE) {
-            state.tried = Some(now);
-            match tokio::time::timeout(TIMEOUT, self.fetch()).await {
-                Ok(Ok(keys)) => {
-                    state.keys = Some(keys);
-                    state.fetched = Some(now);
-                }
-                Ok(Err(why)) => tracing::warn!("access.jwks cannot be fetched: {why}"),
-                Err(_) => tracing::warn!(
-                    "access.jwks cannot be fetched: no answer in {} s",
-                    TIMEOUT.as_secs()
-                ),
+        let fetching = {
+            let mut state = self.lock();
+            let known = state.known(kid.as_deref());
+            if known.is_some() && recent(state.fetched, FRESH) {
+                return known;
             }
+            if recent(state.tried, PAUSE) {
+                return known;
+            }
+            state.tried = Some(now);
+            // In a task of its own: whoever asked for it may leave.
+            tokio::spawn(fetch_into(self.url.clone(), self.state.clone(), now))
+        };
+        // A panic in there is a bug that its task reports; there are no new keys then.
+        let _: Result<(), _> = fetching.await;
+        let state = self.lock();
+        match state.known(kid.as_deref()) {
+            Some(keys) => Some(keys),
+            // The set is there, and has no such key.
+            None if state.fetched == Some(now) => state.keys.clone(),
+            None => None,
         }
-        state.keys.clone()
     }
 
-    async fn fetch(&self) -> Result<Vec<Key>, String> {
-        let text = |error: crate::client::ClientError| error.to_string();
-        let target = Target::of(&self.url, Trust::System).map_err(text)?;
-        let mut connection = Connection::open(&target, Protocol::Http1)
-            .await
-            .map_err(text)?;
-        let path = self.url.path_and_query().map_or("/", |path| path.as_str());
-        let mut response = connection.get(path).await.map_err(text)?;
-        if response.status != http::StatusCode::OK {
-            return Err(format!("the answer is {}", response.status));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(text)? {
-            body.extend_from_slice(&chunk);
-            if body.len() > MAX_BYTES {
-                return Err(format!("the set is over {MAX_BYTES} bytes long"));
-            }
-        }
-        let set: serde_json::Value =
-            serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-        let keys = set["keys"].as_array().ok_or("it is not a JWK set")?;
-        // Keys of kinds that are not known here do not spoil the others (RFC 7517 5).
-        let keys = keys
-            .iter()
-            .filter_map(|key| serde_json::from_value::<Jwk>(key.clone()).ok());
-        Ok(keys.filter_map(|key| Key::of_jwk(&key)).collect())
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
     }
+}
+
+async fn fetch_into(url: Uri, state: Arc<Mutex<State>>, now: Instant) {
+    match tokio::time::timeout(TIMEOUT, fetch(&url)).await {
+        Ok(Ok(keys)) => {
+            let mut state = state.lock().expect("no holder of this lock panics");
+            state.keys = Some(keys);
+            state.fetched = Some(now);
+        }
+        Ok(Err(why)) => tracing::warn!("access.jwks cannot be fetched: {why}"),
+        Err(_) => {
+            let seconds = TIMEOUT.as_secs();
+            tracing::warn!("access.jwks cannot be fetched: no answer in {seconds} s");
+        }
+    }
+}
+
+async fn fetch(url: &Uri) -> Result<Vec<Key>, String> {
+    let text = |error: crate::client::ClientError| error.to_string();
+    let target = Target::of(url, Trust::System).map_err(text)?;
+    let mut connection = Connection::open(&target, Protocol::Http1)
+        .await
+        .map_err(text)?;
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    let mut response = connection.get(path).await.map_err(text)?;
+    if response.status != http::StatusCode::OK {
+        return Err(format!("the answer is {}", response.status));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(text)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_BYTES {
+            return Err(format!("the set is over {MAX_BYTES} bytes long"));
+        }
+    }
+    let set: serde_json::Value =
+        serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    let keys = set["keys"].as_array().ok_or("it is not a JWK set")?;
+    // Keys of kinds that are not known here do not spoil the others (RFC 7517 5).
+    let keys = keys
+        .iter()
+        .filter_map(|key| serde_json::from_value::<Jwk>(key.clone()).ok());
+    Ok(keys.filter_map(|key| Key::of_jwk(&key)).collect())
 }

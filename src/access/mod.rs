@@ -92,8 +92,8 @@ pub enum Denied {
 pub enum Publisher {
     /// Anything that the control listener offers.
     Everything,
-    /// Publish to topics that its token names.
-    Topics(Vec<Pattern>),
+    /// Publish to topics that its token names, until it ends.
+    Topics(Vec<Pattern>, SystemTime),
 }
 
 impl Access {
@@ -138,7 +138,6 @@ impl Access {
         if self.settings.keys.is_empty() && self.jwks.is_none() {
             return Ok(None);
         }
-        let bad = |_| Denied::Unauthorized("the token is not text");
         match bearer(headers) {
             Ok(None) => {}
             Ok(Some(bearer)) => return Ok(Some(bearer)),
@@ -146,12 +145,17 @@ impl Access {
             Err(_) if self.session.is_some() => return Ok(None),
             Err(denied) => return Err(denied),
         }
+        // Other cookies may hold what they like.
         for value in headers.get_all(header::COOKIE) {
-            for pair in value.to_str().map_err(bad)?.split(';') {
-                if let Some((name, token)) = pair.trim().split_once('=')
-                    && name == self.settings.cookie
-                {
-                    return Ok(Some(token.to_owned()));
+            for pair in value.as_bytes().split(|&b| b == b';') {
+                let pair = pair.trim_ascii();
+                let value = pair
+                    .strip_prefix(self.settings.cookie.as_bytes())
+                    .and_then(|rest| rest.strip_prefix(b"="));
+                if let Some(token) = value {
+                    let text = std::str::from_utf8(token);
+                    let bad = |_| Denied::Unauthorized("the token is not text");
+                    return text.map(|token| Some(token.to_owned())).map_err(bad);
                 }
             }
         }
@@ -230,16 +234,9 @@ impl Access {
         rule.allow.iter().any(|who| match who {
             Who::Standing(standing) => *standing == identity.standing(),
             Who::User(user) => identity.user() == Some(user),
-            Who::Group(group) => {
-                let expansion = self.groups().expand(std::slice::from_ref(group));
-                identity
-                    .groups()
-                    .iter()
-                    .any(|own| expansion.groups.contains(own))
-                    || identity
-                        .user()
-                        .is_some_and(|user| expansion.users.contains(user))
-            }
+            Who::Group(group) => self
+                .groups()
+                .holds(group, identity.groups(), identity.user()),
         })
     }
 
@@ -272,10 +269,24 @@ impl Access {
         if claims.expires_at() <= calendar {
             return Err(Denied::Expired);
         }
+        let expires = claims.expires_at();
         match claims.publish {
-            Some(patterns) => Ok(Publisher::Topics(patterns)),
+            Some(patterns) => Ok(Publisher::Topics(patterns, expires)),
             None => Err(Denied::Forbidden("the token has no `publish` claim".into())),
         }
+    }
+
+    /// Forgets what the app said of a user, who is to be asked about anew.
+    pub fn forget(&self, user: &Name) {
+        if let Some(session) = &self.session {
+            session.forget(user);
+        }
+    }
+
+    /// How often something was forgotten: what was settled before may not hold after.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.session.as_ref().map_or(0, Session::generation)
     }
 
     /// Whether publishers outside are let in at all.

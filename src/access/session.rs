@@ -2,17 +2,24 @@
 
 use std::{
     collections::HashMap,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 
+use tokio::sync::Semaphore;
+
 use super::{Denied, Identity, Name, identity::MAX_GROUPS};
 use crate::client::{Connection, Protocol, Target, Trust, full};
 
 /// The most answers that are remembered.
-const MAX_CACHED: usize = 10_000;
+const MAX_CACHED: usize = 4096;
+/// The most questions that are asked at a time.
+const MAX_ASKING: usize = 64;
 
 /// The app's endpoint that says who someone is.
 #[derive(Debug)]
@@ -21,11 +28,16 @@ pub struct Session {
     cache_for: Duration,
     timeout: Duration,
     cache: Mutex<HashMap<Credential, Answer>>,
+    /// How often something was forgotten.
+    generation: AtomicU64,
+    /// Whose turn it is to ask: strangers must not become a flood for the app.
+    asking: Semaphore,
 }
 
-/// What a request has to show for itself: all of its cookies and its `Authorization`, exactly.
+/// What a request has to show for itself, exactly: all of its cookies, its `Authorization`, and
+/// what it asks for, as the app may decide by that too.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Credential(Vec<HeaderValue>, Vec<HeaderValue>);
+struct Credential(Vec<HeaderValue>, Vec<HeaderValue>, String);
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -49,6 +61,8 @@ impl Session {
             cache_for,
             timeout,
             cache: Mutex::default(),
+            generation: AtomicU64::new(0),
+            asking: Semaphore::new(MAX_ASKING),
         }
     }
 
@@ -64,15 +78,33 @@ impl Session {
         uri: &Uri,
         now: Instant,
     ) -> Result<Identity, Denied> {
-        let all = |name| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
-        let credential = Credential(all(header::COOKIE), all(header::AUTHORIZATION));
+        // Copies: a remembered field must not keep the buffer that it came in.
+        let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+        let all = |name| {
+            headers
+                .get_all(name)
+                .iter()
+                .filter_map(copy)
+                .collect::<Vec<_>>()
+        };
+        let asked = format!("{:?} {uri}", headers.get(header::HOST));
+        let credential = Credential(all(header::COOKIE), all(header::AUTHORIZATION), asked);
         if credential.0.is_empty() && credential.1.is_empty() {
             return Ok(Identity::anonymous());
         }
         if let Some(identity) = self.remembered(&credential, now) {
             return identity;
         }
-        let asked = tokio::time::timeout(self.timeout, self.ask(&credential, headers, uri)).await;
+        let generation = self.generation();
+        let ask = async {
+            let _turn = self
+                .asking
+                .acquire()
+                .await
+                .map_err(|_| Denied::Unavailable)?;
+            self.ask(&credential, headers, uri).await
+        };
+        let asked = tokio::time::timeout(self.timeout, ask).await;
         let identity = asked.unwrap_or_else(|_| {
             tracing::warn!(
                 "access.session: no answer in {} ms",
@@ -80,10 +112,24 @@ impl Session {
             );
             Err(Denied::Unavailable)
         });
-        if identity != Err(Denied::Unavailable) {
+        if identity != Err(Denied::Unavailable) && generation == self.generation() {
             self.remember(credential, now, identity.clone());
         }
         identity
+    }
+
+    /// Forgets what is remembered of a user, and what is being asked.
+    pub(super) fn forget(&self, user: &Name) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        let mut cache = self.cache.lock().expect("no holder of this lock panics");
+        cache.retain(|_, answer| {
+            let own = answer.identity.as_ref().ok().and_then(Identity::user);
+            own != Some(user)
+        });
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     fn remembered(

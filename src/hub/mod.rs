@@ -215,7 +215,11 @@ impl Hub {
                 Some(id) => draft.finish(id),
                 None => draft.finish(own),
             },
-            to: to.map(Into::into),
+            to: to.map(|mut to| {
+                to.sort_unstable();
+                to.dedup();
+                to.into()
+            }),
         });
         for topic in topics {
             let entry = state.entry(topic);

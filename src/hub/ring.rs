@@ -14,6 +14,8 @@ use crate::topic::Topic;
 
 /// What an event costs beside its bytes: its entry in the ring, the allocation's header.
 const OVERHEAD: usize = 96;
+/// What a topic that an event is limited to costs beside its name.
+const TO_OVERHEAD: usize = 48;
 /// How many evicted events are remembered by number, so that a gap can be counted: 8 KiB a topic.
 const REMEMBERED: usize = 1024;
 
@@ -28,7 +30,7 @@ pub struct Stored {
     pub id: Option<Box<str>>,
     /// The whole event as it goes over the wire.
     pub wire: Bytes,
-    /// For readers of one of these topics too, and no others, if given.
+    /// For readers of one of these topics too, and no others, if given. Invariant: sorted.
     pub to: Option<Box<[Topic]>>,
 }
 
@@ -36,7 +38,9 @@ impl Stored {
     /// What it counts against the bounds, in bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
-        self.wire.len() + self.id.as_ref().map_or(0, |id| 2 * id.len()) + OVERHEAD
+        let to = self.to.iter().flatten();
+        let to: usize = to.map(|topic| topic.as_str().len() + TO_OVERHEAD).sum();
+        self.wire.len() + self.id.as_ref().map_or(0, |id| 2 * id.len()) + to + OVERHEAD
     }
 }
 

@@ -280,10 +280,11 @@ impl Subscription {
     }
 
     fn is_meant(&self, event: &Stored) -> bool {
-        event
-            .to
-            .as_deref()
-            .is_none_or(|to| self.reads.iter().any(|read| to.contains(&read.cell.topic)))
+        event.to.as_deref().is_none_or(|to| {
+            self.reads
+                .iter()
+                .any(|read| to.binary_search(&read.cell.topic).is_ok())
+        })
     }
 
     fn check(&self, read: &Read, ring: &Ring) -> Result<(), Fallen> {

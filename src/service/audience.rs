@@ -19,6 +19,9 @@ use crate::{
 /// The most users, and the most groups, that one event may name.
 const MAX_NAMED: usize = 1000;
 
+/// The most that groups may come to.
+const MAX_EXPANDED: usize = 10_000;
+
 /// The people an event is for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,6 +130,12 @@ impl To {
             .map(Name::user_topic)
             .collect();
         topics.extend(expansion.groups.iter().map(Name::group_topic));
+        if topics.len() > MAX_EXPANDED {
+            let n = topics.len();
+            let detail =
+                format!("the groups come to {n} users and groups, the limit is {MAX_EXPANDED}");
+            return Err(Problem::field("groups", &n.to_string(), detail).with_limit(MAX_EXPANDED));
+        }
         Ok(topics)
     }
 }

@@ -131,6 +131,8 @@ pub(super) async fn answer(
                 ["users", user, "disconnect"] => match method {
                     Method::POST => {
                         let user = name("user", user)?;
+                        // First: whoever comes back is asked about anew.
+                        shared.access.forget(&user);
                         Ok(Reply::json(
                             &json!({ "streams": shared.streams.disconnect(&user) }),
                         ))
@@ -190,12 +192,25 @@ fn change_group(
             }
             Err(error) => Err(Problem::field("member", &text, error.to_string())),
         },
-        Method::DELETE => match shared.access.groups().remove(&group, &member) {
-            true => Ok(Reply::json(&json!({ "removed": true }))),
-            false => Err(Problem::not_found(format!(
-                "`{member}` is not a member of `{group}`"
-            ))),
-        },
+        Method::DELETE => {
+            // The lock is released before the streams are looked at, which takes it again.
+            let removed = shared.access.groups().remove(&group, &member);
+            match removed {
+                true => {
+                    // Streams that a rule let in by this group may not stay.
+                    let may = |info: &StreamInfo| {
+                        shared
+                            .access
+                            .may_subscribe(&info.identity, info.topics.iter())
+                    };
+                    shared.streams.end_where(|info| may(info).is_err());
+                    Ok(Reply::json(&json!({ "removed": true })))
+                }
+                false => Err(Problem::not_found(format!(
+                    "`{member}` is not a member of `{group}`"
+                ))),
+            }
+        }
         _ => Err(Problem::method(method, "PUT, DELETE")),
     }
 }

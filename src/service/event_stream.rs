@@ -165,9 +165,16 @@ impl EventStream {
         if let Some(opening) = self.opening.take() {
             return Next::Chunk(opening, 0);
         }
+        if let Some(notice) = self.token_notice(now) {
+            self.due = now + self.pace.keepalive;
+            return Next::Chunk(notice, 0);
+        }
         let ends = self.end(now);
-        // At its end a stream takes along what is there, but a backlog does not keep it open.
-        if !std::mem::replace(&mut self.parting, ends.is_some())
+        // At its end a stream takes along what is there, but a backlog does not keep it open; and
+        // what comes after its token's end, or an operator's word, is not for it.
+        let parted = std::mem::replace(&mut self.parting, ends.is_some());
+        if !parted
+            && !self.is_revoked(now)
             && let Some(chunk) = self.subscription.next(CHUNK)
         {
             self.due = now + self.pace.keepalive;
@@ -179,12 +186,9 @@ impl EventStream {
             }
             return Next::Chunk(chunk.wire, chunk.events);
         }
-        if let Some(last) = ends {
+        // Looking for events may have shown that there are no more: a poll is over then.
+        if let Some(last) = ends.or_else(|| self.end(now)) {
             return Next::Last(last);
-        }
-        if let Some(notice) = self.token_notice(now) {
-            self.due = now + self.pace.keepalive;
-            return Next::Chunk(notice, 0);
         }
         if self.due <= now + slack {
             self.due = now + self.pace.keepalive;
@@ -201,8 +205,7 @@ impl EventStream {
         {
             return Some(sse::retry(retry).into());
         }
-        let token_ended = self.token.is_some_and(|token| token.at <= now);
-        if token_ended || self.counted.registration.is_ended() {
+        if self.is_revoked(now) {
             return Some(sse::retry(self.pace.retry).into());
         }
         let polled = self
@@ -211,10 +214,14 @@ impl EventStream {
         polled.map(|_| sse::comment())
     }
 
+    fn is_revoked(&self, now: Instant) -> bool {
+        self.token.is_some_and(|token| token.at <= now) || self.counted.registration.is_ended()
+    }
+
     fn token_notice(&mut self, now: Instant) -> Option<Bytes> {
         let token = self.token.as_mut().filter(|token| !token.told)?;
         let left = token.at.saturating_duration_since(now);
-        if left > token.notice {
+        if left > token.notice || left.is_zero() {
             return None;
         }
         token.told = true;

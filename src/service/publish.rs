@@ -1,13 +1,16 @@
 //! Taking events from publishers: one as a plain body, one as JSON, or many as lines of JSON.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream;
 use http::{Method, StatusCode, header, request::Parts};
 use http_body_util::BodyExt as _;
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
@@ -15,7 +18,7 @@ use super::{
     audience::{self, To},
 };
 use crate::{
-    access::{Pattern, Publisher},
+    access::{Denied, Pattern, Publisher},
     clock,
     sse::{self, Draft},
     topic::Topic,
@@ -57,7 +60,13 @@ struct Json<'a> {
     data: &'a RawValue,
     id: Option<String>,
     retry: Option<u64>,
+    /// `null` is not the same as nothing: a publisher that computed it meant somebody.
+    #[serde(default, deserialize_with = "present")]
     to: Option<To>,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<To>, D::Error> {
+    To::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -69,7 +78,7 @@ enum Topics {
 
 /// What a publisher may publish to: everything, or what its token names.
 #[derive(Clone, Debug)]
-pub(super) struct Permit(Option<Arc<[Pattern]>>);
+pub(super) struct Permit(Option<(Arc<[Pattern]>, SystemTime)>);
 
 impl Permit {
     /// That of the control listener.
@@ -78,9 +87,12 @@ impl Permit {
     }
 
     fn check(&self, topics: &[Topic]) -> Result<(), Problem> {
-        let Some(patterns) = &self.0 else {
+        let Some((patterns, expires)) = &self.0 else {
             return Ok(());
         };
+        if *expires <= clock::calendar() {
+            return Err(Denied::Expired.into());
+        }
         let matches = |topic: &&Topic| {
             patterns
                 .iter()
@@ -114,7 +126,7 @@ pub(super) async fn from_outside(shared: &Arc<Shared>, request: Request) -> Resu
         .await?;
     let permit = match publisher {
         Publisher::Everything => Permit::everything(),
-        Publisher::Topics(patterns) => Permit(Some(patterns.into())),
+        Publisher::Topics(patterns, expires) => Permit(Some((patterns.into(), expires))),
     };
     let path = request.parts.uri.path().to_owned();
     match path.as_str() {
@@ -270,9 +282,11 @@ impl Event {
         &self.topics
     }
 
-    /// Leaves what other visitors would feel: the id, and how long they wait to reconnect.
-    pub(super) fn without_id_and_retry(self) -> Self {
+    /// Leaves what other visitors would feel, or what would tell of them: the id, how long they
+    /// wait to reconnect, and for whom it is.
+    pub(super) fn plain(self) -> Self {
         Self {
+            to: None,
             id: None,
             retry: None,
             ..self

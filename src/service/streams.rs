@@ -144,15 +144,14 @@ impl Streams {
 
     /// Ends every stream of a user; how many there were.
     pub fn disconnect(&self, user: &Name) -> usize {
-        let of_user: Vec<Arc<StreamInfo>> = {
-            let open = self.lock();
-            let own = open
-                .values()
-                .filter(|info| info.identity.user() == Some(user));
-            own.cloned().collect()
-        };
-        of_user.iter().for_each(|info| info.end());
-        of_user.len()
+        self.end_where(|info| info.identity.user() == Some(user))
+    }
+
+    /// Ends every stream that `ends` says; how many there were.
+    pub(super) fn end_where(&self, ends: impl Fn(&StreamInfo) -> bool) -> usize {
+        let all: Vec<Arc<StreamInfo>> = self.lock().values().cloned().collect();
+        let ended = all.iter().filter(|info| ends(info));
+        ended.map(|info| info.end()).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<StreamInfo>>> {

@@ -107,6 +107,7 @@ async fn open(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Result<Reply,
         )
         .into());
     }
+    let generation = shared.access.generation();
     let (now, calendar) = (clock::now(), clock::calendar());
     let identified = shared
         .access
@@ -127,7 +128,11 @@ async fn open(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Result<Reply,
         shared.metrics.limit(peer.places.limit);
         return Ok(Reply::gentle_refusal(shared.long_retry()));
     };
-    let stream = subscribe(shared, parts, peer, query, identity, place);
+    let mut stream = subscribe(shared, parts, peer, query, identity, place);
+    if shared.access.generation() != generation {
+        // Someone was disconnected meanwhile: who this is has to be settled anew.
+        stream.end_at(clock::now(), shared.retry());
+    }
     Ok(match poll {
         true => {
             let stream = stream.answer_poll_by(clock::now() + POLL);

@@ -306,3 +306,35 @@ proptest! {
         prop_assert_eq!(receipt.receivers, got);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_a_group_let_in_ends_with_the_membership() {
+    let edge = edge(
+        "[groups]\nstaff = [\"user:bob\"]\n[[access.rule]]\ntopic = \"own/*\"\nallow = [\"group:staff\", \"user:ann\"]",
+    );
+    let mut bob = open(&edge, Protocol::Http2, "bob", &[], None).await;
+    let mut ann = open(&edge, Protocol::Http2, "ann", &[], None).await;
+    edge.ask("DELETE", "/groups/staff/members/user:bob", "")
+        .await;
+    assert!(matches!(
+        bob.item().await,
+        Some(seventh::sse::Item::Retry(_))
+    ));
+    assert_eq!(bob.item().await, None);
+    edge.publish("own/ann", "still here").await;
+    assert_eq!(ann.data(1).await, ["still here"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_for_nobody_in_particular_says_so() {
+    let edge = TestEdge::start();
+    for body in [
+        json!({"topic": "a", "data": 1, "to": null}),
+        json!({"topic": "a", "data": 1, "to": {}}),
+        json!({"topic": "a", "data": 1, "to": {"user": ["bob"]}}),
+    ] {
+        let answer = edge.ask("POST", "/publish", body.to_string()).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
+    }
+    assert_eq!(edge.metric("seventh_events_published_total").await, 0);
+}
