@@ -197,9 +197,6 @@ impl Hub {
         now: Instant,
     ) -> Receipt {
         let bounds = self.bounds();
-        let mut wakes = Vec::new();
-        let mut receivers = 0;
-
         let mut guard = self.lock();
         let state = &mut *guard;
         state.sequence += 1;
@@ -242,27 +239,7 @@ impl Hub {
         // Before the marks: a connection that finds its mark must find the event too, or it would
         // take the mark and sleep on.
         self.watermark.store(sequence, Ordering::Release);
-        let meant = event.to.as_deref().map(|to| state.streams_of(to));
-        for topic in topics {
-            let Some(entry) = state.topics.get(topic) else {
-                continue;
-            };
-            for (address, readers) in &entry.readers {
-                let marked = match &meant {
-                    None => readers.mailbox.mark(&readers.streams, sequence),
-                    Some(meant) => {
-                        let is_meant = |key: &&u32| meant.contains(&(*address, **key));
-                        let keys: Vec<u32> =
-                            readers.streams.iter().filter(is_meant).copied().collect();
-                        readers.mailbox.mark(&keys, sequence)
-                    }
-                };
-                receivers += marked.fresh;
-                if marked.wake {
-                    wakes.push(readers.mailbox.clone());
-                }
-            }
-        }
+        let (receivers, wakes) = state.mark(topics, &event);
         drop(guard);
 
         self.metrics.published.inc();
@@ -380,6 +357,29 @@ impl Hub {
 }
 
 impl State {
+    /// Marks the streams that `event` is for. How many they are, and the connections to wake once
+    /// the lock is released.
+    fn mark(&self, topics: &[Topic], event: &Stored) -> (usize, Vec<Arc<Mailbox>>) {
+        let (mut receivers, mut wakes) = (0, Vec::new());
+        let meant = event.to.as_deref().map(|to| self.streams_of(to));
+        let entries = topics.iter().filter_map(|topic| self.topics.get(topic));
+        for (address, readers) in entries.flat_map(|entry| &entry.readers) {
+            let marked = match &meant {
+                None => readers.mailbox.mark(&readers.streams, event.sequence),
+                Some(meant) => {
+                    let is_meant = |key: &&u32| meant.contains(&(*address, **key));
+                    let keys: Vec<u32> = readers.streams.iter().filter(is_meant).copied().collect();
+                    readers.mailbox.mark(&keys, event.sequence)
+                }
+            };
+            receivers += marked.fresh;
+            if marked.wake {
+                wakes.push(readers.mailbox.clone());
+            }
+        }
+        (receivers, wakes)
+    }
+
     /// The streams that read any of `topics`, by the address of their mailbox and their key.
     fn streams_of(&self, topics: &[Topic]) -> HashSet<(usize, u32)> {
         let entries = topics.iter().filter_map(|topic| self.topics.get(topic));

@@ -172,7 +172,7 @@ impl<S: Sink> Pump<S> {
             if let Body::Events(stream) = &mut slot.body {
                 let at = now + backoff::within(self.shared.drain_spread, fastrand::f64());
                 stream.end_at(at, self.shared.drain_retry());
-                self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
+                self.deadline = sooner(self.deadline, at);
             }
         }
     }
@@ -247,7 +247,7 @@ impl<S: Sink> Pump<S> {
             wrote += visit.wrote;
             delivered += visit.delivered;
             if let Some(at) = visit.deadline {
-                self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
+                self.deadline = sooner(self.deadline, at);
             }
             match visited {
                 Visited::Waits => {}
@@ -301,6 +301,10 @@ impl<S: Sink> Pump<S> {
     pub(super) fn deadline_handled(&mut self) {
         self.due = false;
     }
+}
+
+fn sooner(deadline: Option<Instant>, at: Instant) -> Option<Instant> {
+    Some(deadline.map_or(at, |deadline| deadline.min(at)))
 }
 
 struct Visit {
@@ -380,7 +384,7 @@ impl Visit {
     }
 
     fn wait_until(&mut self, at: Instant) {
-        self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
+        self.deadline = sooner(self.deadline, at);
     }
 
     fn slack(&self, stream: &EventStream) -> Duration {
