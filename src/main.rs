@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     match seventh::cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("seventh: {error:#}");
+            eprintln!("seventh: {}", seventh::cli::explain(&error));
             ExitCode::FAILURE
         }
     }

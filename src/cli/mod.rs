@@ -53,6 +53,20 @@ impl Cli {
     }
 }
 
+/// An error and its causes in one line: a cause that the line holds already is not said again.
+#[must_use]
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !line.contains(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+    }
+    line
+}
+
 /// A runtime for a command that is a client.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -62,4 +76,20 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
     // Standard input may still be read by a thread of its own.
     runtime.shutdown_background();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow!("the port is in use")
+            .context("cannot listen: the port is in use; choose another")
+            .context("cannot start");
+        assert_eq!(
+            super::explain(&error),
+            "cannot start: cannot listen: the port is in use; choose another"
+        );
+    }
 }

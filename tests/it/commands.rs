@@ -1,7 +1,7 @@
 //! The program as people start it: its words, its exit status, its signals.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
     process::{Output, Stdio},
 };
@@ -234,6 +234,26 @@ async fn a_second_signal_ends_it_at_once() {
     assert!(log.contains("ended at once"), "{log}");
 }
 
+/// A port that a listener may have over TCP, and not over UDP.
+///
+/// The TCP socket, bound but not listening, keeps it from the tests beside this one, whose port 0
+/// is never one that is bound, and not from a listener that asks for it by number: both have
+/// SO_REUSEADDR.
+fn free_for_tcp_taken_for_udp() -> (socket2::Socket, UdpSocket, String) {
+    use socket2::{Domain, Socket, Type};
+    loop {
+        let tcp = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        tcp.set_reuse_address(true).expect("an option");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        tcp.bind(&any.into()).expect("a port");
+        let bound = tcp.local_addr().expect("an address").as_socket();
+        let bound = bound.expect("an IP address");
+        if let Ok(udp) = UdpSocket::bind(bound) {
+            return (tcp, udp, bound.to_string());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_port_that_is_taken_is_one_clear_line() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -245,13 +265,13 @@ async fn a_port_that_is_taken_is_one_clear_line() {
     );
     assert!(https.contains("another program has the port"), "{https}");
     assert_eq!(https.lines().count(), 1, "{https}");
+    assert_eq!(https.matches("in use").count(), 1, "said once: {https}");
     let control = refused(&run(&["--https", "127.0.0.1:0", "--control", &address]).await);
     assert!(
         control.contains("control.listen: cannot listen on"),
         "{control}"
     );
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let address = udp.local_addr().expect("an address").to_string();
+    let (_tcp, _udp, address) = free_for_tcp_taken_for_udp();
     let quic = refused(&run(&["--https", &address, "--control", "127.0.0.1:0"]).await);
     assert!(quic.contains("(UDP)"), "{quic}");
 }
