@@ -10,7 +10,7 @@
 //!
 //! | module | what lives there | pure |
 //! |---|---|---|
-//! | [`clock`], [`backoff`], [`drain`], [`metrics`] | leaves that everything may use | `backoff` |
+//! | [`clock`], [`backoff`], [`drain`], [`protocol`], [`metrics`] | leaves that everything may use | `backoff`, `protocol` |
 //! | [`topic`], [`sse`] | names, and the event-stream format in both directions | yes |
 //! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `ring` |
 //! | [`access`], [`limits`] | who is asking, who may do what, and how much | `pattern`, `groups`, `rules`, `origins`; `limits` |
@@ -38,6 +38,7 @@ pub mod limits;
 pub mod load;
 pub mod metrics;
 pub mod net;
+pub mod protocol;
 pub mod service;
 pub mod sse;
 pub mod topic;

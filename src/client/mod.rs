@@ -19,7 +19,7 @@ use tokio::{
     net::TcpStream,
 };
 
-pub use crate::metrics::Protocol;
+pub use crate::protocol::Protocol;
 pub use event_source::{EventSource, Signal};
 pub use tls::Trust;
 

@@ -24,7 +24,7 @@ use crate::{
     backoff, clock,
     drain::Watch,
     hub::mailbox::Mailbox,
-    metrics::Protocol,
+    protocol::Protocol,
     service::{Body, Next, Peer, Request, Service, Shared},
 };
 

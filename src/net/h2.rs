@@ -34,7 +34,7 @@ use super::{
 use crate::{
     clock,
     drain::Watch,
-    metrics::Protocol,
+    protocol::Protocol,
     service::{Peer, Reply, Request, Service, Shared},
 };
 

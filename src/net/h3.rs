@@ -35,7 +35,7 @@ use crate::{
     clock,
     drain::Watch,
     limits::Limits,
-    metrics::Protocol,
+    protocol::Protocol,
     service::{Body, Peer, Request, Service, Shared},
 };
 

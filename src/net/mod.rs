@@ -35,7 +35,7 @@ use crate::{
     drain::Watch,
     hub::mailbox::Mailbox,
     limits::HEADROOM,
-    metrics::Protocol,
+    protocol::Protocol,
     service::{Peer, Places, Service},
 };
 use tls::Identity;

@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 use crate::{
     backoff, clock,
     hub::{StreamHandle, mailbox::Mailbox},
-    metrics::Protocol,
+    protocol::Protocol,
     service::{Body, EventStream, Next, Shared},
 };
 

@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use tokio::task::JoinSet;
 
 use super::{ListenerContext, h3, h3_transport::var_int};
-use crate::{drain::Watch, metrics::Protocol, service::Shared};
+use crate::{drain::Watch, protocol::Protocol, service::Shared};
 
 /// What a connection may have in flight or waiting in quinn: the slow-reader bound of QUIC.
 const SEND_WINDOW: u64 = 256 << 10;

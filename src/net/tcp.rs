@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{ListenerContext, h1, h2, stall::Stall};
 use crate::{
     drain::Watch,
-    metrics::Protocol,
+    protocol::Protocol,
     service::{Peer, Service},
 };
 

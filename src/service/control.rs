@@ -13,7 +13,7 @@ use super::{
 use crate::{
     access::{InvalidMember, Member, Name, Token},
     hub::TopicInfo,
-    metrics::Protocol,
+    protocol::Protocol,
     topic::Topic,
 };
 

@@ -35,7 +35,8 @@ use crate::{
     drain::Watch,
     hub::{Hub, mailbox::Mailbox},
     limits::Limits,
-    metrics::{Metrics, OpenGuard, Protocol},
+    metrics::{Metrics, OpenGuard},
+    protocol::Protocol,
 };
 pub use control::Gate;
 pub use event_stream::{EventStream, Next};
@@ -362,11 +363,5 @@ impl Shared {
     pub fn drain_retry(&self) -> Duration {
         // Chromium spins on zero.
         backoff::within(self.drain_spread, fastrand::f64()).max(Duration::from_millis(100))
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

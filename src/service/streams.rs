@@ -13,7 +13,7 @@ use std::{
 use crate::{
     access::{Identity, Name},
     hub::mailbox::Mailbox,
-    metrics::Protocol,
+    protocol::Protocol,
     topic::Topic,
 };
 

@@ -14,7 +14,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("drain", &[]),
     ("topic", &[]),
     ("sse", &[]),
-    ("metrics", &["clock"]),
+    ("protocol", &[]),
+    ("metrics", &["clock", "protocol"]),
     ("hub", &[LEAVES]),
     // The client knows the wire and no server code; the session and the key set are asked by it.
     ("access", &[LEAVES, "hub", "client"]),
@@ -44,11 +45,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// Stands for the modules that everything may import.
 const LEAVES: &str = "leaves";
-const LEAF_MODULES: &[&str] = &["backoff", "clock", "drain", "topic", "sse", "metrics"];
+const LEAF_MODULES: &[&str] = &[
+    "backoff", "clock", "drain", "protocol", "topic", "sse", "metrics",
+];
 
 /// Files without clock, lock, task or socket.
 const PURE: &[&str] = &[
     "backoff.rs",
+    "protocol.rs",
     "topic.rs",
     "sse/",
     "hub/ring.rs",
