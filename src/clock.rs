@@ -12,12 +12,12 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The calendar time, for certificates and for people.
+/// The time on the wall, for certificates and for people.
 #[must_use]
 #[allow(
     clippy::disallowed_methods,
     reason = "this is the clock everyone else takes `now` from"
 )]
-pub fn calendar() -> SystemTime {
+pub fn wall() -> SystemTime {
     SystemTime::now()
 }

@@ -141,7 +141,7 @@ impl Default for Metrics {
             "When the edge started, since the epoch",
             Unit::Seconds,
             prometheus_client::metrics::gauge::ConstGauge::new(
-                crate::clock::calendar()
+                crate::clock::wall()
                     .duration_since(std::time::UNIX_EPOCH)
                     .map_or(0.0, |since| since.as_secs_f64()),
             ),

@@ -448,8 +448,8 @@ impl Claims {
 
     /// The identity that the token gives, if it has not ended.
     #[must_use]
-    pub fn into_identity(self, now: Instant, calendar: SystemTime) -> Option<Identity> {
-        let left = self.expires_at().duration_since(calendar).ok()?;
+    pub fn into_identity(self, now: Instant, wall: SystemTime) -> Option<Identity> {
+        let left = self.expires_at().duration_since(wall).ok()?;
         // So far away that no stream will see it: none at all, as far as timers go.
         let expires = now.checked_add(left.min(Duration::from_secs(10 * 365 * 24 * 3600)));
         Some(Identity::authenticated(

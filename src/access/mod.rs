@@ -121,11 +121,11 @@ impl Access {
         headers: &HeaderMap,
         uri: &Uri,
         now: Instant,
-        calendar: SystemTime,
+        wall: SystemTime,
     ) -> Result<Identity, Denied> {
         if let Some(token) = self.token(headers)? {
-            let claims = self.verify(&token, now, calendar).await?;
-            return claims.into_identity(now, calendar).ok_or(Denied::Expired);
+            let claims = self.verify(&token, now, wall).await?;
+            return claims.into_identity(now, wall).ok_or(Denied::Expired);
         }
         match &self.session {
             Some(session) => session.identify(headers, uri, now).await,
@@ -162,13 +162,8 @@ impl Access {
         Ok(None)
     }
 
-    async fn verify(
-        &self,
-        token: &str,
-        now: Instant,
-        calendar: SystemTime,
-    ) -> Result<Claims, Denied> {
-        let refused = match self.settings.keys.verify(token, calendar) {
+    async fn verify(&self, token: &str, now: Instant, wall: SystemTime) -> Result<Claims, Denied> {
+        let refused = match self.settings.keys.verify(token, wall) {
             Ok(claims) => return Ok(claims),
             Err(refused) => refused,
         };
@@ -179,7 +174,7 @@ impl Access {
         };
         let keys = jwks.keys(token, now).await.ok_or(Denied::Unavailable)?;
         let keys = self.settings.keys.with_keys(keys);
-        keys.verify(token, calendar).map_err(Into::into)
+        keys.verify(token, wall).map_err(Into::into)
     }
 
     /// Whether `identity` may read `topics`.
@@ -250,7 +245,7 @@ impl Access {
         &self,
         headers: &HeaderMap,
         now: Instant,
-        calendar: SystemTime,
+        wall: SystemTime,
     ) -> Result<Publisher, Denied> {
         const TAKES: &str = "publishing takes `Authorization: Bearer` with a publisher's key";
         let bearer = bearer(headers)?.ok_or(Denied::Unauthorized(TAKES))?;
@@ -265,8 +260,8 @@ impl Access {
         if !self.settings.publish_claim {
             return Err(Denied::Unauthorized(TAKES));
         }
-        let claims = self.verify(&bearer, now, calendar).await?;
-        if claims.expires_at() <= calendar {
+        let claims = self.verify(&bearer, now, wall).await?;
+        if claims.expires_at() <= wall {
             return Err(Denied::Expired);
         }
         let expires = claims.expires_at();

@@ -57,7 +57,7 @@ impl Token {
     }
 
     fn mint(&self, keys: &Keys) -> anyhow::Result<String> {
-        let now = clock::calendar().duration_since(UNIX_EPOCH)?;
+        let now = clock::wall().duration_since(UNIX_EPOCH)?;
         let mut claims = json!({
             "sub": self.sub,
             "iat": now.as_secs(),
@@ -78,13 +78,13 @@ impl Token {
         }
         let token = keys.sign(&claims).map_err(|why| anyhow!(why))?;
         // What the edge would refuse is not handed out.
-        keys.verify(&token, clock::calendar())?;
+        keys.verify(&token, clock::wall())?;
         Ok(token)
     }
 }
 
 fn check(keys: &Keys, token: &str) -> anyhow::Result<()> {
-    let claims = keys.verify(token, clock::calendar())?;
+    let claims = keys.verify(token, clock::wall())?;
     let names = |names: &[crate::access::Name]| {
         let names: Vec<&str> = names.iter().map(crate::access::Name::as_str).collect();
         if names.is_empty() {
@@ -102,7 +102,7 @@ fn check(keys: &Keys, token: &str) -> anyhow::Result<()> {
     };
     let left = claims
         .expires_at()
-        .duration_since(clock::calendar())
+        .duration_since(clock::wall())
         .unwrap_or_default();
     println!("user      {}", claims.user);
     println!("groups    {}", names(&claims.groups));

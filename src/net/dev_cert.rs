@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn is_made_once_and_anew_when_it_expires_or_is_damaged() {
         let folder = tempfile::tempdir().expect("a folder");
-        let now = crate::clock::calendar();
+        let now = crate::clock::wall();
         let read = |cert: &DevCert| std::fs::read_to_string(&cert.leaf).expect("it is there");
         let first = ensure(folder.path(), now).expect("it can be made");
         assert!(first.fresh);
@@ -205,7 +205,7 @@ mod tests {
     fn nobody_else_can_read_the_key_and_the_cas_is_not_written() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().expect("a folder");
-        let cert = ensure(folder.path(), crate::clock::calendar()).expect("it can be made");
+        let cert = ensure(folder.path(), crate::clock::wall()).expect("it can be made");
         let mode = std::fs::metadata(&cert.leaf)
             .expect("it is there")
             .permissions()

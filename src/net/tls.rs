@@ -105,7 +105,7 @@ impl Identity {
                     source,
                 };
                 let made =
-                    dev_cert::ensure(&files.directory, crate::clock::calendar()).map_err(failed)?;
+                    dev_cert::ensure(&files.directory, crate::clock::wall()).map_err(failed)?;
                 let mut identity = Self::from_files(&made.leaf, &made.leaf)?;
                 identity.source = Source::Development(made);
                 Ok(identity)

@@ -90,7 +90,7 @@ impl Permit {
         let Some((patterns, expires)) = &self.0 else {
             return Ok(());
         };
-        if *expires <= clock::calendar() {
+        if *expires <= clock::wall() {
             return Err(Denied::Expired.into());
         }
         let matches = |topic: &&Topic| {
@@ -122,7 +122,7 @@ pub(super) async fn from_outside(shared: &Arc<Shared>, request: Request) -> Resu
     let headers = &request.parts.headers;
     let publisher = shared
         .access
-        .publisher(headers, clock::now(), clock::calendar())
+        .publisher(headers, clock::now(), clock::wall())
         .await?;
     let permit = match publisher {
         Publisher::Everything => Permit::everything(),

@@ -108,10 +108,10 @@ async fn open(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Result<Reply,
         .into());
     }
     let generation = shared.access.generation();
-    let (now, calendar) = (clock::now(), clock::calendar());
+    let (now, wall) = (clock::now(), clock::wall());
     let identified = shared
         .access
-        .identify(&parts.headers, &parts.uri, now, calendar)
+        .identify(&parts.headers, &parts.uri, now, wall)
         .await;
     let identity = identified.map_err(Refused::Denied)?;
     shared
@@ -195,7 +195,7 @@ fn subscribe(
         named.into(),
         peer.protocol,
         peer.remote,
-        clock::calendar(),
+        clock::wall(),
         (handle.mailbox().clone(), handle.key()),
     );
     let counted = Counted {

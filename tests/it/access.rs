@@ -27,7 +27,7 @@ every_protocol!(
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 pub fn now() -> u64 {
-    seventh::clock::calendar()
+    seventh::clock::wall()
         .duration_since(UNIX_EPOCH)
         .expect("after 1970")
         .as_secs()
