@@ -17,7 +17,7 @@
 //! | [`service`] | from a request to a reply, the same for all protocols | `validate` |
 //! | [`net`] | sockets, TLS, the three drivers | `h3_guard`, `flood` |
 //! | [`config`] | what may be written, checked whole | `units` |
-//! | [`app`] | bind, serve, drain | |
+//! | [`edge`] | bind, serve, drain | |
 //! | [`client`] | a client over the three protocols, and an `EventSource` on it | |
 //! | [`load`] | the load harness: it sees only the wire | |
 //! | [`cli`] | one file a command | |
@@ -26,13 +26,13 @@
 //! order.
 
 pub mod access;
-pub mod app;
 pub mod backoff;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
 pub mod drain;
+pub mod edge;
 pub mod hub;
 pub mod limits;
 pub mod load;

@@ -13,8 +13,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    app::{Drained, Edge},
     config::{Config, Log, LogFormat, units::Raw},
+    edge::{Drained, Edge},
     net::tls::Source,
 };
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use seventh::{
-    app::Drained,
     client::{EventSource, Protocol, Signal, Trust, full},
+    edge::Drained,
     sse::Item,
 };
 use tokio::task::JoinSet;

@@ -9,9 +9,9 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::Value;
 use seventh::{
-    app::{Drained, Edge, StartError},
     client::{ClientError, Connection, Protocol, RequestBody, Response, Target, Trust, full},
     config::Config,
+    edge::{Drained, Edge, StartError},
     sse::{Item, Message, Parser},
 };
 use tokio::sync::mpsc;

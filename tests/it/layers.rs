@@ -27,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[LEAVES, "hub", "access", "limits", "service", "net"],
     ),
     (
-        "app",
+        "edge",
         &[
             LEAVES, "hub", "access", "limits", "service", "net", "config",
         ],
@@ -38,7 +38,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            LEAVES, "hub", "access", "limits", "service", "net", "config", "app", "client", "load",
+            LEAVES, "hub", "access", "limits", "service", "net", "config", "edge", "client", "load",
         ],
     ),
 ];
