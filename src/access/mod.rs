@@ -1,10 +1,11 @@
 //! Who is asking, what they may do, and who is meant.
 //!
 //! - [`Access`] settles the identity of a request, by [`Keys`] (a JWT) or by asking the app
-//!   (`session`), and says which topics it may read.
+//!   (`forward_auth`), and says which topics it may read.
 //! - [`Pattern`] and [`Rule`] are what operators write; [`Groups`] nests groups in one another.
 //! - [`Origins`] says which other sites' pages may open event streams.
 
+mod forward_auth;
 mod groups;
 mod identity;
 mod jwks;
@@ -12,7 +13,7 @@ mod jwt;
 mod origins;
 mod pattern;
 mod rules;
-mod session;
+
 mod token;
 
 use std::{
@@ -22,6 +23,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 
+pub use forward_auth::ForwardAuth;
 pub use groups::{Cycle, Expansion, Groups, InvalidMember, Member};
 pub use identity::{Identity, InvalidName, Name, Standing};
 pub use jwks::Jwks;
@@ -29,7 +31,6 @@ pub use jwt::{Claims, InvalidKey, Key, Keys, RefusedToken};
 pub use origins::{InvalidOrigin, Origins};
 pub use pattern::Pattern;
 pub use rules::{InvalidRule, Rule, Who};
-pub use session::Session;
 pub use token::Token;
 
 use crate::topic::Topic;
@@ -70,7 +71,7 @@ pub struct Settings {
 pub struct Access {
     settings: Settings,
     jwks: Option<Jwks>,
-    session: Option<Session>,
+    session: Option<ForwardAuth>,
     groups: Mutex<Groups>,
 }
 
@@ -105,7 +106,7 @@ impl Access {
             session: settings
                 .session
                 .clone()
-                .map(|url| Session::new(url, settings.session_cache, settings.session_timeout)),
+                .map(|url| ForwardAuth::new(url, settings.session_cache, settings.session_timeout)),
             groups: Mutex::new(settings.groups.clone()),
             settings,
         }
@@ -281,7 +282,7 @@ impl Access {
     /// How often something was forgotten: what was settled before may not hold after.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.session.as_ref().map_or(0, Session::generation)
+        self.session.as_ref().map_or(0, ForwardAuth::generation)
     }
 
     /// Whether publishers outside are let in at all.

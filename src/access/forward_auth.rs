@@ -23,7 +23,7 @@ const MAX_ASKING: usize = 64;
 
 /// The app's endpoint that says who someone is.
 #[derive(Debug)]
-pub struct Session {
+pub struct ForwardAuth {
     url: Uri,
     cache_for: Duration,
     timeout: Duration,
@@ -51,7 +51,7 @@ struct Answer {
     identity: Result<Identity, Denied>,
 }
 
-impl Session {
+impl ForwardAuth {
     /// The endpoint at `url`; answers are remembered for `cache_for`, and waited for no longer
     /// than `timeout`.
     #[must_use]
