@@ -17,11 +17,9 @@ use crate::{
     drain,
     hub::Hub,
     metrics::Metrics,
-    net::{
-        BindError, ControlListener, HttpsListener,
-        tls::{Identity, TlsError},
-    },
+    net::{BindError, ControlListener, HttpsListener},
     service::{Gate, Service, Shared},
+    tls::{Certificate, CertificateError, CertificateFiles, Resolver},
 };
 
 /// How often history is swept.
@@ -34,7 +32,7 @@ const CONTROL_GRACE: Duration = Duration::from_secs(1);
 pub enum StartError {
     /// There is no certificate to serve.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Tls(#[from] CertificateError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -44,7 +42,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Edge {
     shared: Arc<Shared>,
-    identity: Identity,
+    resolver: Arc<Resolver>,
     https: Vec<SocketAddr>,
     control: SocketAddr,
     drain: Drain,
@@ -70,7 +68,7 @@ impl Edge {
     ///
     /// [`StartError`] names what is in the way.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        let identity = Identity::load(&config.tls)?;
+        let resolver = Resolver::new(Certificate::load(&config.tls)?);
         let metrics = Arc::new(Metrics::default());
         let (signal, watch) = drain::channel();
         let (control_signal, control_watch) = drain::channel();
@@ -88,13 +86,13 @@ impl Edge {
 
         let control = ControlListener::bind(config.control.listen)?;
         let public_service = Service::Public(shared.clone());
-        let listeners = bind_https(&config.https, &identity, &public_service)?;
+        let listeners = bind_https(&config.https, &resolver, &public_service)?;
         let gate = Gate::new(control.address(), config.control.token.clone());
         let control_service = Service::Control(shared.clone(), Arc::new(gate));
 
         let mut edge = Self {
             shared,
-            identity,
+            resolver,
             https: listeners.iter().map(HttpsListener::address).collect(),
             control: control.address(),
             drain: config.drain,
@@ -130,8 +128,18 @@ impl Edge {
 
     /// The certificate it serves.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    pub fn certificate(&self) -> Certificate {
+        self.resolver.current()
+    }
+
+    /// Reads the certificate anew and serves it from the next handshake on.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`]; then the one before is served still.
+    pub fn reload_certificate(&self, files: &CertificateFiles) -> Result<(), CertificateError> {
+        self.resolver.replace(Certificate::load(files)?);
+        Ok(())
     }
 
     /// What its requests share.
@@ -165,13 +173,13 @@ impl Edge {
 /// Binds every address. A machine without IPv6 does without `[::1]` if there is another.
 fn bind_https(
     addresses: &[SocketAddr],
-    identity: &Identity,
+    resolver: &Arc<Resolver>,
     service: &Service,
 ) -> Result<Vec<HttpsListener>, BindError> {
     let mut listeners = Vec::new();
     let mut without = None;
     for &address in addresses {
-        match HttpsListener::bind(address, identity, service) {
+        match HttpsListener::bind(address, resolver, service) {
             Ok(listener) => listeners.push(listener),
             Err(error)
                 if address.is_ipv6() && address.ip().is_loopback() && is_no_ipv6(&error.source) =>

@@ -15,7 +15,8 @@
 //! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `ring` |
 //! | [`access`], [`limits`] | who is asking, who may do what, and how much | `pattern`, `groups`, `rules`, `origins`; `limits` |
 //! | [`service`] | from a request to a reply, the same for all protocols | `validate` |
-//! | [`net`] | sockets, TLS, the three drivers | `h3_guard`, `flood` |
+//! | [`tls`] | certificates, and swapping them | |
+//! | [`net`] | sockets, the three drivers | `h3_guard`, `flood` |
 //! | [`config`] | what may be written, checked whole | `units` |
 //! | [`edge`] | bind, serve, drain | |
 //! | [`client`] | a client over the three protocols, and an `EventSource` on it | |
@@ -41,4 +42,5 @@ pub mod net;
 pub mod protocol;
 pub mod service;
 pub mod sse;
+pub mod tls;
 pub mod topic;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Args;
 
-use crate::net::tls::{Identity, Source};
+use crate::tls::{Certificate, Source};
 
 /// Show the certificate, and how to trust it.
 #[derive(Debug, Args)]
@@ -17,11 +17,11 @@ pub(super) struct Cert {
 impl Cert {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = super::serve::load(self.config.as_deref(), BTreeMap::new())?;
-        let identity = Identity::load(&config.tls)?;
-        let spki = identity
+        let certificate = Certificate::load(&config.tls)?;
+        let spki = certificate
             .spki_hash()
             .unwrap_or_else(|| "cannot be read".into());
-        match &identity.source {
+        match &certificate.source {
             Source::File(path) => {
                 println!("certificate  {}", path.display());
                 println!("SPKI hash    {spki}");

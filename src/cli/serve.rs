@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{Config, Log, LogFormat, units::Raw},
     edge::{Drained, Edge},
-    net::tls::Source,
+    tls::Source,
 };
 
 /// Run the edge.
@@ -151,7 +151,7 @@ fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io:
         )?;
     }
     writeln!(out, "control on     http://{control} (HTTP/1.1, HTTP/2)")?;
-    match &edge.identity().source {
+    match &edge.certificate().source {
         Source::File(path) => writeln!(out, "certificate    {}", path.display())?,
         Source::Development(cert) => writeln!(
             out,

@@ -22,8 +22,8 @@ use crate::{
     access::{self, Token},
     hub::History,
     limits::Limits,
-    net::tls::TlsFiles,
     service::EventSettings,
+    tls::CertificateFiles,
 };
 
 /// The file that is read when it is there and no other is named.
@@ -41,7 +41,7 @@ pub struct Config {
     /// `[control]`
     pub control: Control,
     /// `[tls]`
-    pub tls: TlsFiles,
+    pub tls: CertificateFiles,
     /// `[events]`
     pub events: EventSettings,
     /// `[access]` and `[groups]`
@@ -264,7 +264,7 @@ fn take_control(reader: &mut Reader) -> Control {
     control
 }
 
-fn take_tls(reader: &mut Reader) -> TlsFiles {
+fn take_tls(reader: &mut Reader) -> CertificateFiles {
     let cert: Option<PathBuf> = reader.take("tls.cert", None, "The certificate chain, PEM.");
     let key: Option<PathBuf> = reader.take("tls.key", None, "Its private key, PEM.");
     let directory = reader.take(
@@ -277,7 +277,7 @@ fn take_tls(reader: &mut Reader) -> TlsFiles {
         (None, Some(_)) => reader.mistake("tls.cert", "is missing; tls.key needs it"),
         _ => {}
     }
-    TlsFiles {
+    CertificateFiles {
         pair: cert.zip(key),
         directory,
     }

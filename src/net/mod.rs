@@ -1,13 +1,11 @@
 //! Sockets, and the three drivers that pump replies into them.
 //!
-//! - [`tls`]: certificates; `dev_cert` makes the one for development.
 //! - `tcp` accepts TCP, ends TLS and picks `h1` (hyper) or `h2` (the h2 crate); `quic` accepts
 //!   QUIC for `h3`.
 //! - `pump` moves bodies into streams for `h2` and `h3`; `cork` and `stall` stand between h2 and
 //!   the socket; `h3_guard` and `h3_transport` between QUIC and h3; `flood` judges manners.
 
 mod cork;
-pub mod dev_cert;
 mod flood;
 mod h1;
 mod h2;
@@ -18,7 +16,6 @@ mod pump;
 mod quic;
 mod stall;
 mod tcp;
-pub mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -37,8 +34,8 @@ use crate::{
     limits::HEADROOM,
     protocol::Protocol,
     service::{Peer, Places, Service},
+    tls::Resolver,
 };
-use tls::Identity;
 
 /// How often another port is tried when the one that the system gave for TCP is taken for UDP.
 const PORT_TRIES: usize = 16;
@@ -127,7 +124,7 @@ impl HttpsListener {
     /// [`BindError`] names the address and what is in the way.
     pub fn bind(
         address: SocketAddr,
-        identity: &Identity,
+        resolver: &Arc<Resolver>,
         service: &Service,
     ) -> Result<Self, BindError> {
         let failed = |transport| {
@@ -142,13 +139,13 @@ impl HttpsListener {
         loop {
             let tcp = tcp::bind(address).map_err(failed("TCP"))?;
             let bound = tcp.local_addr().map_err(failed("TCP"))?;
-            match quic::bind(bound, identity.quic_config(), service.shared()) {
+            match quic::bind(bound, resolver.quic_config(), service.shared()) {
                 Ok(endpoint) => {
                     return Ok(Self {
                         address: bound,
                         tcp,
                         endpoint,
-                        tls: identity.tcp_config().into(),
+                        tls: resolver.tcp_config().into(),
                     });
                 }
                 Err(error)

@@ -1,6 +1,6 @@
 //! The vocabulary of the tests: an edge on free ports, a stream of one, and its publisher.
 
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -56,7 +56,8 @@ pub struct TestEdge {
     edge: Edge,
     pub https: SocketAddr,
     pub control: SocketAddr,
-    _folder: tempfile::TempDir,
+    config: Config,
+    folder: tempfile::TempDir,
 }
 
 impl TestEdge {
@@ -90,15 +91,30 @@ impl TestEdge {
             https: edge.https()[0],
             control: edge.control(),
             edge,
-            _folder: folder,
+            config,
+            folder,
         })
     }
 
     pub fn target(&self) -> Target {
+        self.target_trusting(Trust::Anyone)
+    }
+
+    pub fn target_trusting(&self, trust: Trust) -> Target {
         let url = self.url("/");
-        let mut target = Target::of(&url, Trust::Anyone).expect("a target");
+        let mut target = Target::of(&url, trust).expect("a target");
         target.address = Some(self.https);
         target
+    }
+
+    /// A new development certificate, served from now on; the CA before it and its own.
+    pub fn renew_certificate(&self) -> [PathBuf; 2] {
+        let [ca, before] = ["ca.pem", "before.pem"].map(|name| self.folder.path().join(name));
+        std::fs::rename(&ca, &before).expect("it is there");
+        self.edge
+            .reload_certificate(&self.config.tls)
+            .expect("it can be made");
+        [before, ca]
     }
 
     pub fn url(&self, path: &str) -> Uri {

@@ -21,15 +21,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("access", &[LEAVES, "hub", "client"]),
     ("limits", &[LEAVES, "hub"]),
     ("service", &[LEAVES, "hub", "access", "limits"]),
-    ("net", &[LEAVES, "hub", "access", "limits", "service"]),
+    ("tls", &[LEAVES]),
+    (
+        "net",
+        &[LEAVES, "hub", "access", "limits", "tls", "service"],
+    ),
     (
         "config",
-        &[LEAVES, "hub", "access", "limits", "service", "net"],
+        &[LEAVES, "hub", "access", "limits", "tls", "service", "net"],
     ),
     (
         "edge",
         &[
-            LEAVES, "hub", "access", "limits", "service", "net", "config",
+            LEAVES, "hub", "access", "limits", "tls", "service", "net", "config",
         ],
     ),
     // Beside the server: they see the wire and not its code.
@@ -38,7 +42,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            LEAVES, "hub", "access", "limits", "service", "net", "config", "edge", "client", "load",
+            LEAVES, "hub", "access", "limits", "tls", "service", "net", "config", "edge", "client",
+            "load",
         ],
     ),
 ];

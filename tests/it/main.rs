@@ -9,6 +9,7 @@ mod harness; // the vocabulary: an edge, a stream, a publisher
 mod access; // who is let in
 mod audience; // who is meant
 mod browsers_wire; // what makes hundreds of streams on one connection work
+mod certificates; // what handshakes get
 mod commands; // the program as people start it
 mod control; // the private listener
 mod docs; // what the documentation says is what the code does

@@ -1,7 +1,4 @@
-//! Certificates and TLS settings.
-//!
-//! The provider is aws-lc-rs: it has the post-quantum key exchange that browsers prefer
-//! (X25519MLKEM768), and its ECDSA and AES are the fastest of the two that rustls offers.
+//! The certificate that is served: the operator's files, or the development certificate.
 
 use std::{
     io,
@@ -11,18 +8,17 @@ use std::{
 
 use base64::Engine as _;
 use rustls::{
-    ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
     sign::CertifiedKey,
 };
 use thiserror::Error;
 
-use super::dev_cert::{self, DevCert};
+use super::development::{self, DevelopmentCertificate};
 
 /// `[tls]`
 #[derive(Clone, Debug)]
-pub struct TlsFiles {
+pub struct CertificateFiles {
     /// `tls.cert` and `tls.key`
     pub pair: Option<(PathBuf, PathBuf)>,
     /// `tls.directory`
@@ -31,7 +27,7 @@ pub struct TlsFiles {
 
 /// A certificate with its key, ready to serve.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct Certificate {
     /// The chain and the signing key.
     pub key: Arc<CertifiedKey>,
     /// Where it came from.
@@ -44,12 +40,12 @@ pub enum Source {
     /// The operator's file.
     File(PathBuf),
     /// The development certificate; its CA is in this file.
-    Development(DevCert),
+    Development(DevelopmentCertificate),
 }
 
 /// Why there is no certificate to serve.
 #[derive(Debug, Error)]
-pub enum TlsError {
+pub enum CertificateError {
     /// A file cannot be read.
     #[error("{what} {path}: {source}")]
     Read {
@@ -86,34 +82,34 @@ pub enum TlsError {
         /// `tls.directory`
         directory: String,
         /// Why.
-        source: dev_cert::DevCertError,
+        source: development::DevelopmentError,
     },
 }
 
-impl Identity {
+impl Certificate {
     /// Loads the configured certificate, or the development certificate, which is made if need be.
     ///
     /// # Errors
     ///
-    /// [`TlsError`] names the file and what is wrong with it.
-    pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+    /// [`CertificateError`] names the file and what is wrong with it.
+    pub fn load(files: &CertificateFiles) -> Result<Self, CertificateError> {
         match &files.pair {
             Some((cert, key)) => Self::from_files(cert, key),
             None => {
-                let failed = |source| TlsError::Development {
+                let failed = |source| CertificateError::Development {
                     directory: files.directory.display().to_string(),
                     source,
                 };
                 let made =
-                    dev_cert::ensure(&files.directory, crate::clock::wall()).map_err(failed)?;
-                let mut identity = Self::from_files(&made.leaf, &made.leaf)?;
-                identity.source = Source::Development(made);
-                Ok(identity)
+                    development::ensure(&files.directory, crate::clock::wall()).map_err(failed)?;
+                let mut certificate = Self::from_files(&made.leaf, &made.leaf)?;
+                certificate.source = Source::Development(made);
+                Ok(certificate)
             }
         }
     }
 
-    fn from_files(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+    fn from_files(cert: &Path, key: &Path) -> Result<Self, CertificateError> {
         let text = read("tls.cert", cert)?;
         let chain = CertificateDer::pem_slice_iter(&text)
             .collect::<Result<Vec<_>, _>>()
@@ -125,7 +121,7 @@ impl Identity {
         let der = PrivateKeyDer::from_pem_slice(&text)
             .map_err(|error| not_pem("tls.key", key, &error))?;
         let certified = CertifiedKey::from_der(chain, der, &aws_lc_rs::default_provider());
-        let certified = certified.map_err(|source| TlsError::Mismatch {
+        let certified = certified.map_err(|source| CertificateError::Mismatch {
             path: key.display().to_string(),
             source,
         })?;
@@ -149,52 +145,18 @@ impl Identity {
             .find(|hash| hash.algorithm() == rustls::crypto::hash::HashAlgorithm::SHA256)?;
         Some(base64::engine::general_purpose::STANDARD.encode(hash.hash(&spki)))
     }
-
-    /// Settings for a listener that offers these protocols.
-    fn server_config(
-        &self,
-        versions: &[&'static rustls::SupportedProtocolVersion],
-        alpn: &[&[u8]],
-    ) -> ServerConfig {
-        let resolver = rustls::sign::SingleCertAndKey::from(self.key.clone());
-        let mut config =
-            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_protocol_versions(versions)
-                .expect("the provider has suites for TLS 1.2 and 1.3")
-                .with_no_client_auth()
-                .with_cert_resolver(Arc::new(resolver));
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        match aws_lc_rs::Ticketer::new() {
-            Ok(ticketer) => config.ticketer = ticketer,
-            Err(error) => tracing::warn!("TLS sessions will not be resumed: {error}"),
-        }
-        config
-    }
-
-    /// TLS 1.2 and 1.3 for HTTP/1.1 and HTTP/2.
-    #[must_use]
-    pub fn tcp_config(&self) -> Arc<ServerConfig> {
-        let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
-        Arc::new(self.server_config(&versions, &[b"h2", b"http/1.1"]))
-    }
-
-    /// TLS 1.3 for HTTP/3.
-    #[must_use]
-    pub fn quic_config(&self) -> ServerConfig {
-        self.server_config(&[&rustls::version::TLS13], &[b"h3"])
-    }
 }
 
-fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read {
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, CertificateError> {
+    std::fs::read(path).map_err(|source| CertificateError::Read {
         what,
         path: path.display().to_string(),
         source,
     })
 }
 
-fn not_pem(what: &'static str, path: &Path, error: &pem::Error) -> TlsError {
-    TlsError::Pem {
+fn not_pem(what: &'static str, path: &Path, error: &pem::Error) -> CertificateError {
+    CertificateError::Pem {
         what,
         path: path.display().to_string(),
         reason: match error {

@@ -26,7 +26,7 @@ const SKEW: Duration = Duration::from_secs(3600);
 
 /// Where the development certificate is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DevCert {
+pub struct DevelopmentCertificate {
     /// The CA's certificate, for browsers to trust.
     pub ca: PathBuf,
     /// The leaf's certificate and key in one file, so that they always go together.
@@ -37,7 +37,7 @@ pub struct DevCert {
 
 /// Why there is no development certificate.
 #[derive(Debug, Error)]
-pub enum DevCertError {
+pub enum DevelopmentError {
     /// A file cannot be written.
     #[error("{path} cannot be written: {source}")]
     Write {
@@ -56,9 +56,12 @@ pub enum DevCertError {
 ///
 /// # Errors
 ///
-/// [`DevCertError`] when it cannot be made or written.
-pub fn ensure(directory: &Path, now: SystemTime) -> Result<DevCert, DevCertError> {
-    let mut cert = DevCert {
+/// [`DevelopmentError`] when it cannot be made or written.
+pub(super) fn ensure(
+    directory: &Path,
+    now: SystemTime,
+) -> Result<DevelopmentCertificate, DevelopmentError> {
+    let mut cert = DevelopmentCertificate {
         ca: directory.join("ca.pem"),
         leaf: directory.join("localhost.pem"),
         fresh: false,
@@ -67,7 +70,7 @@ pub fn ensure(directory: &Path, now: SystemTime) -> Result<DevCert, DevCertError
         return Ok(cert);
     }
     let (ca, leaf) = make(now)?;
-    std::fs::create_dir_all(directory).map_err(|source| DevCertError::Write {
+    std::fs::create_dir_all(directory).map_err(|source| DevelopmentError::Write {
         path: directory.display().to_string(),
         source,
     })?;
@@ -77,7 +80,7 @@ pub fn ensure(directory: &Path, now: SystemTime) -> Result<DevCert, DevCertError
     Ok(cert)
 }
 
-fn is_valid(cert: &DevCert, at: SystemTime) -> bool {
+fn is_valid(cert: &DevelopmentCertificate, at: SystemTime) -> bool {
     let check = || {
         let text = std::fs::read(&cert.leaf).ok()?;
         let leaf = CertificateDer::from_pem_slice(&text).ok()?;
@@ -105,7 +108,7 @@ fn is_valid(cert: &DevCert, at: SystemTime) -> bool {
     check().is_some()
 }
 
-fn make(now: SystemTime) -> Result<(String, String), DevCertError> {
+fn make(now: SystemTime) -> Result<(String, String), DevelopmentError> {
     let (from, until) = (now - SKEW, now - SKEW + VALIDITY);
 
     let mut ca = CertificateParams::default();
@@ -136,7 +139,7 @@ fn make(now: SystemTime) -> Result<(String, String), DevCertError> {
 }
 
 /// Writes the file whole or not at all.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), DevCertError> {
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), DevelopmentError> {
     let written = || {
         let directory = path.parent().unwrap_or(Path::new("."));
         let temporary = directory.join(format!(".{:x}.tmp", fastrand::u64(..)));
@@ -157,7 +160,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), DevCertError> {
         }
         result
     };
-    written().map_err(|source: io::Error| DevCertError::Write {
+    written().map_err(|source: io::Error| DevelopmentError::Write {
         path: path.display().to_string(),
         source,
     })
@@ -171,7 +174,9 @@ mod tests {
     fn is_made_once_and_anew_when_it_expires_or_is_damaged() {
         let folder = tempfile::tempdir().expect("a folder");
         let now = crate::clock::wall();
-        let read = |cert: &DevCert| std::fs::read_to_string(&cert.leaf).expect("it is there");
+        let read = |cert: &DevelopmentCertificate| {
+            std::fs::read_to_string(&cert.leaf).expect("it is there")
+        };
         let first = ensure(folder.path(), now).expect("it can be made");
         assert!(first.fresh);
         let text = read(&first);
