@@ -16,7 +16,7 @@
 //! | [`access`], [`limits`] | who is asking, who may do what, and how much | `pattern`, `groups`, `rules`, `origins`; `limits` |
 //! | [`service`] | from a request to a reply, the same for all protocols | `validate` |
 //! | [`tls`] | certificates, and swapping them | |
-//! | [`net`] | sockets, the three drivers | `h3_guard`, `flood` |
+//! | [`net`] | sockets, the three drivers | `h3::guard`, `flood` |
 //! | [`config`] | what may be written, checked whole | `units` |
 //! | [`edge`] | bind, serve, drain | |
 //! | [`client`] | a client over the three protocols, and an `EventSource` on it | |

@@ -1,21 +1,19 @@
-//! Sockets, and the three drivers that pump replies into them.
+//! Sockets, and the three drivers that move replies into them.
 //!
 //! - `tcp` accepts TCP, ends TLS and picks `h1` (hyper) or `h2` (the h2 crate); `quic` accepts
 //!   QUIC for `h3`.
-//! - `pump` moves bodies into streams for `h2` and `h3`; `cork` and `stall` stand between h2 and
-//!   the socket; `h3_guard` and `h3_transport` between QUIC and h3; `flood` judges manners.
+//! - `outbox` moves bodies into the streams of `h2` and `h3`, whose sending halves are a `sink`
+//!   each; `write_timeout` stands before the socket; `flood` judges manners.
 
-mod cork;
 mod flood;
 mod h1;
 mod h2;
 mod h3;
-mod h3_guard;
-mod h3_transport;
-mod pump;
+mod outbox;
 mod quic;
-mod stall;
+mod sink;
 mod tcp;
+mod write_timeout;
 
 use std::{io, net::SocketAddr, sync::Arc};
 

@@ -17,7 +17,10 @@ use quinn::{
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use tokio::task::JoinSet;
 
-use super::{ListenerContext, h3, h3_transport::var_int};
+use super::{
+    ListenerContext,
+    h3::{self, var_int},
+};
 use crate::{drain::Watch, protocol::Protocol, service::Shared};
 
 /// What a connection may have in flight or waiting in quinn: the slow-reader bound of QUIC.

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{ListenerContext, h1, h2, stall::Stall};
+use super::{ListenerContext, h1, h2, write_timeout::WriteTimeout};
 use crate::{
     drain::Watch,
     protocol::Protocol,
@@ -109,7 +109,7 @@ async fn serve(
     if let Err(error) = tune(&stream, shared.events.keepalive) {
         return tracing::debug!("connection lost at once: {error}");
     }
-    let io = Stall::new(stream, shared.limits.stall);
+    let io = WriteTimeout::new(stream, shared.limits.stall);
     let begun = tokio::time::timeout(shared.limits.handshake, async {
         match tls {
             Some(tls) => {
@@ -132,12 +132,12 @@ async fn serve(
 }
 
 type Plain = tokio::io::Join<
-    tokio::io::Chain<io::Cursor<Vec<u8>>, tokio::io::ReadHalf<Stall<TcpStream>>>,
-    tokio::io::WriteHalf<Stall<TcpStream>>,
+    tokio::io::Chain<io::Cursor<Vec<u8>>, tokio::io::ReadHalf<WriteTimeout<TcpStream>>>,
+    tokio::io::WriteHalf<WriteTimeout<TcpStream>>,
 >;
 
 enum Io {
-    Tls(Box<tokio_rustls::server::TlsStream<Stall<TcpStream>>>),
+    Tls(Box<tokio_rustls::server::TlsStream<WriteTimeout<TcpStream>>>),
     Plain(Plain),
 }
 
@@ -159,7 +159,7 @@ where
 }
 
 /// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes.
-async fn prior_knowledge(mut io: Stall<TcpStream>) -> io::Result<(Io, bool)> {
+async fn prior_knowledge(mut io: WriteTimeout<TcpStream>) -> io::Result<(Io, bool)> {
     let mut first = Vec::with_capacity(PREFACE.len());
     while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
         let mut byte = [0; 1];

@@ -69,7 +69,8 @@ const PURE: &[&str] = &[
     "config/units.rs",
     "service/validate.rs",
     "net/flood.rs",
-    "net/h3_guard.rs",
+    "net/h3/guard.rs",
+    "net/h3/field_section.rs",
 ];
 const IMPURE: &[&str] = &[
     "tokio",

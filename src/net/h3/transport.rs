@@ -18,7 +18,7 @@ use h3::{
 };
 use quinn::{ReadError, VarInt, WriteError};
 
-use super::h3_guard::{Guard, Violation};
+use super::guard::{Guard, Violation};
 
 /// A sending half that h3 and the connection's task share.
 #[derive(Clone, Debug)]
@@ -392,7 +392,7 @@ fn stream_id(id: quinn::StreamId) -> StreamId {
     StreamId::try_from(u64::from(id)).expect("quinn numbers streams as QUIC does")
 }
 
-pub(super) fn var_int(value: u64) -> VarInt {
+pub(in crate::net) fn var_int(value: u64) -> VarInt {
     VarInt::from_u64(value).unwrap_or(VarInt::MAX)
 }
 

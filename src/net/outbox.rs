@@ -15,6 +15,7 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Sleep;
 
+use super::sink::{Gone, Sink};
 use crate::{
     backoff, clock,
     hub::{StreamHandle, mailbox::Mailbox},
@@ -25,37 +26,8 @@ use crate::{
 /// The most one stream writes before the others get their turn.
 const TURN: usize = 64 << 10;
 
-/// The sending half of one stream of the protocol.
-pub(super) trait Sink {
-    /// Whether the stream's waker is called by this connection's task alone. Then what a visit
-    /// itself sets off is no reason for another.
-    const OWN_WAKES: bool;
-
-    /// Ready when flow control has room for anything at all.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
-
-    /// Sends `chunk` as far as flow control lets it, and takes what was sent from its front. Ready
-    /// once all of it is sent; with `last`, once the stream is ended too.
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        chunk: &mut Bytes,
-        last: bool,
-    ) -> Poll<Result<(), Gone>>;
-
-    /// Ready once the client has left the stream.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-
-    /// Resets the stream.
-    fn abort(&mut self);
-}
-
-/// The stream or its connection is no more.
-#[derive(Debug)]
-pub(super) struct Gone;
-
 /// The replies of one connection that are being sent.
-pub(super) struct Pump<S> {
+pub(super) struct Outbox<S> {
     shared: Arc<Shared>,
     protocol: Protocol,
     mailbox: Arc<Mailbox>,
@@ -102,7 +74,7 @@ enum Visited {
     Stalled,
 }
 
-impl<S: Sink> Pump<S> {
+impl<S: Sink> Outbox<S> {
     pub(super) fn new(shared: Arc<Shared>, protocol: Protocol, mailbox: Arc<Mailbox>) -> Self {
         Self {
             shared,

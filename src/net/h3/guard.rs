@@ -6,6 +6,8 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
+use super::field_section::check_fields;
+
 /// The largest field section, encoded: what the service takes at most, and what is just over it and
 /// is answered with a problem.
 const MAX_HEADERS: u64 = 18 << 10;
@@ -210,187 +212,14 @@ fn pass(mut out: BytesMut, bytes: Bytes) -> Bytes {
     out.freeze()
 }
 
-/// The pseudo-header fields of a request (RFC 9114 4.3.1).
-const PSEUDO: [&str; 4] = [":method", ":scheme", ":authority", ":path"];
-
-/// Whether a field section keeps the rules for pseudo-header fields: each at most once, before all
-/// others, none that is not a request's, and none in trailers (RFC 9114 4.3).
-///
-/// Only names are read, and of those only as much as it takes. What cannot be read is malformed:
-/// h3 might read it after all.
-fn check_fields(section: &[u8], trailers: bool) -> Result<(), &'static str> {
-    const NOT_QPACK: &str = "its field section cannot be read";
-    let mut reader = Reader(section);
-    let mut seen = [false; PSEUDO.len()];
-    let mut regular = false;
-    let mut check = |name: Name| {
-        let Name::Pseudo(pseudo) = name else {
-            regular = true;
-            return Ok(());
-        };
-        if trailers {
-            return Err("a pseudo-header field in trailers");
-        }
-        if regular {
-            return Err("a pseudo-header field after others");
-        }
-        let index = pseudo.ok_or("a pseudo-header field that is not a request's")?;
-        match std::mem::replace(&mut seen[index], true) {
-            true => Err("a pseudo-header field twice"),
-            false => Ok(()),
-        }
-    };
-    // Required Insert Count and Base (RFC 9204 4.5.1).
-    reader.integer(8).ok_or(NOT_QPACK)?;
-    reader.integer(7).ok_or(NOT_QPACK)?;
-    while !reader.0.is_empty() {
-        check(reader.field().ok_or(NOT_QPACK)?)?;
-    }
-    Ok(())
-}
-
-/// What the name of a field is, as far as it matters here.
-enum Name {
-    Regular,
-    /// Which one of [`PSEUDO`], or `None` for another.
-    Pseudo(Option<usize>),
-}
-
-impl Name {
-    /// Entries of the static table (RFC 9204, appendix A).
-    fn of_static(index: u64) -> Self {
-        match index {
-            0 => Self::Pseudo(Some(2)),
-            1 => Self::Pseudo(Some(3)),
-            15..=21 => Self::Pseudo(Some(0)),
-            22..=23 => Self::Pseudo(Some(1)),
-            // :status
-            24..=28 | 63..=71 => Self::Pseudo(None),
-            _ => Self::Regular,
-        }
-    }
-
-    fn of_literal(name: &[u8], huffman: bool) -> Self {
-        let begins = match (name.first(), huffman) {
-            (Some(&first), false) => first == b':',
-            // The code of ':' is the seven bits 1011100 (RFC 7541, appendix B).
-            (Some(&first), true) => first >> 1 == 0b101_1100,
-            (None, _) => false,
-        };
-        if !begins {
-            return Self::Regular;
-        }
-        Self::Pseudo(PSEUDO.iter().position(|known| match huffman {
-            true => huffman_name(known) == name,
-            false => known.as_bytes() == name,
-        }))
-    }
-}
-
-/// The Huffman code (RFC 7541, appendix B) of a name that has only the letters of [`PSEUDO`].
-fn huffman_name(name: &str) -> Vec<u8> {
-    let (mut bits, mut count, mut out) = (0u32, 0u32, Vec::new());
-    for byte in name.bytes() {
-        let (code, len) = match byte {
-            b':' => (0b101_1100, 7),
-            b'a' => (0b0_0011, 5),
-            b'c' => (0b0_0100, 5),
-            b'd' => (0b10_0100, 6),
-            b'e' => (0b0_0101, 5),
-            b'h' => (0b10_0111, 6),
-            b'i' => (0b0_0110, 5),
-            b'm' => (0b10_1001, 6),
-            b'o' => (0b0_0111, 5),
-            b'p' => (0b10_1011, 6),
-            b'r' => (0b10_1100, 6),
-            b's' => (0b0_1000, 5),
-            b't' => (0b0_1001, 5),
-            b'u' => (0b10_1101, 6),
-            b'y' => (0b111_1010, 7),
-            _ => return Vec::new(),
-        };
-        bits = bits << len | code;
-        count += len;
-        while count >= 8 {
-            count -= 8;
-            out.push((bits >> count) as u8);
-        }
-    }
-    if count > 0 {
-        // Padded with ones.
-        out.push((bits << (8 - count)) as u8 | (0xff >> count));
-    }
-    out
-}
-
-/// Reads QPACK representations (RFC 9204 4.5); `None` at anything malformed.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn field(&mut self) -> Option<Name> {
-        let first = *self.0.first()?;
-        if first & 0x80 != 0 {
-            let index = self.integer(6)?;
-            return Some(static_name(first & 0x40 != 0, index));
-        }
-        let name = if first & 0x40 != 0 {
-            let index = self.integer(4)?;
-            static_name(first & 0x10 != 0, index)
-        } else if first & 0x20 != 0 {
-            let len = self.integer(3)?;
-            let name = self.take(len)?;
-            Name::of_literal(name, first & 0x08 != 0)
-        } else {
-            // References past the base of a dynamic table, which the edge does not offer.
-            return None;
-        };
-        let len = self.integer(7)?;
-        self.take(len)?;
-        Some(name)
-    }
-
-    /// An integer with a prefix of so many bits (RFC 7541 5.1).
-    fn integer(&mut self, prefix: u32) -> Option<u64> {
-        let mask = (1u64 << prefix) - 1;
-        let mut value = u64::from(self.byte()?) & mask;
-        if value < mask {
-            return Some(value);
-        }
-        for shift in (0..=28).step_by(7) {
-            let byte = self.byte()?;
-            value += u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        let (&first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(first)
-    }
-
-    fn take(&mut self, len: u64) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(usize::try_from(len).ok()?)?;
-        self.0 = rest;
-        Some(taken)
-    }
-}
-
-fn static_name(is_static: bool, index: u64) -> Name {
-    match is_static {
-        true => Name::of_static(index),
-        false => Name::Regular,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{
+        super::field_section::{PSEUDO, huffman_name},
+        *,
+    };
 
     fn varint(value: u64) -> Vec<u8> {
         match value {

@@ -14,14 +14,14 @@ use tokio::{
 
 /// An IO whose writes fail with `TimedOut` once none has made progress for a time.
 #[derive(Debug)]
-pub(super) struct Stall<T> {
+pub(super) struct WriteTimeout<T> {
     io: T,
     limit: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T> Stall<T> {
+impl<T> WriteTimeout<T> {
     pub(super) fn new(io: T, limit: Duration) -> Self {
         Self {
             io,
@@ -50,7 +50,7 @@ impl<T> Stall<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Stall<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -60,7 +60,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stall<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -104,7 +104,7 @@ mod tests {
     async fn a_peer_that_takes_nothing_is_cut_and_one_that_takes_a_little_is_not() {
         let limit = Duration::from_secs(20);
         let (near, mut far) = tokio::io::duplex(8);
-        let mut near = Stall::new(near, limit);
+        let mut near = WriteTimeout::new(near, limit);
         for _ in 0..3 {
             near.write_all(b"12345678")
                 .await

@@ -6,6 +6,12 @@
 //! Invariant: every pass goes on accepting, answering and sending; nothing in it awaits one thing
 //! alone.
 
+mod body;
+mod field_section;
+mod guard;
+mod sink;
+mod transport;
+
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
@@ -14,23 +20,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use h3::{
     error::{Code, StreamError},
     frame::FrameStream,
-    server::{Connection, RequestResolver, RequestStream},
+    server::{Connection, RequestResolver},
     stream::BufRecvStream,
 };
-use http::{HeaderMap, Method, header};
-use http_body::Frame;
+use http::Method;
 use http_body_util::BodyExt as _;
 
-use super::{
-    flood::Flood,
-    h3_transport::{Bidi, RecvHalf, SharedSend, Transport, var_int},
-    pump::{Gone, Pump, Sink},
-};
+use body::Http3Body;
+use sink::QuicSink;
+pub(super) use transport::var_int;
+use transport::{Bidi, SharedSend, Transport};
+
+use super::{flood::Flood, outbox::Outbox};
 use crate::{
     clock,
     drain::Watch,
@@ -45,11 +51,6 @@ const BATCH: usize = 256 << 10;
 const PASSES: usize = 16;
 /// How long the last frames of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// Payloads up to this are copied behind their frame's head, to be written at once.
-const SMALL: usize = 2 << 10;
-/// The type of a DATA frame (RFC 9114 7.2.1).
-const DATA: u8 = 0x0;
-
 type Setup = Pin<Box<dyn Future<Output = Option<(SharedSend, Body)>> + Send>>;
 
 /// What h3 counts as the size of a field section (RFC 9114 4.2.2) when the service's own bounds,
@@ -78,7 +79,7 @@ pub(super) async fn serve(
         Err(_) => return shared.metrics.limit("limits.handshake"),
     };
     let driver = Driver {
-        pump: Pump::new(shared.clone(), Protocol::Http3, peer.mailbox.clone()),
+        outbox: Outbox::new(shared.clone(), Protocol::Http3, peer.mailbox.clone()),
         connection,
         http,
         service,
@@ -100,7 +101,7 @@ struct Driver {
     shared: Arc<Shared>,
     peer: Peer,
     setups: FuturesUnordered<Setup>,
-    pump: Pump<QuicSink>,
+    outbox: Outbox<QuicSink>,
     idle_since: Option<Instant>,
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     goodbye: Goodbye,
@@ -160,7 +161,7 @@ impl Driver {
             && draining.as_mut().poll(cx).is_ready()
         {
             self.draining = None;
-            self.pump.drain(clock::now());
+            self.outbox.drain(clock::now());
             self.goodbye = Goodbye::Due;
         }
         if self.goodbye == Goodbye::Due {
@@ -177,15 +178,15 @@ impl Driver {
                 Err(pause) => return Poll::Ready(pause),
             };
             if accepted {
-                self.pump.reap(cx);
+                self.outbox.reap(cx);
             }
             let answered = self.poll_setups(cx);
-            let wrote = self.pump.run(cx, BATCH);
-            if wrote > 0 || accepted || answered || self.pump.has_more() {
+            let wrote = self.outbox.run(cx, BATCH);
+            if wrote > 0 || accepted || answered || self.outbox.has_more() {
                 continue;
             }
-            self.pump.deadline_handled();
-            let busy = !self.pump.is_empty() || !self.setups.is_empty();
+            self.outbox.deadline_handled();
+            let busy = !self.outbox.is_empty() || !self.setups.is_empty();
             if !busy && self.goodbye == Goodbye::Said {
                 return Poll::Ready(Pause::Finished);
             }
@@ -196,7 +197,7 @@ impl Driver {
                 return Poll::Ready(Pause::SayGoodbye);
             }
         }
-        match self.flood.check(0, self.pump.wrote()) {
+        match self.flood.check(0, self.outbox.wrote()) {
             Some(limit) => Poll::Ready(Pause::Flood(limit)),
             None => Poll::Pending,
         }
@@ -251,7 +252,7 @@ impl Driver {
             answered = true;
             self.flood.request(setup.is_none());
             let Some((send, body)) = setup else { continue };
-            self.pump.insert(QuicSink::new(send), body);
+            self.outbox.insert(QuicSink::new(send), body);
         }
         answered
     }
@@ -259,11 +260,11 @@ impl Driver {
     fn poll_timers(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<()> {
         if busy {
             self.idle_since = None;
-            return self.pump.poll_timer(cx, None);
+            return self.outbox.poll_timer(cx, None);
         }
         let now = clock::now();
         let idle_at = *self.idle_since.get_or_insert(now) + self.shared.limits.idle;
-        ready!(self.pump.poll_timer(cx, Some(idle_at)));
+        ready!(self.outbox.poll_timer(cx, Some(idle_at)));
         if idle_at <= clock::now() && self.goodbye == Goodbye::No {
             self.goodbye = Goodbye::Due;
         }
@@ -297,7 +298,7 @@ async fn answer(
     let (mut send, mut recv) = stream.split();
     let reads = !matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE);
     let body = if reads {
-        Some(RequestBody::new(recv, &parts.headers).boxed_unsync())
+        Some(Http3Body::new(recv, &parts.headers).boxed_unsync())
     } else {
         // The end of the stream is nearly always there already; if so, there is nothing to stop.
         let _: Option<_> = recv.recv_data().now_or_never();
@@ -315,168 +316,6 @@ async fn answer(
         Err(_) => {
             service.shared().metrics.limit("limits.stall");
             None
-        }
-    }
-}
-
-/// Writes a body as DATA frames.
-struct QuicSink {
-    stream: SharedSend,
-    /// The rest of a frame that was begun. It is always finished before anything else is written,
-    /// or the stream is reset: half a frame would end the whole connection.
-    unsent: Bytes,
-    /// What follows `unsent` in the frame: a large chunk, which other streams share.
-    payload: Bytes,
-    /// Resolves once the client has left, or has acknowledged the end of the stream.
-    stopped: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
-    finished: bool,
-}
-
-impl QuicSink {
-    fn new(stream: SharedSend) -> Self {
-        let stopped = stream.lock().stopped();
-        Self {
-            stream,
-            unsent: Bytes::new(),
-            payload: Bytes::new(),
-            stopped: Box::pin(stopped.map(|_| ())),
-            finished: false,
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        let mut stream = self.stream.lock();
-        while !self.unsent.is_empty() {
-            let written = ready!(Pin::new(&mut *stream).poll_write(cx, &self.unsent));
-            self.unsent.advance(written.map_err(|_| Gone)?);
-            if self.unsent.is_empty() {
-                self.unsent = std::mem::take(&mut self.payload);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Sink for QuicSink {
-    // quinn wakes them from its own tasks.
-    const OWN_WAKES: bool = false;
-
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        // QUIC tells of no window but by a write; so at most one chunk waits here, the rest in
-        // the ring.
-        self.poll_write(cx)
-    }
-
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        chunk: &mut Bytes,
-        last: bool,
-    ) -> Poll<Result<(), Gone>> {
-        ready!(self.poll_write(cx))?;
-        if !chunk.is_empty() {
-            (self.unsent, self.payload) = frame(std::mem::take(chunk));
-            ready!(self.poll_write(cx))?;
-        }
-        if !last {
-            return Poll::Ready(Ok(()));
-        }
-        if !std::mem::replace(&mut self.finished, true) {
-            self.stream.lock().finish().map_err(|_| Gone)?;
-        }
-        self.stopped.as_mut().poll(cx).map(Ok)
-    }
-
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stopped.as_mut().poll(cx)
-    }
-
-    fn abort(&mut self) {
-        // An error means that the stream has ended already.
-        let code = var_int(Code::H3_REQUEST_CANCELLED.value());
-        let _: Result<_, _> = self.stream.lock().reset(code);
-        self.unsent = Bytes::new();
-    }
-}
-
-impl Drop for QuicSink {
-    fn drop(&mut self) {
-        if !self.unsent.is_empty() {
-            // An error means that the stream has ended already.
-            let _: Result<_, _> = self
-                .stream
-                .lock()
-                .reset(var_int(Code::H3_REQUEST_CANCELLED.value()));
-        }
-    }
-}
-
-/// A DATA frame (RFC 9114 7.2.1) in two parts: small payloads go along with the head, large ones
-/// stay shared.
-fn frame(payload: Bytes) -> (Bytes, Bytes) {
-    let along = payload.len() <= SMALL;
-    let mut head = BytesMut::with_capacity(9 + if along { payload.len() } else { 0 });
-    head.put_u8(DATA);
-    let len = payload.len() as u64;
-    match len {
-        0..0x40 => head.put_u8(len as u8),
-        0x40..0x4000 => head.put_u16(len as u16 | 0x4000),
-        0x4000..0x4000_0000 => head.put_u32(len as u32 | 0x8000_0000),
-        _ => head.put_u64(len | 0xc000_0000_0000_0000),
-    }
-    if along {
-        head.extend_from_slice(&payload);
-        return (head.freeze(), Bytes::new());
-    }
-    (head.freeze(), payload)
-}
-
-/// A request's body.
-struct RequestBody {
-    stream: RequestStream<RecvHalf, Bytes>,
-    /// How much is to come, if the request says so.
-    left: Option<u64>,
-}
-
-impl RequestBody {
-    fn new(stream: RequestStream<RecvHalf, Bytes>, headers: &HeaderMap) -> Self {
-        let length = headers.get(header::CONTENT_LENGTH);
-        Self {
-            stream,
-            left: length.and_then(|value| value.to_str().ok()?.parse().ok()),
-        }
-    }
-}
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = crate::service::BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let data = match ready!(self.stream.poll_recv_data(cx)) {
-            Ok(Some(mut data)) => Some(data.copy_to_bytes(data.remaining())),
-            Ok(None) => None,
-            Err(error) => return Poll::Ready(Some(Err(error.into()))),
-        };
-        // RFC 9114 4.1.2: a request whose body is not as long as it says is malformed. h3 does not
-        // look.
-        let whole = match (&mut self.left, &data) {
-            (None, _) | (Some(0), None) => true,
-            (Some(_), None) => false,
-            (Some(left), Some(data)) => match left.checked_sub(data.len() as u64) {
-                Some(rest) => {
-                    *left = rest;
-                    true
-                }
-                None => false,
-            },
-        };
-        match whole {
-            true => Poll::Ready(data.map(|data| Ok(Frame::data(data)))),
-            false => Poll::Ready(Some(Err("it is not as long as Content-Length says".into()))),
         }
     }
 }

@@ -4,6 +4,10 @@
 //! it awaits one thing alone. It is woken once per publish through the mailbox, drains all its
 //! ready streams, and flushes once.
 
+mod body;
+mod cork;
+mod sink;
+
 use std::{
     future::{Future, poll_fn},
     io,
@@ -22,15 +26,13 @@ use h2::{
     RecvStream, SendStream,
     server::{Connection, SendResponse},
 };
-use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{
-    cork::{Cork, Corked},
-    flood::Flood,
-    pump::{Gone, Pump, Sink},
-};
+use body::Http2Body;
+use cork::{Cork, Corked};
+
+use super::{flood::Flood, outbox::Outbox};
 use crate::{
     clock,
     drain::Watch,
@@ -74,7 +76,7 @@ where
         Err(_) => return shared.metrics.limit("limits.handshake"),
     };
     let driver = Driver {
-        pump: Pump::new(shared.clone(), Protocol::Http2, peer.mailbox.clone()),
+        outbox: Outbox::new(shared.clone(), Protocol::Http2, peer.mailbox.clone()),
         connection,
         cork,
         service,
@@ -97,7 +99,7 @@ struct Driver<T> {
     shared: Arc<Shared>,
     peer: Peer,
     answering: FuturesUnordered<Answering>,
-    pump: Pump<SendStream<Bytes>>,
+    outbox: Outbox<SendStream<Bytes>>,
     /// Since when there is nothing to do.
     idle_since: Option<Instant>,
     /// The peer was told to go for want of anything to do; it is cut if it does not by then.
@@ -150,7 +152,7 @@ where
         {
             self.draining = None;
             self.connection.graceful_shutdown();
-            self.pump.drain(clock::now());
+            self.outbox.drain(clock::now());
         }
         loop {
             let accepted = match self.poll_requests(cx) {
@@ -158,7 +160,7 @@ where
                 Err(end) => return Poll::Ready(end),
             };
             if accepted {
-                self.pump.reap(cx);
+                self.outbox.reap(cx);
             }
             let answered = self.poll_answers(cx);
             match self.cork.poll_flush(cx) {
@@ -167,18 +169,18 @@ where
                 // The peer is slow: what comes stays in the rings until it has taken what is here.
                 Poll::Pending => break,
             }
-            let wrote = self.pump.run(cx, BATCH);
-            if wrote > 0 || accepted || answered || self.pump.has_more() {
+            let wrote = self.outbox.run(cx, BATCH);
+            if wrote > 0 || accepted || answered || self.outbox.has_more() {
                 continue;
             }
-            self.pump.deadline_handled();
+            self.outbox.deadline_handled();
             match self.poll_timers(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
                 Poll::Ready(Ok(())) => {}
             }
         }
-        let useful = self.pump.wrote() + self.received.load(Ordering::Relaxed);
+        let useful = self.outbox.wrote() + self.received.load(Ordering::Relaxed);
         match self.flood.check(self.cork.bytes_read(), useful) {
             Some(limit) => Poll::Ready(End::Flood(limit)),
             None => Poll::Pending,
@@ -209,7 +211,7 @@ where
     fn begin(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (parts, body) = request.into_parts();
         let received = self.received.clone();
-        let body = (!body.is_end_stream()).then(|| RequestBody { body, received }.boxed_unsync());
+        let body = (!body.is_end_stream()).then(|| Http2Body { body, received }.boxed_unsync());
         let request = Request {
             parts,
             body,
@@ -234,7 +236,7 @@ where
             if let Ok(stream) = respond.send_response(head, end)
                 && !end
             {
-                self.pump.insert(stream, body);
+                self.outbox.insert(stream, body);
             }
         }
         answered
@@ -242,15 +244,15 @@ where
 
     /// Ready when a deadline has come and there may be something to write.
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let busy = !self.pump.is_empty() || !self.answering.is_empty();
+        let busy = !self.outbox.is_empty() || !self.answering.is_empty();
         if busy {
             (self.idle_since, self.closing_at) = (None, None);
-            return self.pump.poll_timer(cx, None).map(Ok);
+            return self.outbox.poll_timer(cx, None).map(Ok);
         }
         let now = clock::now();
         let idle_at = *self.idle_since.get_or_insert(now) + self.shared.limits.idle;
         ready!(
-            self.pump
+            self.outbox
                 .poll_timer(cx, Some(self.closing_at.unwrap_or(idle_at)))
         );
         let now = clock::now();
@@ -264,75 +266,5 @@ where
             _ => {}
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Sink for SendStream<Bytes> {
-    // h2 wakes streams when it reads frames and when capacity is reserved.
-    const OWN_WAKES: bool = true;
-
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        while self.capacity() == 0 {
-            // One byte is enough to know that there is a window, and keeps none from others.
-            self.reserve_capacity(1);
-            if self.capacity() > 0 {
-                break;
-            }
-            match ready!(self.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                _ => return Poll::Ready(Err(Gone)),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_send(
-        &mut self,
-        _: &mut Context<'_>,
-        chunk: &mut Bytes,
-        last: bool,
-    ) -> Poll<Result<(), Gone>> {
-        // h2 holds what is over the window: no more than this chunk, as there is no room then.
-        // Only the end of a stream may be an empty frame: clients count them.
-        let sent = match chunk.is_empty() && !last {
-            true => Ok(()),
-            false => self.send_data(std::mem::take(chunk), last),
-        };
-        Poll::Ready(sent.map_err(|_| Gone))
-    }
-
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Asked for now, the byte is there when the next event comes.
-        self.reserve_capacity(1);
-        self.poll_reset(cx).map(|_| ())
-    }
-
-    fn abort(&mut self) {
-        self.send_reset(h2::Reason::CANCEL);
-    }
-}
-
-/// A request's body, whose window opens as it is read.
-struct RequestBody {
-    body: RecvStream,
-    received: Arc<AtomicU64>,
-}
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = crate::service::BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let data = ready!(self.body.poll_data(cx));
-        Poll::Ready(data.map(|data| {
-            let data = data?;
-            self.body.flow_control().release_capacity(data.len())?;
-            self.received
-                .fetch_add(data.len() as u64, Ordering::Relaxed);
-            Ok(Frame::data(data))
-        }))
     }
 }

@@ -1,0 +1,63 @@
+//! The body of an HTTP/3 request.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use h3::server::RequestStream;
+use http::{HeaderMap, header};
+use http_body::Frame;
+
+use super::transport::RecvHalf;
+
+/// A request's body.
+pub(super) struct Http3Body {
+    stream: RequestStream<RecvHalf, Bytes>,
+    /// How much is to come, if the request says so.
+    left: Option<u64>,
+}
+
+impl Http3Body {
+    pub(super) fn new(stream: RequestStream<RecvHalf, Bytes>, headers: &HeaderMap) -> Self {
+        let length = headers.get(header::CONTENT_LENGTH);
+        Self {
+            stream,
+            left: length.and_then(|value| value.to_str().ok()?.parse().ok()),
+        }
+    }
+}
+
+impl http_body::Body for Http3Body {
+    type Data = Bytes;
+    type Error = crate::service::BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let data = match ready!(self.stream.poll_recv_data(cx)) {
+            Ok(Some(mut data)) => Some(data.copy_to_bytes(data.remaining())),
+            Ok(None) => None,
+            Err(error) => return Poll::Ready(Some(Err(error.into()))),
+        };
+        // RFC 9114 4.1.2: a request whose body is not as long as it says is malformed. h3 does not
+        // look.
+        let whole = match (&mut self.left, &data) {
+            (None, _) | (Some(0), None) => true,
+            (Some(_), None) => false,
+            (Some(left), Some(data)) => match left.checked_sub(data.len() as u64) {
+                Some(rest) => {
+                    *left = rest;
+                    true
+                }
+                None => false,
+            },
+        };
+        match whole {
+            true => Poll::Ready(data.map(|data| Ok(Frame::data(data)))),
+            false => Poll::Ready(Some(Err("it is not as long as Content-Length says".into()))),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The sending half of an HTTP/3 stream.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use h3::error::Code;
+
+use super::transport::{SharedSend, var_int};
+use crate::net::sink::{Gone, Sink};
+
+/// Payloads up to this are copied behind their frame's head, to be written at once.
+const SMALL: usize = 2 << 10;
+/// The type of a DATA frame (RFC 9114 7.2.1).
+const DATA: u8 = 0x0;
+
+/// Writes a body as DATA frames.
+pub(super) struct QuicSink {
+    stream: SharedSend,
+    /// The rest of a frame that was begun. It is always finished before anything else is written,
+    /// or the stream is reset: half a frame would end the whole connection.
+    unsent: Bytes,
+    /// What follows `unsent` in the frame: a large chunk, which other streams share.
+    payload: Bytes,
+    /// Resolves once the client has left, or has acknowledged the end of the stream.
+    stopped: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    finished: bool,
+}
+
+impl QuicSink {
+    pub(super) fn new(stream: SharedSend) -> Self {
+        let stopped = stream.lock().stopped();
+        Self {
+            stream,
+            unsent: Bytes::new(),
+            payload: Bytes::new(),
+            stopped: Box::pin(stopped.map(|_| ())),
+            finished: false,
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let mut stream = self.stream.lock();
+        while !self.unsent.is_empty() {
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, &self.unsent));
+            self.unsent.advance(written.map_err(|_| Gone)?);
+            if self.unsent.is_empty() {
+                self.unsent = std::mem::take(&mut self.payload);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Sink for QuicSink {
+    // quinn wakes them from its own tasks.
+    const OWN_WAKES: bool = false;
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        // QUIC tells of no window but by a write; so at most one chunk waits here, the rest in
+        // the ring.
+        self.poll_write(cx)
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &mut Bytes,
+        last: bool,
+    ) -> Poll<Result<(), Gone>> {
+        ready!(self.poll_write(cx))?;
+        if !chunk.is_empty() {
+            (self.unsent, self.payload) = frame(std::mem::take(chunk));
+            ready!(self.poll_write(cx))?;
+        }
+        if !last {
+            return Poll::Ready(Ok(()));
+        }
+        if !std::mem::replace(&mut self.finished, true) {
+            self.stream.lock().finish().map_err(|_| Gone)?;
+        }
+        self.stopped.as_mut().poll(cx).map(Ok)
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stopped.as_mut().poll(cx)
+    }
+
+    fn abort(&mut self) {
+        // An error means that the stream has ended already.
+        let code = var_int(Code::H3_REQUEST_CANCELLED.value());
+        let _: Result<_, _> = self.stream.lock().reset(code);
+        self.unsent = Bytes::new();
+    }
+}
+
+impl Drop for QuicSink {
+    fn drop(&mut self) {
+        if !self.unsent.is_empty() {
+            // An error means that the stream has ended already.
+            let _: Result<_, _> = self
+                .stream
+                .lock()
+                .reset(var_int(Code::H3_REQUEST_CANCELLED.value()));
+        }
+    }
+}
+
+/// A DATA frame (RFC 9114 7.2.1) in two parts: small payloads go along with the head, large ones
+/// stay shared.
+fn frame(payload: Bytes) -> (Bytes, Bytes) {
+    let along = payload.len() <= SMALL;
+    let mut head = BytesMut::with_capacity(9 + if along { payload.len() } else { 0 });
+    head.put_u8(DATA);
+    let len = payload.len() as u64;
+    match len {
+        0..0x40 => head.put_u8(len as u8),
+        0x40..0x4000 => head.put_u16(len as u16 | 0x4000),
+        0x4000..0x4000_0000 => head.put_u32(len as u32 | 0x8000_0000),
+        _ => head.put_u64(len | 0xc000_0000_0000_0000),
+    }
+    if along {
+        head.extend_from_slice(&payload);
+        return (head.freeze(), Bytes::new());
+    }
+    (head.freeze(), payload)
+}

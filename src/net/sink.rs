@@ -1,0 +1,34 @@
+//! What the outbox needs of a stream of HTTP/2 or HTTP/3.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+/// The sending half of one stream of the protocol.
+pub(super) trait Sink {
+    /// Whether the stream's waker is called by this connection's task alone. Then what a visit
+    /// itself sets off is no reason for another.
+    const OWN_WAKES: bool;
+
+    /// Ready when flow control has room for anything at all.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
+
+    /// Sends `chunk` as far as flow control lets it, and takes what was sent from its front. Ready
+    /// once all of it is sent; with `last`, once the stream is ended too.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &mut Bytes,
+        last: bool,
+    ) -> Poll<Result<(), Gone>>;
+
+    /// Ready once the client has left the stream.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Resets the stream.
+    fn abort(&mut self);
+}
+
+/// The stream or its connection is no more.
+#[derive(Debug)]
+pub(super) struct Gone;
