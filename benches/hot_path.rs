@@ -1,6 +1,6 @@
 //! What an event costs between the publisher's request and the sockets.
 
-use std::{hint::black_box, sync::Arc, task::Waker};
+use std::{hint::black_box, task::Waker};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seventh::{
@@ -15,7 +15,7 @@ const STREAMS: usize = 100;
 
 /// One event to 10 connections of 100 streams: publish, and take it for each.
 fn fan_out(c: &mut Criterion) {
-    let hub = Hub::new(History::default(), 1, Arc::default());
+    let hub = Hub::new(History::default(), 1);
     let topics = [Topic::parse("bench").expect("a topic")];
     let now = clock::now();
     let mut connections: Vec<_> = (0..CONNECTIONS)

@@ -16,9 +16,10 @@ use crate::{
     config::{Config, Drain},
     drain,
     hub::Hub,
-    metrics::Metrics,
-    net::{BindError, ControlListener, HttpsListener},
-    service::{Gate, Service, Shared},
+    limits::Hits,
+    metrics,
+    net::{self, BindError, ControlListener, HttpsListener},
+    service::{self, Gate, Service, Shared},
     tls::{Certificate, CertificateError, CertificateFiles, Resolver},
 };
 
@@ -42,6 +43,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Edge {
     shared: Arc<Shared>,
+    metrics: Arc<net::Metrics>,
     resolver: Arc<Resolver>,
     https: Vec<SocketAddr>,
     control: SocketAddr,
@@ -69,15 +71,22 @@ impl Edge {
     /// [`StartError`] names what is in the way.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let resolver = Resolver::new(Certificate::load(&config.tls)?);
-        let metrics = Arc::new(Metrics::default());
+        let hub = Hub::new(config.history, fastrand::u64(..));
+        let hits = Hits::default();
+        let mut registry = metrics::registry(clock::wall());
+        hub.metrics().register(&mut registry);
+        hits.register(&mut registry);
+        let metrics = Arc::new(net::Metrics::register(&mut registry));
         let (signal, watch) = drain::channel();
         let (control_signal, control_watch) = drain::channel();
         let shared = Arc::new(Shared {
-            hub: Hub::new(config.history, fastrand::u64(..), metrics.clone()),
+            hub,
             access: Access::new(config.access.clone()),
             streams: Arc::default(),
-            metrics,
+            metrics: service::Metrics::register(&mut registry),
+            registry,
             limits: config.limits,
+            hits,
             events: config.events.clone(),
             drain_spread: config.drain.spread,
             demo: config.demo,
@@ -92,6 +101,7 @@ impl Edge {
 
         let mut edge = Self {
             shared,
+            metrics: metrics.clone(),
             resolver,
             https: listeners.iter().map(HttpsListener::address).collect(),
             control: control.address(),
@@ -108,8 +118,12 @@ impl Edge {
             config.limits.connections.min(Semaphore::MAX_PERMITS),
         ));
         for listener in listeners {
-            edge.public
-                .spawn(listener.serve(public_service.clone(), room.clone(), watch.clone()));
+            edge.public.spawn(listener.serve(
+                public_service.clone(),
+                metrics.clone(),
+                room.clone(),
+                watch.clone(),
+            ));
         }
         Ok(edge)
     }
@@ -157,7 +171,7 @@ impl Edge {
         });
         let drained = match ended.await {
             Ok(()) => Drained::Clean,
-            Err(_) => Drained::Cut(self.shared.metrics.open_connections()),
+            Err(_) => Drained::Cut(self.metrics.open_connections()),
         };
         self.public.shutdown().await;
         self.control_signal.start();

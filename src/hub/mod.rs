@@ -8,7 +8,9 @@
 //! Readers take only events at or below the watermark, which is stored once an event has been
 //! applied everywhere, so one number is a sound cursor over any number of topics.
 
+mod gap;
 pub mod mailbox;
+mod metrics;
 pub mod ring;
 mod subscription;
 
@@ -25,14 +27,15 @@ use std::{
 use indexmap::IndexMap;
 
 use crate::{
-    metrics::Metrics,
     sse::{Draft, Epoch, EventId},
     topic::Topic,
 };
 use mailbox::Mailbox;
 use ring::{Bounds, Ring, Stored};
 
+pub use gap::GapReason;
 pub use mailbox::StreamHandle;
+pub use metrics::Metrics;
 pub use subscription::{Chunk, Opening, Resume, Subscription};
 
 /// What a topic costs beside its events and its name, in bytes.
@@ -96,7 +99,7 @@ pub struct TopicInfo {
 pub struct Hub {
     epoch: Epoch,
     history: History,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
     state: Mutex<State>,
     /// Every event up to this number has been applied to all its rings.
     watermark: AtomicU64,
@@ -163,14 +166,20 @@ impl Entry {
 impl Hub {
     /// An empty hub. `random` makes its event ids unlike those of any other.
     #[must_use]
-    pub fn new(history: History, random: u64, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(history: History, random: u64) -> Arc<Self> {
         Arc::new(Self {
             epoch: Epoch::from_random(random),
             history,
-            metrics,
+            metrics: Metrics::default(),
             state: Mutex::default(),
             watermark: AtomicU64::new(0),
         })
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Publishes one event to `topics`; see [`publish_to`](Self::publish_to).

@@ -12,12 +12,11 @@ use serde_json::json;
 use smallvec::SmallVec;
 
 use super::{
-    Cell, Hub, Readers,
+    Cell, GapReason, Hub, Readers,
     mailbox::{Mailbox, StreamHandle},
     ring::{Ring, Stored},
 };
 use crate::{
-    metrics::GapReason,
     sse::{Draft, EventId},
     topic::Topic,
 };

@@ -10,7 +10,7 @@ fn hub(events: usize) -> Arc<Hub> {
         events,
         ..History::default()
     };
-    Hub::new(history, 7, Arc::default())
+    Hub::new(history, 7)
 }
 
 fn topic(name: &str) -> Topic {
@@ -248,7 +248,7 @@ fn the_least_recently_published_topics_give_way_first() {
         total_bytes: 2600,
         ..History::default()
     };
-    let hub = Hub::new(history, 7, Arc::default());
+    let hub = Hub::new(history, 7);
     let _reader = subscribe(&hub, &["quiet"], Resume::Live);
     publish(&hub, &["quiet"], &"q".repeat(300));
     for _ in 0..3 {
@@ -473,7 +473,7 @@ fn clocks_that_disagree_do_not_upset_the_books() {
         age: Duration::from_secs(60),
         ..History::default()
     };
-    let hub = Hub::new(history, 7, Arc::default());
+    let hub = Hub::new(history, 7);
     let now = crate::clock::now();
     let minute = Duration::from_secs(60);
     let send = |at| hub.publish(&topics(&["a"]), Draft::new(None, "x", None), None, at);

@@ -2,7 +2,11 @@
 //!
 //! Pure: no clock, no lock, no task.
 
+mod hits;
+
 use std::time::Duration;
+
+pub use hits::Hits;
 
 /// Streams of a connection that event streams leave to ordinary requests: a page's own files and
 /// its calls would hang otherwise, as browsers queue them behind the streams.

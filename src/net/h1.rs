@@ -20,12 +20,13 @@ use tokio::{
     time::Sleep,
 };
 
+use super::ListenerContext;
 use crate::{
     backoff, clock,
     drain::Watch,
     hub::mailbox::Mailbox,
     protocol::Protocol,
-    service::{Body, Next, Peer, Request, Service, Shared},
+    service::{Body, Next, Peer, Request},
 };
 
 /// hyper's buffer for a request's head and for what is to be written: a slow reader's backlog
@@ -33,23 +34,23 @@ use crate::{
 const BUFFER: usize = 32 << 10;
 
 /// Serves a connection to its end.
-pub(super) async fn serve<T>(io: T, service: Service, peer: Peer, drain: Watch)
+pub(super) async fn serve<T>(io: T, context: Arc<ListenerContext>, peer: Peer, drain: Watch)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let shared = service.shared().clone();
-    let _open = service.connection(Protocol::Http1);
+    let limits = context.shared().limits;
+    let _open = context.open(Protocol::Http1);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.limits.idle)
+        .header_read_timeout(limits.idle)
         // Above the service's own bound, which answers with a problem.
-        .max_headers(shared.limits.header_count + 36)
+        .max_headers(limits.header_count + 36)
         .max_buf_size(BUFFER);
     let watch = drain.clone();
     let answer = service_fn(move |request| {
-        let (service, peer, watch) = (service.clone(), peer.clone(), watch.clone());
-        async move { Ok::<_, Infallible>(respond(&service, peer, watch, request).await) }
+        let (context, peer, watch) = (context.clone(), peer.clone(), watch.clone());
+        async move { Ok::<_, Infallible>(respond(context, peer, watch, request).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
     tokio::select! {
@@ -66,7 +67,7 @@ fn ended(result: hyper::Result<()>) {
 }
 
 async fn respond(
-    service: &Service,
+    context: Arc<ListenerContext>,
     peer: Peer,
     drain: Watch,
     request: hyper::Request<Incoming>,
@@ -74,14 +75,14 @@ async fn respond(
     let (parts, body) = request.into_parts();
     let mailbox = peer.mailbox.clone();
     let body = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
-    let reply = service.call(Request { parts, body, peer }).await;
+    let reply = context.service.call(Request { parts, body, peer }).await;
     let (head, body) = reply.into_response();
     let sending = match body {
         Body::Full(bytes) => Sending::Full(Some(bytes)),
         Body::Stream(stream) => Sending::Stream(stream),
         Body::Events(stream) => Sending::Events(Box::new(Events {
             stream: Some(stream),
-            shared: service.shared().clone(),
+            context,
             mailbox,
             marks: Vec::new(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -101,7 +102,7 @@ enum Sending {
 
 struct Events {
     stream: Option<Box<crate::service::EventStream>>,
-    shared: Arc<Shared>,
+    context: Arc<ListenerContext>,
     mailbox: Arc<Mailbox>,
     marks: Vec<u32>,
     timer: Pin<Box<Sleep>>,
@@ -154,13 +155,14 @@ impl Events {
             && draining.as_mut().poll(cx).is_ready()
         {
             self.draining = None;
-            let at = clock::now() + backoff::within(self.shared.drain_spread, fastrand::f64());
-            stream.end_at(at, self.shared.drain_retry());
+            let shared = self.context.shared();
+            let at = clock::now() + backoff::within(shared.drain_spread, fastrand::f64());
+            stream.end_at(at, shared.drain_retry());
         }
         loop {
             match stream.next(clock::now(), Duration::ZERO) {
                 Next::Chunk(bytes, events) => {
-                    self.shared.metrics.delivered(Protocol::Http1, events);
+                    self.context.delivered(Protocol::Http1, events);
                     return Poll::Ready(Some(bytes));
                 }
                 Next::Last(bytes) => {

@@ -9,6 +9,7 @@ mod flood;
 mod h1;
 mod h2;
 mod h3;
+mod metrics;
 mod outbox;
 mod quic;
 mod sink;
@@ -30,10 +31,13 @@ use crate::{
     drain::Watch,
     hub::mailbox::Mailbox,
     limits::HEADROOM,
+    metrics::OpenGuard,
     protocol::Protocol,
-    service::{Peer, Places, Service},
+    service::{Peer, Places, Service, Shared},
     tls::Resolver,
 };
+
+pub use metrics::Metrics;
 
 /// How often another port is tried when the one that the system gave for TCP is taken for UDP.
 const PORT_TRIES: usize = 16;
@@ -66,8 +70,11 @@ fn remedy(error: &io::Error, address: SocketAddr) -> String {
 
 /// What the connections of a listener share.
 #[derive(Debug)]
-pub(crate) struct ListenerContext {
+struct ListenerContext {
     service: Service,
+    /// What the public listeners count; nothing of the control listener, whose connections are the
+    /// operator's own.
+    metrics: Option<Arc<Metrics>>,
     alt_svc: Option<HeaderValue>,
     /// `limits.connections`, which all public listeners share; `None` for the control listener,
     /// which stays reachable.
@@ -75,6 +82,30 @@ pub(crate) struct ListenerContext {
 }
 
 impl ListenerContext {
+    fn shared(&self) -> &Arc<Shared> {
+        self.service.shared()
+    }
+
+    /// Counts a connection while the guard lives.
+    fn open(&self, protocol: Protocol) -> Option<OpenGuard> {
+        let metrics = self.metrics.as_ref()?;
+        Some(metrics.connections.guard(protocol))
+    }
+
+    /// Counts events that were written to event streams.
+    fn delivered(&self, protocol: Protocol, events: u64) {
+        if let Some(metrics) = &self.metrics {
+            metrics.delivered.add(protocol, events);
+        }
+    }
+
+    /// Counts a failure of accept(2).
+    fn accept_failed(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.accept_errors.inc();
+        }
+    }
+
     /// Room for one more connection, held as long as it lives; `None` when there is none.
     fn admit(&self) -> Option<Admission> {
         let Some(room) = &self.room else {
@@ -83,14 +114,14 @@ impl ListenerContext {
         match room.clone().try_acquire_owned() {
             Ok(permit) => Some(Admission(Some(permit))),
             Err(_) => {
-                self.service.shared().metrics.limit("limits.connections");
+                self.shared().hits.count("limits.connections");
                 None
             }
         }
     }
 
     fn peer(&self, protocol: Protocol, remote: SocketAddr) -> Peer {
-        let limits = &self.service.shared().limits;
+        let limits = &self.shared().limits;
         let places = match protocol {
             Protocol::Http1 => Places::new(1, "http1"),
             Protocol::Http2 => Places::new(limits.http2_streams - HEADROOM, "limits.http2_streams"),
@@ -165,11 +196,18 @@ impl HttpsListener {
     }
 
     /// Serves until the drain has ended.
-    pub async fn serve(self, service: Service, room: Arc<Semaphore>, drain: Watch) {
+    pub async fn serve(
+        self,
+        service: Service,
+        metrics: Arc<Metrics>,
+        room: Arc<Semaphore>,
+        drain: Watch,
+    ) {
         // RFC 7838: browsers come over HTTP/3 from the next connection on.
         let alt_svc = format!("h3=\":{}\"; ma=86400", self.address.port());
         let context = Arc::new(ListenerContext {
             service,
+            metrics: Some(metrics),
             alt_svc: HeaderValue::try_from(alt_svc).ok(),
             room: Some(room),
         });
@@ -224,6 +262,7 @@ impl ControlListener {
     pub async fn serve(self, service: Service, drain: Watch) {
         let context = Arc::new(ListenerContext {
             service,
+            metrics: None,
             alt_svc: None,
             room: None,
         });

@@ -15,12 +15,15 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Sleep;
 
-use super::sink::{Gone, Sink};
+use super::{
+    ListenerContext,
+    sink::{Gone, Sink},
+};
 use crate::{
     backoff, clock,
     hub::{StreamHandle, mailbox::Mailbox},
     protocol::Protocol,
-    service::{Body, EventStream, Next, Shared},
+    service::{Body, EventStream, Next},
 };
 
 /// The most one stream writes before the others get their turn.
@@ -28,7 +31,7 @@ const TURN: usize = 64 << 10;
 
 /// The replies of one connection that are being sent.
 pub(super) struct Outbox<S> {
-    shared: Arc<Shared>,
+    context: Arc<ListenerContext>,
     protocol: Protocol,
     mailbox: Arc<Mailbox>,
     /// By the key of the stream in the mailbox.
@@ -75,9 +78,13 @@ enum Visited {
 }
 
 impl<S: Sink> Outbox<S> {
-    pub(super) fn new(shared: Arc<Shared>, protocol: Protocol, mailbox: Arc<Mailbox>) -> Self {
+    pub(super) fn new(
+        context: Arc<ListenerContext>,
+        protocol: Protocol,
+        mailbox: Arc<Mailbox>,
+    ) -> Self {
         Self {
-            shared,
+            context,
             protocol,
             mailbox,
             slots: Vec::new(),
@@ -112,7 +119,7 @@ impl<S: Sink> Outbox<S> {
         if self.draining
             && let Body::Events(stream) = &mut body
         {
-            stream.end_at(clock::now(), self.shared.drain_retry());
+            stream.end_at(clock::now(), self.context.shared().drain_retry());
         }
         let (key, waker) = match (&handle, &body) {
             (Some(handle), _) => (handle.key(), handle.waker()),
@@ -142,8 +149,8 @@ impl<S: Sink> Outbox<S> {
         self.draining = true;
         for slot in self.slots.iter_mut().flatten() {
             if let Body::Events(stream) = &mut slot.body {
-                let at = now + backoff::within(self.shared.drain_spread, fastrand::f64());
-                stream.end_at(at, self.shared.drain_retry());
+                let at = now + backoff::within(self.context.shared().drain_spread, fastrand::f64());
+                stream.end_at(at, self.context.shared().drain_retry());
                 self.deadline = sooner(self.deadline, at);
             }
         }
@@ -205,7 +212,7 @@ impl<S: Sink> Outbox<S> {
             let mut visit = Visit {
                 now,
                 due: self.due,
-                stall: self.shared.limits.stall,
+                stall: self.context.shared().limits.stall,
                 wrote: 0,
                 delivered: 0,
                 deadline: None,
@@ -226,13 +233,13 @@ impl<S: Sink> Outbox<S> {
                 Visited::TurnOver => self.enqueue(key),
                 Visited::Done => self.remove(key),
                 Visited::Stalled => {
-                    self.shared.metrics.limit("limits.stall");
+                    self.context.shared().hits.count("limits.stall");
                     slot.sink.abort();
                     self.remove(key);
                 }
             }
         }
-        self.shared.metrics.delivered(self.protocol, delivered);
+        self.context.delivered(self.protocol, delivered);
         self.wrote += wrote as u64;
         wrote
     }

@@ -149,7 +149,7 @@ async fn serve(
     handshake: Handshake,
     drain: Watch,
 ) {
-    let shared = context.service.shared();
+    let shared = context.shared();
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!("QUIC handshake failed: {error}"),
@@ -159,9 +159,9 @@ async fn serve(
     match connected {
         Ok(Ok(connection)) => {
             let peer = context.peer(Protocol::Http3, connection.remote_address());
-            h3::serve(connection, context.service.clone(), peer, drain).await;
+            h3::serve(connection, context.clone(), peer, drain).await;
         }
         Ok(Err(error)) => tracing::debug!("QUIC handshake failed: {error}"),
-        Err(_) => shared.metrics.limit("limits.handshake"),
+        Err(_) => shared.hits.count("limits.handshake"),
     }
 }

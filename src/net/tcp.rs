@@ -11,11 +11,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{ListenerContext, h1, h2, write_timeout::WriteTimeout};
-use crate::{
-    drain::Watch,
-    protocol::Protocol,
-    service::{Peer, Service},
-};
+use crate::{drain::Watch, protocol::Protocol, service::Peer};
 
 /// How long accepting pauses when the system has no more files or memory to give.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -75,7 +71,7 @@ pub(super) async fn accept(
                 // The one who came has gone again: that says nothing about the next.
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
-                    context.service.shared().metrics.accept_errors.inc();
+                    context.accept_failed();
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!("accepting pauses: {error}");
                     }
@@ -105,7 +101,7 @@ async fn serve(
     context: Arc<ListenerContext>,
     drain: Watch,
 ) {
-    let shared = context.service.shared();
+    let shared = context.shared();
     if let Err(error) = tune(&stream, shared.events.keepalive) {
         return tracing::debug!("connection lost at once: {error}");
     }
@@ -123,11 +119,11 @@ async fn serve(
     let (io, http2) = match begun.await {
         Ok(Ok(begun)) => begun,
         Ok(Err(error)) => return tracing::debug!("handshake failed: {error}"),
-        Err(_) => return shared.metrics.limit("limits.handshake"),
+        Err(_) => return shared.hits.count("limits.handshake"),
     };
     match io {
-        Io::Tls(io) => http(*io, http2, remote, &context, drain).await,
-        Io::Plain(io) => http(io, http2, remote, &context, drain).await,
+        Io::Tls(io) => http(*io, http2, remote, context, drain).await,
+        Io::Plain(io) => http(io, http2, remote, context, drain).await,
     }
 }
 
@@ -141,20 +137,25 @@ enum Io {
     Plain(Plain),
 }
 
-async fn http<T>(io: T, http2: bool, remote: SocketAddr, context: &ListenerContext, drain: Watch)
-where
+async fn http<T>(
+    io: T,
+    http2: bool,
+    remote: SocketAddr,
+    context: Arc<ListenerContext>,
+    drain: Watch,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service: Service = context.service.clone();
     let protocol = if http2 {
         Protocol::Http2
     } else {
         Protocol::Http1
     };
     let peer: Peer = context.peer(protocol, remote);
-    match http2 {
-        true => h2::serve(io, service, peer, drain).await,
-        false => h1::serve(io, service, peer, drain).await,
+    if http2 {
+        h2::serve(io, context, peer, drain).await;
+    } else {
+        h1::serve(io, context, peer, drain).await;
     }
 }
 

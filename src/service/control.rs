@@ -302,7 +302,11 @@ fn ready(shared: &Shared) -> Result<Reply, Problem> {
 
 fn metrics(shared: &Shared) -> Reply {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Reply::text(StatusCode::OK, OPEN_METRICS, shared.metrics.render())
+    Reply::text(
+        StatusCode::OK,
+        OPEN_METRICS,
+        crate::metrics::render(&shared.registry),
+    )
 }
 
 async fn topic(

@@ -9,10 +9,10 @@ use std::{
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Place, streams::Registration};
+use super::{Place, Shared, streams::Registration};
 use crate::{
     hub::{StreamHandle, Subscription},
-    metrics::{Metrics, OpenGuard},
+    metrics::OpenGuard,
     sse::{self, Draft},
 };
 
@@ -35,7 +35,7 @@ pub struct EventStream {
     token: Option<TokenEnd>,
     /// For a client that polls: when it is answered even if there is nothing.
     poll: Option<Poll>,
-    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
 }
 
 /// When a stream says what by itself.
@@ -97,7 +97,7 @@ impl EventStream {
         pace: Pace,
         token: Option<TokenEnd>,
         now: Instant,
-        metrics: Arc<Metrics>,
+        shared: Arc<Shared>,
         counted: Counted,
     ) -> Self {
         Self {
@@ -110,7 +110,7 @@ impl EventStream {
             ending: None,
             token,
             poll: None,
-            metrics,
+            shared,
         }
     }
 
@@ -192,7 +192,7 @@ impl EventStream {
         }
         if self.due <= now + slack {
             self.due = now + self.pace.keepalive;
-            self.metrics.keepalives.inc();
+            self.shared.metrics.keepalives.inc();
             return Next::Chunk(sse::comment(), 0);
         }
         Next::Wait(self.deadline())

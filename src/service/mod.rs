@@ -6,6 +6,7 @@ mod control;
 mod demo;
 mod event_stream;
 mod failure;
+mod metrics;
 mod publish;
 mod streams;
 mod subscribe;
@@ -34,13 +35,14 @@ use crate::{
     backoff,
     drain::Watch,
     hub::{Hub, mailbox::Mailbox},
-    limits::Limits,
-    metrics::{Metrics, OpenGuard},
+    limits::{Hits, Limits},
+    metrics::Registry,
     protocol::Protocol,
 };
 pub use control::Gate;
 pub use event_stream::{EventStream, Next};
 pub use failure::Problem;
+pub use metrics::Metrics;
 pub use streams::{Filter, StreamInfo, Streams};
 use validate::HeaderBounds;
 
@@ -83,10 +85,14 @@ pub struct Shared {
     pub access: Access,
     /// The open event streams.
     pub streams: Arc<Streams>,
-    /// The counters.
-    pub metrics: Arc<Metrics>,
+    /// What the service counts.
+    pub metrics: Metrics,
+    /// Everything that is counted, for `/metrics`.
+    pub registry: Registry,
     /// The limits.
     pub limits: Limits,
+    /// How often each bit.
+    pub hits: Hits,
     /// `[events]`
     pub events: EventSettings,
     /// `drain.spread`
@@ -273,7 +279,7 @@ impl Service {
     pub async fn call(&self, request: Request) -> Reply {
         let protocol = request.peer.protocol;
         let _in_progress = match self {
-            Self::Public(shared) => Some(shared.metrics.request(protocol)),
+            Self::Public(shared) => Some(shared.metrics.requests.guard(protocol)),
             Self::Control(..) => None,
         };
         let head = request.parts.method == Method::HEAD;
@@ -304,16 +310,6 @@ impl Service {
         match self {
             Self::Public(shared) => public(shared, request).await,
             Self::Control(shared, gate) => control::answer(shared, gate, request).await,
-        }
-    }
-
-    /// Counts a connection while the guard lives. Those of the control listener are the
-    /// operator's own and do not count.
-    #[must_use]
-    pub fn connection(&self, protocol: Protocol) -> Option<OpenGuard> {
-        match self {
-            Self::Public(shared) => Some(shared.metrics.connection(protocol)),
-            Self::Control(..) => None,
         }
     }
 

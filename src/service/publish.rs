@@ -364,7 +364,7 @@ async fn in_time<T>(
 ) -> Result<T, Problem> {
     let time = shared.limits.request_body;
     tokio::time::timeout(time, read).await.unwrap_or_else(|_| {
-        shared.metrics.limit("limits.request_body");
+        shared.hits.count("limits.request_body");
         let seconds = time.as_secs_f64();
         let detail = format!("the body took over {seconds} s (limits.request_body)");
         Err(Problem::new(StatusCode::BAD_REQUEST, detail))

@@ -125,7 +125,7 @@ async fn open(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Result<Reply,
         return Ok(Reply::gentle_refusal(shared.drain_retry()));
     }
     let Some(place) = peer.places.take() else {
-        shared.metrics.limit(peer.places.limit);
+        shared.hits.count(peer.places.limit);
         return Ok(Reply::gentle_refusal(shared.long_retry()));
     };
     let mut stream = subscribe(shared, parts, peer, query, identity, place);
@@ -199,7 +199,7 @@ fn subscribe(
         (handle.mailbox().clone(), handle.key()),
     );
     let counted = Counted {
-        _open: shared.metrics.event_stream(peer.protocol),
+        _open: shared.metrics.event_streams.guard(peer.protocol),
         _place: place,
         registration: shared.streams.register(info),
     };
@@ -209,7 +209,7 @@ fn subscribe(
         pace,
         token,
         now,
-        shared.metrics.clone(),
+        shared.clone(),
         counted,
     )
 }

@@ -273,7 +273,7 @@ proptest! {
         for (group, user) in &made_members {
             groups.add(&name("g", *group), Member::User(name("u", *user))).expect("room");
         }
-        let hub = Hub::new(History::default(), 1, std::sync::Arc::default());
+        let hub = Hub::new(History::default(), 1);
         let mailbox = Mailbox::new();
         let now = seventh::clock::now();
         let mut readers: Vec<_> = streams.iter().map(|(user, own)| {

@@ -15,11 +15,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("topic", &[]),
     ("sse", &[]),
     ("protocol", &[]),
-    ("metrics", &["clock", "protocol"]),
-    ("hub", &[LEAVES]),
+    ("metrics", &["protocol"]),
+    ("hub", &["sse", "topic"]),
     // The client knows the wire and no server code; the session and the key set are asked by it.
     ("access", &[LEAVES, "hub", "client"]),
-    ("limits", &[LEAVES, "hub"]),
+    ("limits", &["protocol"]),
     ("service", &[LEAVES, "hub", "access", "limits"]),
     ("tls", &[LEAVES]),
     (

@@ -32,12 +32,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use body::Http2Body;
 use cork::{Cork, Corked};
 
-use super::{flood::Flood, outbox::Outbox};
+use super::{ListenerContext, flood::Flood, outbox::Outbox};
 use crate::{
     clock,
     drain::Watch,
     protocol::Protocol,
-    service::{Peer, Reply, Request, Service, Shared},
+    service::{Peer, Reply, Request},
 };
 
 /// How much of a stream h2 may hold for a slow reader: the rest stays in the ring.
@@ -53,33 +53,33 @@ const GOODBYE: Duration = Duration::from_secs(2);
 type Answering = Pin<Box<dyn Future<Output = (SendResponse<Bytes>, Reply)> + Send>>;
 
 /// Serves a connection to its end.
-pub(super) async fn serve<T>(io: T, service: Service, peer: Peer, drain: Watch)
+pub(super) async fn serve<T>(io: T, context: Arc<ListenerContext>, peer: Peer, drain: Watch)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let shared = service.shared().clone();
-    let _open = service.connection(Protocol::Http2);
+    let limits = context.shared().limits;
+    let _open = context.open(Protocol::Http2);
     let (cork, corked) = Cork::new(io);
     let mut builder = h2::server::Builder::new();
     builder
-        .max_concurrent_streams(u32::try_from(shared.limits.http2_streams).unwrap_or(u32::MAX))
-        .max_header_list_size(u32::try_from(shared.limits.header_bytes * 2).unwrap_or(u32::MAX))
+        .max_concurrent_streams(u32::try_from(limits.http2_streams).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.header_bytes * 2).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         // A page may be left while it opens its streams; `Flood` judges who does so all the time.
-        .max_pending_accept_reset_streams(shared.limits.http2_streams);
-    let handshake = tokio::time::timeout(shared.limits.handshake, builder.handshake(corked));
+        .max_pending_accept_reset_streams(limits.http2_streams);
+    let handshake = tokio::time::timeout(limits.handshake, builder.handshake(corked));
     let connection = match handshake.await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!("HTTP/2 handshake failed: {error}"),
-        Err(_) => return shared.metrics.limit("limits.handshake"),
+        Err(_) => return context.shared().hits.count("limits.handshake"),
     };
     let driver = Driver {
-        outbox: Outbox::new(shared.clone(), Protocol::Http2, peer.mailbox.clone()),
+        outbox: Outbox::new(context.clone(), Protocol::Http2, peer.mailbox.clone()),
         connection,
         cork,
-        service,
+        context,
         peer,
         answering: FuturesUnordered::new(),
         idle_since: Some(clock::now()),
@@ -87,7 +87,6 @@ where
         draining: Some(Box::pin(drain.draining())),
         flood: Flood::default(),
         received: Arc::default(),
-        shared,
     };
     driver.run().await;
 }
@@ -95,8 +94,7 @@ where
 struct Driver<T> {
     connection: Connection<Corked<T>, Bytes>,
     cork: Cork<T>,
-    service: Service,
-    shared: Arc<Shared>,
+    context: Arc<ListenerContext>,
     peer: Peer,
     answering: FuturesUnordered<Answering>,
     outbox: Outbox<SendStream<Bytes>>,
@@ -130,7 +128,7 @@ where
             End::Io(error) => return tracing::debug!("HTTP/2 connection cut: {error}"),
             End::Flood(limit) => {
                 tracing::info!("HTTP/2 connection closed: the peer passed {limit}");
-                self.shared.metrics.limit(limit);
+                self.context.shared().hits.count(limit);
                 self.connection
                     .abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
             }
@@ -217,10 +215,10 @@ where
             body,
             peer: self.peer.clone(),
         };
-        let service = self.service.clone();
-        self.answering.push(Box::pin(
-            async move { (respond, service.call(request).await) },
-        ));
+        let context = self.context.clone();
+        self.answering.push(Box::pin(async move {
+            (respond, context.service.call(request).await)
+        }));
     }
 
     fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
@@ -250,7 +248,7 @@ where
             return self.outbox.poll_timer(cx, None).map(Ok);
         }
         let now = clock::now();
-        let idle_at = *self.idle_since.get_or_insert(now) + self.shared.limits.idle;
+        let idle_at = *self.idle_since.get_or_insert(now) + self.context.shared().limits.idle;
         ready!(
             self.outbox
                 .poll_timer(cx, Some(self.closing_at.unwrap_or(idle_at)))
@@ -261,7 +259,7 @@ where
             Some(at) if at <= now => return Poll::Ready(Err(End::Idle)),
             None if idle_at <= now => {
                 self.connection.graceful_shutdown();
-                self.closing_at = Some(now + self.shared.limits.stall);
+                self.closing_at = Some(now + self.context.shared().limits.stall);
             }
             _ => {}
         }

@@ -36,13 +36,13 @@ use sink::QuicSink;
 pub(super) use transport::var_int;
 use transport::{Bidi, SharedSend, Transport};
 
-use super::{flood::Flood, outbox::Outbox};
+use super::{ListenerContext, flood::Flood, outbox::Outbox};
 use crate::{
     clock,
     drain::Watch,
     limits::Limits,
     protocol::Protocol,
-    service::{Body, Peer, Request, Service, Shared},
+    service::{Body, Peer, Request},
 };
 
 /// How much is handed to quinn in one pass.
@@ -62,34 +62,33 @@ fn field_section(limits: &Limits) -> u64 {
 /// Serves a connection to its end.
 pub(super) async fn serve(
     connection: quinn::Connection,
-    service: Service,
+    context: Arc<ListenerContext>,
     peer: Peer,
     drain: Watch,
 ) {
-    let shared = service.shared().clone();
-    let _open = service.connection(Protocol::Http3);
+    let limits = context.shared().limits;
+    let _open = context.open(Protocol::Http3);
     let mut builder = h3::server::builder();
     builder
-        .max_field_section_size(field_section(&shared.limits))
+        .max_field_section_size(field_section(&limits))
         .send_grease(false);
     let begun = builder.build(Transport::new(connection.clone()));
-    let http = match tokio::time::timeout(shared.limits.handshake, begun).await {
+    let http = match tokio::time::timeout(limits.handshake, begun).await {
         Ok(Ok(http)) => http,
         Ok(Err(error)) => return tracing::debug!("HTTP/3 handshake failed: {error}"),
-        Err(_) => return shared.metrics.limit("limits.handshake"),
+        Err(_) => return context.shared().hits.count("limits.handshake"),
     };
     let driver = Driver {
-        outbox: Outbox::new(shared.clone(), Protocol::Http3, peer.mailbox.clone()),
+        outbox: Outbox::new(context.clone(), Protocol::Http3, peer.mailbox.clone()),
         connection,
         http,
-        service,
+        context,
         peer,
         setups: FuturesUnordered::new(),
         idle_since: Some(clock::now()),
         draining: Some(Box::pin(drain.draining())),
         goodbye: Goodbye::No,
         flood: Flood::default(),
-        shared,
     };
     driver.run().await;
 }
@@ -97,8 +96,7 @@ pub(super) async fn serve(
 struct Driver {
     connection: quinn::Connection,
     http: Connection<Transport, Bytes>,
-    service: Service,
-    shared: Arc<Shared>,
+    context: Arc<ListenerContext>,
     peer: Peer,
     setups: FuturesUnordered<Setup>,
     outbox: Outbox<QuicSink>,
@@ -144,7 +142,7 @@ impl Driver {
                 Pause::Lost(why) => return tracing::debug!("HTTP/3 connection ended: {why}"),
                 Pause::Flood(limit) => {
                     tracing::info!("HTTP/3 connection closed: the peer passed {limit}");
-                    self.shared.metrics.limit(limit);
+                    self.context.shared().hits.count(limit);
                     return self.close(Code::H3_EXCESSIVE_LOAD, limit);
                 }
             }
@@ -230,9 +228,9 @@ impl Driver {
         let resolver = self
             .http
             .create_resolver(FrameStream::new(BufRecvStream::new(stream)));
-        let (service, peer) = (self.service.clone(), self.peer.clone());
+        let (context, peer) = (self.context.clone(), self.peer.clone());
         self.setups.push(Box::pin(async move {
-            let body = answer(resolver, &service, peer).await;
+            let body = answer(resolver, &context, peer).await;
             match body {
                 Some(body) => Some((send, body)),
                 None => {
@@ -263,7 +261,7 @@ impl Driver {
             return self.outbox.poll_timer(cx, None);
         }
         let now = clock::now();
-        let idle_at = *self.idle_since.get_or_insert(now) + self.shared.limits.idle;
+        let idle_at = *self.idle_since.get_or_insert(now) + self.context.shared().limits.idle;
         ready!(self.outbox.poll_timer(cx, Some(idle_at)));
         if idle_at <= clock::now() && self.goodbye == Goodbye::No {
             self.goodbye = Goodbye::Due;
@@ -276,10 +274,10 @@ impl Driver {
 /// more use.
 async fn answer(
     resolver: RequestResolver<Transport, Bytes>,
-    service: &Service,
+    context: &ListenerContext,
     peer: Peer,
 ) -> Option<Body> {
-    let limits = service.shared().limits;
+    let limits = context.shared().limits;
     let resolved = tokio::time::timeout(limits.handshake, resolver.resolve_request()).await;
     let (request, stream) = match resolved {
         Ok(Ok(resolved)) => resolved,
@@ -290,7 +288,7 @@ async fn answer(
             return None;
         }
         Err(_) => {
-            service.shared().metrics.limit("limits.handshake");
+            context.shared().hits.count("limits.handshake");
             return None;
         }
     };
@@ -305,7 +303,7 @@ async fn answer(
         drop(recv);
         None
     };
-    let reply = service.call(Request { parts, body, peer }).await;
+    let reply = context.service.call(Request { parts, body, peer }).await;
     let (head, body) = reply.into_response();
     match tokio::time::timeout(limits.stall, send.send_response(head)).await {
         Ok(Ok(())) => Some(body),
@@ -314,7 +312,7 @@ async fn answer(
             None
         }
         Err(_) => {
-            service.shared().metrics.limit("limits.stall");
+            context.shared().hits.count("limits.stall");
             None
         }
     }

@@ -1,0 +1,53 @@
+//! What the hub counts.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+use super::GapReason;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: GapReason,
+}
+
+impl EncodeLabelValue for GapReason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+/// The hub's metrics.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    pub(super) published: Counter,
+    pub(super) replays: Counter,
+    gaps: Family<ByReason, Counter>,
+}
+
+impl Metrics {
+    /// Has them printed.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "events_published",
+            "Events taken from publishers",
+            self.published.clone(),
+        );
+        registry.register(
+            "replays",
+            "Event streams that began behind the newest event",
+            self.replays.clone(),
+        );
+        registry.register(
+            "gaps",
+            "Event streams told that events are missing, by reason",
+            self.gaps.clone(),
+        );
+    }
+
+    pub(super) fn gap(&self, reason: GapReason) {
+        self.gaps.get_or_create(&ByReason { reason }).inc();
+    }
+}

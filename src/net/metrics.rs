@@ -1,0 +1,44 @@
+//! What the sockets count.
+
+use prometheus_client::metrics::counter::Counter;
+
+use crate::metrics::{Counters, Opened, Registry};
+
+/// The metrics of connections.
+#[derive(Debug)]
+pub struct Metrics {
+    pub(super) connections: Opened,
+    pub(super) delivered: Counters,
+    pub(super) accept_errors: Counter,
+}
+
+impl Metrics {
+    /// Makes them, and has them printed.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let accept_errors = Counter::default();
+        registry.register("accept_errors", "Failures of accept", accept_errors.clone());
+        Self {
+            connections: Opened::register(
+                registry,
+                ["connections", "Open connections of the public listeners"],
+                [
+                    "connections_accepted",
+                    "Connections that finished their handshake",
+                ],
+            ),
+            delivered: Counters::register(
+                registry,
+                "events_delivered",
+                "Events written to event streams",
+            ),
+            accept_errors,
+        }
+    }
+
+    /// How many connections of the public listeners are open.
+    #[must_use]
+    pub fn open_connections(&self) -> u64 {
+        self.connections.total()
+    }
+}

@@ -1,0 +1,38 @@
+//! What the service counts.
+
+use prometheus_client::metrics::counter::Counter;
+
+use crate::metrics::{Opened, Registry};
+
+/// The service's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    pub(super) requests: Opened,
+    pub(super) event_streams: Opened,
+    pub(super) keepalives: Counter,
+}
+
+impl Metrics {
+    /// Makes them, and has them printed.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let keepalives = Counter::default();
+        registry.register("keepalives", "Keepalive comments sent", keepalives.clone());
+        Self {
+            requests: Opened::register(
+                registry,
+                [
+                    "requests_in_progress",
+                    "Requests of the public listeners whose answers are being made",
+                ],
+                ["requests", "Requests on the public listeners"],
+            ),
+            event_streams: Opened::register(
+                registry,
+                ["event_streams", "Open event streams"],
+                ["event_streams_opened", "Event streams that were opened"],
+            ),
+            keepalives,
+        }
+    }
+}
