@@ -8,7 +8,7 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 
 use crate::{
     access::Access,
@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Drain},
     drain,
     hub::Hub,
-    limits::Hits,
+    limits::{Admission, Hits},
     metrics,
     net::{self, BindError, ControlListener, HttpsListener},
     service::{self, Gate, Service, Shared},
@@ -72,7 +72,7 @@ impl Edge {
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let resolver = Resolver::new(Certificate::load(&config.tls)?);
         let hub = Hub::new(config.history, fastrand::u64(..));
-        let hits = Hits::default();
+        let hits = Arc::new(Hits::default());
         let mut registry = metrics::registry(clock::wall());
         hub.metrics().register(&mut registry);
         hits.register(&mut registry);
@@ -114,14 +114,12 @@ impl Edge {
         edge.private
             .spawn(control.serve(control_service, control_watch));
         edge.private.spawn(sweep(edge.shared.hub.clone()));
-        let room = Arc::new(Semaphore::new(
-            config.limits.connections.min(Semaphore::MAX_PERMITS),
-        ));
+        let admission = Arc::new(Admission::new(&config.limits));
         for listener in listeners {
             edge.public.spawn(listener.serve(
                 public_service.clone(),
                 metrics.clone(),
-                room.clone(),
+                admission.clone(),
                 watch.clone(),
             ));
         }

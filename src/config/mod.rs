@@ -9,7 +9,7 @@ mod reader;
 pub mod units;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -21,7 +21,7 @@ use units::{Bytes, Raw, Setting};
 use crate::{
     access::{self, Token},
     hub::History,
-    limits::Limits,
+    limits::{Limits, Row, Source},
     service::EventSettings,
     tls::CertificateFiles,
 };
@@ -29,8 +29,7 @@ use crate::{
 /// The file that is read when it is there and no other is named.
 pub const FILE: &str = "seventh.toml";
 
-/// The shortest and the longest time that a limit may be.
-const MIN_TIME: Duration = Duration::from_millis(100);
+/// The longest time that a setting may be.
 const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that is configured, checked whole.
@@ -188,7 +187,17 @@ impl Config {
     pub fn reference() -> Vec<Entry> {
         let mut reader = Reader::new(Sources::default());
         take(&mut reader);
-        reader.entries().to_vec()
+        let mut entries = reader.entries().to_vec();
+        // Each section in one piece, wherever its settings were taken; the first stays first.
+        let mut sections: Vec<&str> = entries.iter().map(Entry::section).collect();
+        let mut seen = HashSet::new();
+        sections.retain(|section| seen.insert(*section));
+        entries.sort_by_key(|entry| {
+            sections
+                .iter()
+                .position(|section| *section == entry.section())
+        });
+        entries
     }
 }
 
@@ -204,7 +213,7 @@ fn take(reader: &mut Reader) -> Config {
         events: take_events(reader),
         access: access_section::take(reader),
         history: take_history(reader),
-        limits: take_limits(reader),
+        limits: Limits::take(reader),
         drain: take_drain(reader),
         log: Log {
             format: reader.take("log.format", LogFormat::Text, "How log lines are written."),
@@ -308,12 +317,6 @@ fn take_events(reader: &mut Reader) -> EventSettings {
             "How long a stream may be quiet before a comment is sent; a client that vanished is gone within it.",
             |keepalive| between(*keepalive, Duration::from_millis(100), Duration::from_secs(240)),
         ),
-        topics: reader.take_if(
-            "events.topics",
-            default.topics,
-            "The most topics one stream may read.",
-            at_least_one,
-        ),
     }
 }
 
@@ -340,66 +343,42 @@ fn take_history(reader: &mut Reader) -> History {
     }
 }
 
-fn take_limits(reader: &mut Reader) -> Limits {
-    let default = Limits::default();
-    Limits {
-        http2_streams: reader.take_if(
-            "limits.http2_streams",
-            default.http2_streams,
-            "The streams granted to one HTTP/2 connection. All but 16 may be event streams, so that \
-             ordinary requests find room. Chromium opens 256 at most.",
-            |n| in_range(*n, 32, 100_000),
-        ),
-        http3_streams: reader.take_if(
-            "limits.http3_streams",
-            default.http3_streams,
-            "The streams granted to one HTTP/3 connection. All but 16 may be event streams.",
-            |n| in_range(*n, 32, 100_000),
-        ),
-        event_bytes: reader
-            .take_if(
-                "limits.event_bytes",
-                Bytes(default.event_bytes),
-                "The most data one event may carry.",
-                |bytes| in_range(bytes.0, 1, 16 << 20),
-            )
-            .0,
-        header_bytes: reader
-            .take_if(
-                "limits.header_bytes",
-                Bytes(default.header_bytes),
-                "The most bytes the header of a request may have.",
-                |bytes| in_range(bytes.0, 1 << 10, 16 << 10),
-            )
-            .0,
-        header_count: reader.take_if(
-            "limits.header_count",
-            default.header_count,
-            "The most fields the header of a request may have.",
-            |n| in_range(*n, 16, 256),
-        ),
-        connections: reader.take_if(
-            "limits.connections",
-            default.connections,
-            "The most connections of all public listeners together; more are turned away. Leave open files to spare.",
-            at_least_one,
-        ),
-        handshake: reader.take_if(
-            "limits.handshake",
-            default.handshake,
-            "How long a client may take from connecting to its first request.", |time| between(*time, MIN_TIME, MAX_TIME)),
-        idle: reader.take_if(
-            "limits.idle",
-            default.idle,
-            "How long a connection is kept on which nothing is asked for.", |time| between(*time, MIN_TIME, MAX_TIME)),
-        request_body: reader.take_if(
-            "limits.request_body",
-            default.request_body,
-            "How long a request's body may pause.", |time| between(*time, MIN_TIME, MAX_TIME)),
-        stall: reader.take_if(
-            "limits.stall",
-            default.stall,
-            "How long a client may take nothing of what waits for it before its connection is cut.", |time| between(*time, MIN_TIME, MAX_TIME)),
+impl Source for Reader {
+    fn count(&mut self, row: Row<usize>) -> usize {
+        let Row {
+            key,
+            doc,
+            default,
+            range,
+        } = row;
+        self.take_if(key, default, doc, |n| {
+            in_range(*n, *range.start(), *range.end())
+        })
+    }
+
+    fn bytes(&mut self, row: Row<usize>) -> usize {
+        let Row {
+            key,
+            doc,
+            default,
+            range,
+        } = row;
+        self.take_if(key, Bytes(default), doc, |bytes| {
+            in_range(bytes.0, *range.start(), *range.end())
+        })
+        .0
+    }
+
+    fn time(&mut self, row: Row<Duration>) -> Duration {
+        let Row {
+            key,
+            doc,
+            default,
+            range,
+        } = row;
+        self.take_if(key, default, doc, |time| {
+            between(*time, *range.start(), *range.end())
+        })
     }
 }
 
@@ -592,8 +571,8 @@ mod tests {
         assert_eq!(
             (
                 config.history.events,
-                config.limits.http2_streams,
-                config.limits.http3_streams
+                config.limits.http2_streams.value,
+                config.limits.http3_streams.value
             ),
             (300, 200, 100)
         );

@@ -62,6 +62,14 @@ pub struct Entry {
     pub doc: &'static str,
 }
 
+impl Entry {
+    /// The section that the key is in.
+    #[must_use]
+    pub fn section(&self) -> &'static str {
+        self.key.split('.').next().unwrap_or_default()
+    }
+}
+
 /// The name of the environment variable of a key.
 #[must_use]
 pub fn variable(key: &str) -> String {

@@ -25,6 +25,7 @@ use crate::{
     backoff, clock,
     drain::Watch,
     hub::mailbox::Mailbox,
+    limits::Limit,
     protocol::Protocol,
     service::{Body, Next, Peer, Request},
 };
@@ -43,25 +44,31 @@ where
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle)
+        .header_read_timeout(limits.idle.value)
         // Above the service's own bound, which answers with a problem.
-        .max_headers(limits.header_count + 36)
+        .max_headers(limits.header_count.value + 36)
         .max_buf_size(BUFFER);
     let watch = drain.clone();
+    let answering = context.clone();
     let answer = service_fn(move |request| {
-        let (context, peer, watch) = (context.clone(), peer.clone(), watch.clone());
+        let (context, peer, watch) = (answering.clone(), peer.clone(), watch.clone());
         async move { Ok::<_, Infallible>(respond(context, peer, watch, request).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
     tokio::select! {
-        result = connection.as_mut() => return ended(result),
+        result = connection.as_mut() => return ended(&context, result),
         () = drain.draining() => connection.as_mut().graceful_shutdown(),
     }
-    ended(connection.await);
+    ended(&context, connection.await);
 }
 
-fn ended(result: hyper::Result<()>) {
+fn ended(context: &ListenerContext, result: hyper::Result<()>) {
     if let Err(error) = result {
+        if error.is_timeout() {
+            context.shared().hits.count(Limit::Idle);
+        } else if error.is_parse_too_large() {
+            context.shared().hits.count(Limit::HeaderBytes);
+        }
         tracing::debug!("HTTP/1.1 connection ended: {error}");
     }
 }

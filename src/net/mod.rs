@@ -3,9 +3,8 @@
 //! - `tcp` accepts TCP, ends TLS and picks `h1` (hyper) or `h2` (the h2 crate); `quic` accepts
 //!   QUIC for `h3`.
 //! - `outbox` moves bodies into the streams of `h2` and `h3`, whose sending halves are a `sink`
-//!   each; `write_timeout` stands before the socket; `flood` judges manners.
+//!   each; `write_timeout` stands before the socket.
 
-mod flood;
 mod h1;
 mod h2;
 mod h3;
@@ -22,7 +21,6 @@ use http::HeaderValue;
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
 };
 use tokio_rustls::TlsAcceptor;
@@ -30,10 +28,10 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     drain::Watch,
     hub::mailbox::Mailbox,
-    limits::HEADROOM,
+    limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Slot, Slots},
     metrics::OpenGuard,
     protocol::Protocol,
-    service::{Peer, Places, Service, Shared},
+    service::{Peer, Service, Shared},
     tls::Resolver,
 };
 
@@ -76,9 +74,8 @@ struct ListenerContext {
     /// operator's own.
     metrics: Option<Arc<Metrics>>,
     alt_svc: Option<HeaderValue>,
-    /// `limits.connections`, which all public listeners share; `None` for the control listener,
-    /// which stays reachable.
-    room: Option<Arc<Semaphore>>,
+    /// Shared by all public listeners; `None` for the control listener, which stays reachable.
+    admission: Option<Arc<Admission>>,
 }
 
 impl ListenerContext {
@@ -106,32 +103,42 @@ impl ListenerContext {
         }
     }
 
-    /// Room for one more connection, held as long as it lives; `None` when there is none.
-    fn admit(&self) -> Option<Admission> {
-        let Some(room) = &self.room else {
-            return Some(Admission(None));
+    /// Room for one more connection, held as long as it lives; `None` when there is none, which is
+    /// counted.
+    fn admit(&self) -> Option<Option<Slot>> {
+        let Some(admission) = &self.admission else {
+            return Some(None);
         };
-        match room.clone().try_acquire_owned() {
-            Ok(permit) => Some(Admission(Some(permit))),
-            Err(_) => {
-                self.shared().hits.count("limits.connections");
+        match admission.connection() {
+            Ok(slot) => Some(Some(slot)),
+            Err(limit) => {
+                self.shared().hits.count(limit);
                 None
             }
         }
     }
 
+    /// Room for one more QUIC handshake, held while it lasts; `None` when whoever comes must first
+    /// show that its address is its own, which is counted.
+    fn begin_handshake(&self) -> Option<Slot> {
+        let handshake = self.admission.as_ref()?.handshake();
+        handshake
+            .map_err(|limit| self.shared().hits.count(limit))
+            .ok()
+    }
+
     fn peer(&self, protocol: Protocol, remote: SocketAddr) -> Peer {
         let limits = &self.shared().limits;
         let places = match protocol {
-            Protocol::Http1 => Places::new(1, "http1"),
-            Protocol::Http2 => Places::new(limits.http2_streams - HEADROOM, "limits.http2_streams"),
-            Protocol::Http3 => Places::new(limits.http3_streams - HEADROOM, "limits.http3_streams"),
+            Protocol::Http1 => HTTP1_STREAMS,
+            Protocol::Http2 => less_headroom(limits.http2_streams),
+            Protocol::Http3 => less_headroom(limits.http3_streams),
         };
         Peer {
             protocol,
             remote,
             mailbox: Mailbox::new(),
-            places,
+            places: Slots::new(places),
             alt_svc: self.alt_svc.clone().filter(|_| protocol != Protocol::Http3),
         }
     }
@@ -200,7 +207,7 @@ impl HttpsListener {
         self,
         service: Service,
         metrics: Arc<Metrics>,
-        room: Arc<Semaphore>,
+        admission: Arc<Admission>,
         drain: Watch,
     ) {
         // RFC 7838: browsers come over HTTP/3 from the next connection on.
@@ -209,7 +216,7 @@ impl HttpsListener {
             service,
             metrics: Some(metrics),
             alt_svc: HeaderValue::try_from(alt_svc).ok(),
-            room: Some(room),
+            admission: Some(admission),
         });
         let mut accepting = JoinSet::new();
         accepting.spawn(tcp::accept(
@@ -264,15 +271,18 @@ impl ControlListener {
             service,
             metrics: None,
             alt_svc: None,
-            room: None,
+            admission: None,
         });
         tcp::accept(self.tcp, None, context, drain).await;
     }
 }
 
-/// A connection's place among those that there is room for.
-#[derive(Debug)]
-struct Admission(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+fn less_headroom(granted: Bound<usize>) -> Bound<usize> {
+    Bound {
+        value: granted.value - HEADROOM,
+        ..granted
+    }
+}
 
 fn report_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     backoff, clock,
     hub::{StreamHandle, mailbox::Mailbox},
+    limits::Limit,
     protocol::Protocol,
     service::{Body, EventStream, Next},
 };
@@ -212,7 +213,7 @@ impl<S: Sink> Outbox<S> {
             let mut visit = Visit {
                 now,
                 due: self.due,
-                stall: self.context.shared().limits.stall,
+                stall: self.context.shared().limits.stall.value,
                 wrote: 0,
                 delivered: 0,
                 deadline: None,
@@ -233,7 +234,7 @@ impl<S: Sink> Outbox<S> {
                 Visited::TurnOver => self.enqueue(key),
                 Visited::Done => self.remove(key),
                 Visited::Stalled => {
-                    self.context.shared().hits.count("limits.stall");
+                    self.context.shared().hits.count(Limit::Stall);
                     slot.sink.abort();
                     self.remove(key);
                 }

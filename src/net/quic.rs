@@ -1,14 +1,6 @@
 //! QUIC endpoints: binding and accepting.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
@@ -21,7 +13,7 @@ use super::{
     ListenerContext,
     h3::{self, var_int},
 };
-use crate::{drain::Watch, protocol::Protocol, service::Shared};
+use crate::{drain::Watch, limits::Slot, protocol::Protocol, service::Shared};
 
 /// What a connection may have in flight or waiting in quinn: the slow-reader bound of QUIC.
 const SEND_WINDOW: u64 = 256 << 10;
@@ -32,9 +24,6 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const UNIDIRECTIONAL_STREAMS: u32 = 16;
 /// One socket carries every connection.
 const SOCKET_BUFFER: usize = 4 << 20;
-/// How many handshakes may be under way before clients must first show that they are where they
-/// say they are (RFC 9000 8.1): each costs a signature.
-const HANDSHAKES: usize = 64;
 /// How long the last packets of an endpoint may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -72,7 +61,7 @@ fn transport(shared: &Shared) -> TransportConfig {
     let keepalive = shared.events.keepalive;
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(var_int(shared.limits.http3_streams as u64))
+        .max_concurrent_bidi_streams(var_int(shared.limits.http3_streams.value as u64))
         .max_concurrent_uni_streams(UNIDIRECTIONAL_STREAMS.into())
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(CONNECTION_WINDOW.into())
@@ -92,7 +81,6 @@ fn idle_timeout(after: Duration) -> IdleTimeout {
 /// Accepts connections until the drain, then waits for the last of them to end.
 pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, drain: Watch) {
     let mut connections = JoinSet::new();
-    let handshaking = Arc::new(AtomicUsize::new(0));
     let mut draining = std::pin::pin!(drain.clone().draining());
     loop {
         // Each branch is cancel-safe: accept and join_next lose nothing, draining is kept.
@@ -106,12 +94,13 @@ pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, dr
                     continue;
                 };
                 // Under a flood of handshakes whoever comes must show that its address is its own.
-                if handshaking.load(Ordering::Relaxed) >= HANDSHAKES && incoming.may_retry() {
+                let handshake = context.begin_handshake();
+                if handshake.is_none() && incoming.may_retry() {
                     // An error means that it is validated, which it would not be asked for then.
                     let _: Result<_, _> = incoming.retry();
                     continue;
                 }
-                let served = serve(incoming, context.clone(), Handshake::of(&handshaking), drain.clone());
+                let served = serve(incoming, context.clone(), handshake, drain.clone());
                 connections.spawn(async move {
                     served.await;
                     drop(admission);
@@ -127,26 +116,10 @@ pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, dr
     let _: Result<_, _> = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
 }
 
-/// Counts a handshake while it lasts.
-struct Handshake(Arc<AtomicUsize>);
-
-impl Handshake {
-    fn of(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 async fn serve(
     incoming: quinn::Incoming,
     context: Arc<ListenerContext>,
-    handshake: Handshake,
+    handshake: Option<Slot>,
     drain: Watch,
 ) {
     let shared = context.shared();
@@ -154,7 +127,7 @@ async fn serve(
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!("QUIC handshake failed: {error}"),
     };
-    let connected = tokio::time::timeout(shared.limits.handshake, connecting).await;
+    let connected = shared.within(shared.limits.handshake, connecting).await;
     drop(handshake);
     match connected {
         Ok(Ok(connection)) => {
@@ -162,6 +135,6 @@ async fn serve(
             h3::serve(connection, context.clone(), peer, drain).await;
         }
         Ok(Err(error)) => tracing::debug!("QUIC handshake failed: {error}"),
-        Err(_) => shared.hits.count("limits.handshake"),
+        Err(_) => {}
     }
 }

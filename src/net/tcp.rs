@@ -105,8 +105,8 @@ async fn serve(
     if let Err(error) = tune(&stream, shared.events.keepalive) {
         return tracing::debug!("connection lost at once: {error}");
     }
-    let io = WriteTimeout::new(stream, shared.limits.stall);
-    let begun = tokio::time::timeout(shared.limits.handshake, async {
+    let io = WriteTimeout::new(stream, shared.limits.stall, shared.hits.clone());
+    let begun = shared.within(shared.limits.handshake, async {
         match tls {
             Some(tls) => {
                 let io = tls.accept(io).await?;
@@ -119,7 +119,7 @@ async fn serve(
     let (io, http2) = match begun.await {
         Ok(Ok(begun)) => begun,
         Ok(Err(error)) => return tracing::debug!("handshake failed: {error}"),
-        Err(_) => return shared.hits.count("limits.handshake"),
+        Err(_) => return,
     };
     match io {
         Io::Tls(io) => http(*io, http2, remote, context, drain).await,

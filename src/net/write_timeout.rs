@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -12,20 +13,24 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+use crate::limits::{Bound, Hits};
+
 /// An IO whose writes fail with `TimedOut` once none has made progress for a time.
 #[derive(Debug)]
 pub(super) struct WriteTimeout<T> {
     io: T,
-    limit: Duration,
+    bound: Bound<Duration>,
+    hits: Arc<Hits>,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> WriteTimeout<T> {
-    pub(super) fn new(io: T, limit: Duration) -> Self {
+    pub(super) fn new(io: T, bound: Bound<Duration>, hits: Arc<Hits>) -> Self {
         Self {
             io,
-            limit,
+            bound,
+            hits,
             waiting: None,
         }
     }
@@ -39,13 +44,14 @@ impl<T> WriteTimeout<T> {
             self.waiting = None;
             return result;
         }
-        let limit = self.limit;
+        let limit = self.bound.value;
         let waiting = self
             .waiting
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
         ready!(waiting.as_mut().poll(cx));
-        let seconds = limit.as_secs_f64();
-        let message = format!("the peer took nothing for {seconds} s (limits.stall)");
+        self.hits.count(self.bound.limit);
+        let (seconds, key) = (limit.as_secs_f64(), self.bound.limit.key());
+        let message = format!("the peer took nothing for {seconds} s ({key})");
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 }
@@ -102,9 +108,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_is_cut_and_one_that_takes_a_little_is_not() {
-        let limit = Duration::from_secs(20);
+        let bound = crate::limits::Limits::default().stall;
+        let limit = bound.value;
         let (near, mut far) = tokio::io::duplex(8);
-        let mut near = WriteTimeout::new(near, limit);
+        let mut near = WriteTimeout::new(near, bound, Arc::default());
         for _ in 0..3 {
             near.write_all(b"12345678")
                 .await

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{Problem, Reply, Request, Shared, publish, validate};
+use crate::limits::Bound;
 
 /// Where the demo page publishes.
 pub(super) const PUBLISH: &str = "/demo/publish";
@@ -50,7 +51,11 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
         let detail = "only the demo page may publish here; use the control listener";
         return Err(Problem::field("origin", "", detail).forbidden());
     }
-    let body = publish::collect(shared, request.body, "body", MAX_BODY).await?;
+    let bound = Bound {
+        value: MAX_BODY,
+        ..shared.limits.event_bytes
+    };
+    let body = publish::collect(shared, request.body, "body", bound).await?;
     let event = publish::Event::from_json(&body, shared, MAX_TOPICS)?;
     if let Some(topic) = event
         .topics()

@@ -9,9 +9,10 @@ use std::{
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Place, Shared, streams::Registration};
+use super::{Shared, streams::Registration};
 use crate::{
     hub::{StreamHandle, Subscription},
+    limits::Slot,
     metrics::OpenGuard,
     sse::{self, Draft},
 };
@@ -67,7 +68,7 @@ struct Poll {
 /// What holds a stream's place among the open ones.
 pub(super) struct Counted {
     pub(super) _open: OpenGuard,
-    pub(super) _place: Place,
+    pub(super) _place: Slot,
     pub(super) registration: Registration,
 }
 

@@ -1,11 +1,18 @@
 //! Every failure as the reply a client gets: `application/problem+json` (RFC 9457).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 
 use super::{Body, Reply, validate::Malformed};
-use crate::{access::Denied, sse::InvalidField, topic::InvalidTopic};
+use crate::{
+    access::Denied,
+    limits::{Bound, Limit},
+    sse::InvalidField,
+    topic::InvalidTopic,
+};
 
 /// What went wrong, for the one who can do something about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +32,9 @@ pub struct Problem {
     limit: Option<u64>,
     #[serde(skip)]
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The limit of the edge that it comes from, to be counted.
+    #[serde(skip)]
+    bitten: Option<Limit>,
 }
 
 fn code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -46,6 +56,7 @@ impl Problem {
             value: None,
             limit: None,
             headers: Vec::new(),
+            bitten: None,
         }
     }
 
@@ -71,15 +82,25 @@ impl Problem {
 
     /// 413 for a field of the request.
     #[must_use]
-    pub fn too_large(field: &'static str, bytes: usize, limit: usize) -> Self {
-        let detail =
-            format!("{field} is {bytes} bytes long, the limit is {limit} (limits.event_bytes)");
-        Self {
+    pub fn too_large(field: &'static str, bytes: usize, bound: Bound<usize>) -> Self {
+        let (limit, key) = (bound.value, bound.limit.key());
+        let detail = format!("{field} is {bytes} bytes long, the limit is {limit} ({key})");
+        let problem = Self {
             field: Some(field),
             value: Some(bytes.to_string().into()),
-            limit: Some(limit as u64),
             ..Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-        }
+        };
+        problem.by(bound)
+    }
+
+    /// 400 for a body that paused for too long.
+    #[must_use]
+    pub fn too_slow(bound: Bound<Duration>) -> Self {
+        let (seconds, key) = (bound.value.as_secs_f64(), bound.limit.key());
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            format!("the body paused for over {seconds} s ({key})"),
+        )
     }
 
     /// 404.
@@ -101,6 +122,19 @@ impl Problem {
     pub fn with_limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit as u64);
         self
+    }
+
+    /// The limit of the edge that was passed, which is counted when the client is told.
+    #[must_use]
+    pub fn by(mut self, bound: Bound<usize>) -> Self {
+        self.bitten = Some(bound.limit);
+        self.with_limit(bound.value)
+    }
+
+    /// The limit of the edge that it comes from.
+    #[must_use]
+    pub fn bitten(&self) -> Option<Limit> {
+        self.bitten
     }
 
     /// Adds a header field to the reply.
@@ -129,6 +163,7 @@ impl From<Problem> for Reply {
         text.push('\n');
         let mut reply = Reply::new(problem.status, Body::Full(Bytes::from(text)));
         reply.headers.extend(problem.headers);
+        reply.bitten = problem.bitten;
         reply
             .with(header::CONTENT_TYPE, "application/problem+json")
             .with(header::CACHE_CONTROL, "no-store")
@@ -137,7 +172,15 @@ impl From<Problem> for Reply {
 
 impl From<Malformed> for Problem {
     fn from(malformed: Malformed) -> Self {
-        Self::new(malformed.status(), malformed.to_string())
+        let bitten = match &malformed {
+            Malformed::TooManyFields(..) => Some(Limit::HeaderCount),
+            Malformed::TooLong(..) => Some(Limit::HeaderBytes),
+            _ => None,
+        };
+        Self {
+            bitten,
+            ..Self::new(malformed.status(), malformed.to_string())
+        }
     }
 }
 

@@ -12,16 +12,7 @@ mod streams;
 mod subscribe;
 pub mod validate;
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -35,7 +26,7 @@ use crate::{
     backoff,
     drain::Watch,
     hub::{Hub, mailbox::Mailbox},
-    limits::{Hits, Limits},
+    limits::{Bound, Hits, Limit, Limits, Slots},
     metrics::Registry,
     protocol::Protocol,
 };
@@ -60,8 +51,6 @@ pub struct EventSettings {
     pub retry: Duration,
     /// `events.keepalive`
     pub keepalive: Duration,
-    /// `events.topics`
-    pub topics: usize,
 }
 
 impl Default for EventSettings {
@@ -71,7 +60,6 @@ impl Default for EventSettings {
             path: "/events".into(),
             retry: Duration::from_secs(3),
             keepalive: Duration::from_secs(15),
-            topics: 100,
         }
     }
 }
@@ -92,7 +80,7 @@ pub struct Shared {
     /// The limits.
     pub limits: Limits,
     /// How often each bit.
-    pub hits: Hits,
+    pub hits: Arc<Hits>,
     /// `[events]`
     pub events: EventSettings,
     /// `drain.spread`
@@ -122,45 +110,9 @@ pub struct Peer {
     /// The mailbox of its connection.
     pub mailbox: Arc<Mailbox>,
     /// The event streams of its connection.
-    pub places: Places,
+    pub places: Slots,
     /// What tells it that HTTP/3 is there, if it is and the peer does not use it.
     pub alt_svc: Option<HeaderValue>,
-}
-
-/// The event streams that one connection may have open.
-#[derive(Clone, Debug)]
-pub struct Places {
-    taken: Arc<AtomicUsize>,
-    most: usize,
-    limit: &'static str,
-}
-
-/// A place taken; dropping it gives it back.
-#[derive(Debug)]
-pub struct Place(Arc<AtomicUsize>);
-
-impl Places {
-    /// At most `most`; `limit` is the key of the limit behind that.
-    #[must_use]
-    pub fn new(most: usize, limit: &'static str) -> Self {
-        Self {
-            taken: Arc::default(),
-            most,
-            limit,
-        }
-    }
-
-    fn take(&self) -> Option<Place> {
-        let place = Place(self.taken.clone());
-        let before = self.taken.fetch_add(1, Ordering::Relaxed);
-        (before < self.most).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A request's body.
@@ -189,6 +141,8 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+    /// The limit that it comes from, which is counted when it goes out.
+    pub bitten: Option<Limit>,
 }
 
 /// The body of an answer.
@@ -229,6 +183,7 @@ impl Reply {
             status,
             headers,
             body,
+            bitten: None,
         }
     }
 
@@ -256,6 +211,14 @@ impl Reply {
     /// An event stream that is over once it has said this.
     fn short_stream(bytes: Bytes) -> Self {
         Self::new(StatusCode::OK, Body::Full(bytes)).into_event_stream()
+    }
+
+    /// The limit that it comes from.
+    fn bitten_by(self, limit: Limit) -> Self {
+        Self {
+            bitten: Some(limit),
+            ..self
+        }
     }
 
     fn into_event_stream(self) -> Self {
@@ -291,6 +254,9 @@ impl Service {
                 problem.into()
             }
         };
+        if let Some(limit) = reply.bitten {
+            self.shared().hits.count(limit);
+        }
         if let Some(alt_svc) = alt_svc {
             reply.headers.insert(header::ALT_SVC, alt_svc);
         }
@@ -303,8 +269,8 @@ impl Service {
     async fn answer(&self, request: Request) -> Result<Reply, Problem> {
         let shared = self.shared();
         let bounds = HeaderBounds {
-            bytes: shared.limits.header_bytes,
-            count: shared.limits.header_count,
+            bytes: shared.limits.header_bytes.value,
+            count: shared.limits.header_count.value,
         };
         validate::validate(&request.parts, bounds)?;
         match self {
@@ -344,6 +310,23 @@ async fn public(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem
 }
 
 impl Shared {
+    /// Waits for `future` no longer than a limit says.
+    ///
+    /// # Errors
+    ///
+    /// The limit, which has bitten and is counted.
+    pub async fn within<T>(
+        &self,
+        bound: Bound<Duration>,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Limit> {
+        let result = tokio::time::timeout(bound.value, future).await;
+        result.map_err(|_| {
+            self.hits.count(bound.limit);
+            bound.limit
+        })
+    }
+
     /// A time to come back after, as a client is told on an ordinary stream.
     fn retry(&self) -> Duration {
         backoff::jittered_by_half(self.events.retry, fastrand::f64())

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     access::{Denied, Pattern, Publisher},
     clock,
+    limits::Bound,
     sse::{self, Draft},
     topic::Topic,
 };
@@ -207,7 +208,7 @@ pub(super) async fn json(
         // curl says the last of these of whatever it is given.
         "application/json" | "" | "application/x-www-form-urlencoded" => {
             let body = collect(shared, request.body, "body", json_limit(shared)).await?;
-            let event = Event::from_json(&body, shared, shared.events.topics)?;
+            let event = Event::from_json(&body, shared, shared.limits.stream_topics.value)?;
             permit.check(&event.topics)?;
             Ok(Reply::json(&event.publish(shared)))
         }
@@ -295,7 +296,7 @@ impl Event {
 
     pub(super) fn check(&self, shared: &Shared) -> Result<(), Problem> {
         let limit = shared.limits.event_bytes;
-        if self.data.len() > limit {
+        if self.data.len() > limit.value {
             return Err(Problem::too_large("data", self.data.len(), limit));
         }
         if let Some(event) = &self.event {
@@ -335,40 +336,36 @@ impl Event {
     }
 }
 
-/// Reads the whole body, at most `limit` bytes of it, within `limits.request_body`.
+/// Reads the whole body, at most `bound` of it; it may pause for `limits.request_body`.
 pub(super) async fn collect(
     shared: &Shared,
     body: Option<RequestBody>,
     field: &'static str,
-    limit: usize,
+    bound: Bound<usize>,
 ) -> Result<Bytes, Problem> {
     let Some(mut body) = body else {
         return Ok(Bytes::new());
     };
-    let whole = async {
-        let mut whole = BytesMut::new();
-        while let Some(chunk) = next_chunk(&mut body).await? {
-            if whole.len() + chunk.len() > limit {
-                return Err(Problem::too_large(field, whole.len() + chunk.len(), limit));
-            }
-            whole.extend_from_slice(&chunk);
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = in_time(shared, next_chunk(&mut body)).await? {
+        if whole.len() + chunk.len() > bound.value {
+            let bytes = whole.len() + chunk.len();
+            return Err(Problem::too_large(field, bytes, bound));
         }
-        Ok(whole.freeze())
-    };
-    in_time(shared, whole).await
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
 }
 
 async fn in_time<T>(
     shared: &Shared,
     read: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
-    let time = shared.limits.request_body;
-    tokio::time::timeout(time, read).await.unwrap_or_else(|_| {
-        shared.hits.count("limits.request_body");
-        let seconds = time.as_secs_f64();
-        let detail = format!("the body took over {seconds} s (limits.request_body)");
-        Err(Problem::new(StatusCode::BAD_REQUEST, detail))
-    })
+    let pause = shared.limits.request_body;
+    match shared.within(pause, read).await {
+        Ok(read) => read,
+        Err(_) => Err(Problem::too_slow(pause)),
+    }
 }
 
 async fn next_chunk(body: &mut RequestBody) -> Result<Option<Bytes>, Problem> {
@@ -388,9 +385,13 @@ async fn next_chunk(body: &mut RequestBody) -> Result<Option<Bytes>, Problem> {
     }
 }
 
-pub(super) fn json_limit(shared: &Shared) -> usize {
+pub(super) fn json_limit(shared: &Shared) -> Bound<usize> {
     // Escapes can make six bytes of one; the rest is for the other fields.
-    6 * shared.limits.event_bytes + (256 << 10)
+    let Bound { limit, value } = shared.limits.event_bytes;
+    Bound {
+        limit,
+        value: 6 * value + (256 << 10),
+    }
 }
 
 fn text(body: Bytes) -> Result<String, Problem> {
@@ -471,9 +472,13 @@ impl Lines {
                 false => in_time(&self.shared, next_chunk(body)).await,
             };
             let ended = match chunk {
-                Ok(Some(chunk)) if self.buffer.len() + chunk.len() > limit + (64 << 10) => Err(
-                    Problem::too_large("line", self.buffer.len() + chunk.len(), limit),
-                ),
+                Ok(Some(chunk)) if self.buffer.len() + chunk.len() > limit.value + (64 << 10) => {
+                    Err(Problem::too_large(
+                        "line",
+                        self.buffer.len() + chunk.len(),
+                        limit,
+                    ))
+                }
                 Ok(Some(chunk)) => {
                     self.buffer.extend_from_slice(&chunk);
                     continue;
@@ -488,10 +493,18 @@ impl Lines {
                 Ok(()) => return None,
                 Err(problem) => {
                     self.buffer.clear();
-                    return Some((problem.json() + "\n").into());
+                    return Some((self.refuse(&problem) + "\n").into());
                 }
             }
         }
+    }
+
+    /// The answer to a line that is refused.
+    fn refuse(&self, problem: &Problem) -> String {
+        if let Some(limit) = problem.bitten() {
+            self.shared.hits.count(limit);
+        }
+        problem.json()
     }
 
     fn line(&mut self) -> Option<BytesMut> {
@@ -514,12 +527,12 @@ impl Lines {
         if line.is_empty() {
             return false;
         }
-        let event = Event::from_json(line, &self.shared, self.shared.events.topics)
+        let event = Event::from_json(line, &self.shared, self.shared.limits.stream_topics.value)
             .and_then(|event| self.permit.check(&event.topics).map(|()| event));
         let answer = match event {
             Ok(event) => serde_json::to_string(&event.publish(&self.shared))
                 .expect("strings and numbers only"),
-            Err(problem) => problem.json(),
+            Err(problem) => self.refuse(&problem),
         };
         answers.push_str(&answer);
         answers.push('\n');

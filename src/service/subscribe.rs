@@ -7,13 +7,14 @@ use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use serde_json::json;
 
 use super::{
-    Body, EventStream, Peer, Place, Problem, Reply, Shared, StreamInfo,
+    Body, EventStream, Peer, Problem, Reply, Shared, StreamInfo,
     event_stream::{Counted, Pace, TokenEnd},
 };
 use crate::{
     access::{Denied, Identity},
     clock,
     hub::{Opening, Resume},
+    limits::{Bound, Slot},
     sse::Draft,
     topic::Topic,
 };
@@ -94,7 +95,10 @@ async fn open(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Result<Reply,
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Err(Problem::method(&parts.method, ALLOWED).into());
     }
-    let query = Query::parse(parts.uri.query().unwrap_or_default(), shared.events.topics)?;
+    let query = Query::parse(
+        parts.uri.query().unwrap_or_default(),
+        shared.limits.stream_topics,
+    )?;
     let poll = query.poll
         || parts
             .headers
@@ -124,9 +128,11 @@ async fn open(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Result<Reply,
     if shared.drain.is_draining() {
         return Ok(Reply::gentle_refusal(shared.drain_retry()));
     }
-    let Some(place) = peer.places.take() else {
-        shared.hits.count(peer.places.limit);
-        return Ok(Reply::gentle_refusal(shared.long_retry()));
+    let place = match peer.places.take() {
+        Ok(place) => place,
+        Err(limit) => {
+            return Ok(Reply::gentle_refusal(shared.long_retry()).bitten_by(limit));
+        }
     };
     let mut stream = subscribe(shared, parts, peer, query, identity, place);
     if shared.access.generation() != generation {
@@ -154,7 +160,7 @@ fn subscribe(
     peer: &Peer,
     query: Query<'_>,
     identity: Identity,
-    place: Place,
+    place: Slot,
 ) -> EventStream {
     let header = parts.headers.get("last-event-id");
     let cursor = match header {
@@ -260,7 +266,7 @@ impl Reply {
 }
 
 impl<'a> Query<'a> {
-    fn parse(query: &'a str, most_topics: usize) -> Result<Self, Problem> {
+    fn parse(query: &'a str, topics: Bound<usize>) -> Result<Self, Problem> {
         let mut parsed = Self {
             topics: Vec::new(),
             cursor: None,
@@ -274,7 +280,7 @@ impl<'a> Query<'a> {
             match &*name {
                 "topic" => {
                     named += 1;
-                    if named <= most_topics {
+                    if named <= topics.value {
                         let topic = Topic::parse(&value).map_err(|error| (error, &*value))?;
                         parsed.topics.push(topic);
                     }
@@ -308,13 +314,18 @@ impl<'a> Query<'a> {
             }
         }
         match named {
-            0 => Err(Problem::field("topic", "", "no topic is named; add ?topic=NAME, once for each")),
-            n if n > most_topics => Err(Problem::field(
+            0 => Err(Problem::field(
                 "topic",
-                &n.to_string(),
-                format!("{n} topics are named, the limit is {most_topics} (events.topics); open another stream"),
-            )
-            .with_limit(most_topics)),
+                "",
+                "no topic is named; add ?topic=NAME, once for each",
+            )),
+            n if n > topics.value => {
+                let (most, key) = (topics.value, topics.limit.key());
+                let detail = format!(
+                    "{n} topics are named, the limit is {most} ({key}); open another stream"
+                );
+                Err(Problem::field("topic", &n.to_string(), detail).by(topics))
+            }
             _ => Ok(parsed),
         }
     }
@@ -383,15 +394,20 @@ mod tests {
         }
     }
 
+    fn topics(value: usize) -> Bound<usize> {
+        let limit = crate::limits::Limit::StreamTopics;
+        Bound { limit, value }
+    }
+
     #[test]
     fn every_spelling_of_the_cursor() {
         for name in CURSOR_NAMES {
             let text = format!("topic=a&{name}=x%201");
-            let query = Query::parse(&text, 9).expect("it is right");
+            let query = Query::parse(&text, topics(9)).expect("it is right");
             assert_eq!(query.cursor.as_deref(), Some("x 1"), "{name}");
         }
         assert!(
-            Query::parse("topic=a&lastEventId=", 9)
+            Query::parse("topic=a&lastEventId=", topics(9))
                 .expect("it is right")
                 .cursor
                 .is_none()
@@ -407,7 +423,10 @@ mod tests {
             ("topic=a&last=x", "last"),
             ("topic=a&edge=loud", "edge"),
         ] {
-            let problem = Query::parse(query, 1).err().expect("it is wrong").json();
+            let problem = Query::parse(query, topics(1))
+                .err()
+                .expect("it is wrong")
+                .json();
             assert!(
                 problem.contains(&format!("\"field\":\"{field}\"")),
                 "{query}: {problem}"

@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use seventh::config::{Config, variable};
+use seventh::{
+    config::{Config, variable},
+    limits::Limit,
+};
 
 /// The reference as the settings themselves have it.
 fn reference() -> String {
@@ -14,7 +17,7 @@ fn reference() -> String {
     );
     let mut section = "";
     for entry in Config::reference() {
-        let this = entry.key.split('.').next().expect("a section");
+        let this = entry.section();
         if this != section {
             section = this;
             write!(
@@ -30,6 +33,13 @@ fn reference() -> String {
             entry.kind, entry.default, entry.doc
         )
         .expect("text");
+    }
+    text.push_str(
+        "\n## Limits that are fixed\n\nCounted in `seventh_limit_hits_total` as those of `[limits]` are, and not configured.\n\n\
+         | name | what it is |\n|---|---|\n",
+    );
+    for (limit, what) in Limit::FIXED {
+        writeln!(text, "| `{}` | {what} |", limit.key()).expect("text");
     }
     let example = variable("history.topic_bytes");
     write!(

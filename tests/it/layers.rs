@@ -68,7 +68,6 @@ const PURE: &[&str] = &[
     "access/rules.rs",
     "config/units.rs",
     "service/validate.rs",
-    "net/flood.rs",
     "net/h3/guard.rs",
     "net/h3/field_section.rs",
 ];

@@ -17,6 +17,7 @@ mod drain; // ending in good order
 mod h2_frames; // hand-made HTTP/2 frames
 mod h3_frames; // hand-made HTTP/3 frames
 mod layers; // who may import whom
+mod limits; // what bites is counted
 mod publish; // taking events from publishers
 mod replay; // resuming, gaps, history
 mod slow; // readers that do not read

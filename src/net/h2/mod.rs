@@ -32,10 +32,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use body::Http2Body;
 use cork::{Cork, Corked};
 
-use super::{ListenerContext, flood::Flood, outbox::Outbox};
+use super::{ListenerContext, outbox::Outbox};
 use crate::{
     clock,
     drain::Watch,
+    limits::{Conduct, Limit},
     protocol::Protocol,
     service::{Peer, Reply, Request},
 };
@@ -62,18 +63,19 @@ where
     let (cork, corked) = Cork::new(io);
     let mut builder = h2::server::Builder::new();
     builder
-        .max_concurrent_streams(u32::try_from(limits.http2_streams).unwrap_or(u32::MAX))
-        .max_header_list_size(u32::try_from(limits.header_bytes * 2).unwrap_or(u32::MAX))
+        .max_concurrent_streams(u32::try_from(limits.http2_streams.value).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.header_bytes.value * 2).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
-        // A page may be left while it opens its streams; `Flood` judges who does so all the time.
-        .max_pending_accept_reset_streams(limits.http2_streams);
-    let handshake = tokio::time::timeout(limits.handshake, builder.handshake(corked));
+        // A page may be left while it opens its streams; `Conduct` judges who does so all the time.
+        .max_pending_accept_reset_streams(limits.http2_streams.value);
+    let handshake = builder.handshake(corked);
+    let handshake = context.shared().within(limits.handshake, handshake);
     let connection = match handshake.await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!("HTTP/2 handshake failed: {error}"),
-        Err(_) => return context.shared().hits.count("limits.handshake"),
+        Err(_) => return,
     };
     let driver = Driver {
         outbox: Outbox::new(context.clone(), Protocol::Http2, peer.mailbox.clone()),
@@ -85,7 +87,7 @@ where
         idle_since: Some(clock::now()),
         closing_at: None,
         draining: Some(Box::pin(drain.draining())),
-        flood: Flood::default(),
+        conduct: Conduct::default(),
         received: Arc::default(),
     };
     driver.run().await;
@@ -103,7 +105,7 @@ struct Driver<T> {
     /// The peer was told to go for want of anything to do; it is cut if it does not by then.
     closing_at: Option<Instant>,
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    flood: Flood,
+    conduct: Conduct,
     /// The bytes of bodies that requests have brought.
     received: Arc<AtomicU64>,
 }
@@ -113,7 +115,7 @@ enum End {
     Peer,
     Protocol(h2::Error),
     Io(io::Error),
-    Flood(&'static str),
+    Limit(Limit),
     Idle,
 }
 
@@ -126,8 +128,8 @@ where
             End::Peer => {}
             End::Protocol(error) => tracing::debug!("HTTP/2 connection ended: {error}"),
             End::Io(error) => return tracing::debug!("HTTP/2 connection cut: {error}"),
-            End::Flood(limit) => {
-                tracing::info!("HTTP/2 connection closed: the peer passed {limit}");
+            End::Limit(limit) => {
+                tracing::info!("HTTP/2 connection closed: the peer passed {}", limit.key());
                 self.context.shared().hits.count(limit);
                 self.connection
                     .abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
@@ -179,8 +181,8 @@ where
             }
         }
         let useful = self.outbox.wrote() + self.received.load(Ordering::Relaxed);
-        match self.flood.check(self.cork.bytes_read(), useful) {
-            Some(limit) => Poll::Ready(End::Flood(limit)),
+        match self.conduct.judge(self.cork.bytes_read(), useful) {
+            Some(limit) => Poll::Ready(End::Limit(limit)),
             None => Poll::Pending,
         }
     }
@@ -226,7 +228,7 @@ where
         while let Poll::Ready(Some((mut respond, reply))) = self.answering.poll_next_unpin(cx) {
             answered = true;
             let gone = matches!(respond.poll_reset(cx), Poll::Ready(_));
-            self.flood.request(gone);
+            self.conduct.request(gone);
             let (head, body) = reply.into_response();
             let end = body.is_empty();
             // An error means that the client has left the stream, or the connection: both are
@@ -248,7 +250,7 @@ where
             return self.outbox.poll_timer(cx, None).map(Ok);
         }
         let now = clock::now();
-        let idle_at = *self.idle_since.get_or_insert(now) + self.context.shared().limits.idle;
+        let idle_at = *self.idle_since.get_or_insert(now) + self.context.shared().limits.idle.value;
         ready!(
             self.outbox
                 .poll_timer(cx, Some(self.closing_at.unwrap_or(idle_at)))
@@ -258,8 +260,9 @@ where
             // GOAWAY waits for the peer to answer a PING; this one does not.
             Some(at) if at <= now => return Poll::Ready(Err(End::Idle)),
             None if idle_at <= now => {
+                self.context.shared().hits.count(Limit::Idle);
                 self.connection.graceful_shutdown();
-                self.closing_at = Some(now + self.context.shared().limits.stall);
+                self.closing_at = Some(now + self.context.shared().limits.stall.value);
             }
             _ => {}
         }

@@ -36,11 +36,11 @@ use sink::QuicSink;
 pub(super) use transport::var_int;
 use transport::{Bidi, SharedSend, Transport};
 
-use super::{ListenerContext, flood::Flood, outbox::Outbox};
+use super::{ListenerContext, outbox::Outbox};
 use crate::{
     clock,
     drain::Watch,
-    limits::Limits,
+    limits::{Conduct, Limit, Limits},
     protocol::Protocol,
     service::{Body, Peer, Request},
 };
@@ -56,7 +56,7 @@ type Setup = Pin<Box<dyn Future<Output = Option<(SharedSend, Body)>> + Send>>;
 /// What h3 counts as the size of a field section (RFC 9114 4.2.2) when the service's own bounds,
 /// which answer with a problem, are just passed: 32 bytes a field are added to names and values.
 fn field_section(limits: &Limits) -> u64 {
-    (limits.header_bytes + 32 * limits.header_count + (2 << 10)) as u64
+    (limits.header_bytes.value + 32 * limits.header_count.value + (2 << 10)) as u64
 }
 
 /// Serves a connection to its end.
@@ -73,10 +73,10 @@ pub(super) async fn serve(
         .max_field_section_size(field_section(&limits))
         .send_grease(false);
     let begun = builder.build(Transport::new(connection.clone()));
-    let http = match tokio::time::timeout(limits.handshake, begun).await {
+    let http = match context.shared().within(limits.handshake, begun).await {
         Ok(Ok(http)) => http,
         Ok(Err(error)) => return tracing::debug!("HTTP/3 handshake failed: {error}"),
-        Err(_) => return context.shared().hits.count("limits.handshake"),
+        Err(_) => return,
     };
     let driver = Driver {
         outbox: Outbox::new(context.clone(), Protocol::Http3, peer.mailbox.clone()),
@@ -88,7 +88,7 @@ pub(super) async fn serve(
         idle_since: Some(clock::now()),
         draining: Some(Box::pin(drain.draining())),
         goodbye: Goodbye::No,
-        flood: Flood::default(),
+        conduct: Conduct::default(),
     };
     driver.run().await;
 }
@@ -103,7 +103,7 @@ struct Driver {
     idle_since: Option<Instant>,
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     goodbye: Goodbye,
-    flood: Flood,
+    conduct: Conduct,
 }
 
 /// How far the end has come.
@@ -121,7 +121,7 @@ enum Pause {
     SayGoodbye,
     Finished,
     Lost(String),
-    Flood(&'static str),
+    Limit(Limit),
 }
 
 impl Driver {
@@ -140,10 +140,10 @@ impl Driver {
                 // Nothing is in flight: a stream counts until its end is acknowledged.
                 Pause::Finished => return self.close(Code::H3_NO_ERROR, ""),
                 Pause::Lost(why) => return tracing::debug!("HTTP/3 connection ended: {why}"),
-                Pause::Flood(limit) => {
-                    tracing::info!("HTTP/3 connection closed: the peer passed {limit}");
+                Pause::Limit(limit) => {
+                    tracing::info!("HTTP/3 connection closed: the peer passed {}", limit.key());
                     self.context.shared().hits.count(limit);
-                    return self.close(Code::H3_EXCESSIVE_LOAD, limit);
+                    return self.close(Code::H3_EXCESSIVE_LOAD, limit.key());
                 }
             }
         }
@@ -195,8 +195,8 @@ impl Driver {
                 return Poll::Ready(Pause::SayGoodbye);
             }
         }
-        match self.flood.check(0, self.outbox.wrote()) {
-            Some(limit) => Poll::Ready(Pause::Flood(limit)),
+        match self.conduct.judge(0, self.outbox.wrote()) {
+            Some(limit) => Poll::Ready(Pause::Limit(limit)),
             None => Poll::Pending,
         }
     }
@@ -248,7 +248,7 @@ impl Driver {
         let mut answered = false;
         while let Poll::Ready(Some(setup)) = self.setups.poll_next_unpin(cx) {
             answered = true;
-            self.flood.request(setup.is_none());
+            self.conduct.request(setup.is_none());
             let Some((send, body)) = setup else { continue };
             self.outbox.insert(QuicSink::new(send), body);
         }
@@ -261,9 +261,10 @@ impl Driver {
             return self.outbox.poll_timer(cx, None);
         }
         let now = clock::now();
-        let idle_at = *self.idle_since.get_or_insert(now) + self.context.shared().limits.idle;
+        let idle_at = *self.idle_since.get_or_insert(now) + self.context.shared().limits.idle.value;
         ready!(self.outbox.poll_timer(cx, Some(idle_at)));
         if idle_at <= clock::now() && self.goodbye == Goodbye::No {
+            self.context.shared().hits.count(Limit::Idle);
             self.goodbye = Goodbye::Due;
         }
         Poll::Ready(())
@@ -278,19 +279,22 @@ async fn answer(
     peer: Peer,
 ) -> Option<Body> {
     let limits = context.shared().limits;
-    let resolved = tokio::time::timeout(limits.handshake, resolver.resolve_request()).await;
+    let resolved = context
+        .shared()
+        .within(limits.handshake, resolver.resolve_request())
+        .await;
     let (request, stream) = match resolved {
         Ok(Ok(resolved)) => resolved,
         // h3 has answered 431 itself: the stream only has to be ended.
-        Ok(Err(StreamError::HeaderTooBig { .. })) => return Some(Body::Full(Bytes::new())),
+        Ok(Err(StreamError::HeaderTooBig { .. })) => {
+            context.shared().hits.count(Limit::HeaderBytes);
+            return Some(Body::Full(Bytes::new()));
+        }
         Ok(Err(error)) => {
             tracing::debug!("HTTP/3 request refused: {error}");
             return None;
         }
-        Err(_) => {
-            context.shared().hits.count("limits.handshake");
-            return None;
-        }
+        Err(_) => return None,
     };
     let (parts, ()) = request.into_parts();
     let (mut send, mut recv) = stream.split();
@@ -305,15 +309,15 @@ async fn answer(
     };
     let reply = context.service.call(Request { parts, body, peer }).await;
     let (head, body) = reply.into_response();
-    match tokio::time::timeout(limits.stall, send.send_response(head)).await {
+    let sent = context
+        .shared()
+        .within(limits.stall, send.send_response(head));
+    match sent.await {
         Ok(Ok(())) => Some(body),
         Ok(Err(error)) => {
             tracing::debug!("HTTP/3 reply not sent: {error}");
             None
         }
-        Err(_) => {
-            context.shared().hits.count("limits.stall");
-            None
-        }
+        Err(_) => None,
     }
 }

@@ -1,4 +1,6 @@
-//! Whether a peer only keeps the edge busy. Pure.
+//! Whether a peer only keeps the edge busy.
+
+use super::Limit;
 
 /// How many of the last requests are looked at.
 const WINDOW: u32 = 200;
@@ -11,15 +13,15 @@ const USELESS_BYTES: u64 = 1 << 20;
 /// What is known of a peer's manners: h2 limits none of this (resets after accept, PING, SETTINGS,
 /// WINDOW_UPDATE, PRIORITY).
 #[derive(Debug, Default)]
-pub(super) struct Flood {
+pub struct Conduct {
     requests: u32,
     cancelled: u32,
     answered: u64,
 }
 
-impl Flood {
+impl Conduct {
     /// Notes that a request was answered, and whether its client had left before.
-    pub(super) fn request(&mut self, cancelled: bool) {
+    pub fn request(&mut self, cancelled: bool) {
         if self.requests >= WINDOW {
             // Halved, so that the past fades.
             self.requests /= 2;
@@ -31,13 +33,14 @@ impl Flood {
     }
 
     /// The limit that the peer has passed, which has sent `received` bytes and taken `useful`.
-    pub(super) fn check(&self, received: u64, useful: u64) -> Option<&'static str> {
+    #[must_use]
+    pub fn judge(&self, received: u64, useful: u64) -> Option<Limit> {
         // A request may be up to 16 KiB of header; its answer counts as worth that.
         let worth = useful + self.answered * (16 << 10);
         if self.cancelled >= CANCELLED && self.cancelled * 2 >= self.requests {
-            Some("cancelled_requests")
+            Some(Limit::CancelledRequests)
         } else if received / 8 > worth + USELESS_BYTES {
-            Some("useless_bytes")
+            Some(Limit::UselessBytes)
         } else {
             None
         }
@@ -50,26 +53,26 @@ mod tests {
 
     #[test]
     fn a_hundred_cancelled_in_a_row_are_too_many_and_a_page_left_often_is_not() {
-        let mut flood = Flood::default();
+        let mut rude = Conduct::default();
         for _ in 0..99 {
-            flood.request(true);
-            assert_eq!(flood.check(0, 0), None);
+            rude.request(true);
+            assert_eq!(rude.judge(0, 0), None);
         }
-        flood.request(true);
-        assert_eq!(flood.check(0, 0), Some("cancelled_requests"));
+        rude.request(true);
+        assert_eq!(rude.judge(0, 0), Some(Limit::CancelledRequests));
 
-        let mut polite = Flood::default();
+        let mut polite = Conduct::default();
         for n in 0..10_000 {
             polite.request(n % 3 == 0);
-            assert_eq!(polite.check(0, 0), None);
+            assert_eq!(polite.judge(0, 0), None);
         }
     }
 
     #[test]
     fn bytes_that_lead_to_nothing_are_bounded() {
-        let flood = Flood::default();
-        assert_eq!(flood.check(8 << 20, 0), None);
-        assert_eq!(flood.check(9 << 20, 0), Some("useless_bytes"));
-        assert_eq!(flood.check(9 << 20, 1 << 20), None);
+        let noisy = Conduct::default();
+        assert_eq!(noisy.judge(8 << 20, 0), None);
+        assert_eq!(noisy.judge(9 << 20, 0), Some(Limit::UselessBytes));
+        assert_eq!(noisy.judge(9 << 20, 1 << 20), None);
     }
 }

@@ -1,0 +1,208 @@
+//! The table: one row a limit. Its enum is the metric's label; its key, default, range and line of
+//! the reference are what the configuration reads. A new limit is a row here and whoever minds it.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+/// The value of a limit, which knows the limit's name: whoever it refuses is told which it was, and
+/// it is counted under that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound<T> {
+    /// The limit.
+    pub limit: Limit,
+    /// What it is set to.
+    pub value: T,
+}
+
+/// What may be written for a limit.
+#[derive(Clone, Debug)]
+pub struct Row<T> {
+    /// The key in the configuration.
+    pub key: &'static str,
+    /// The line of the reference.
+    pub doc: &'static str,
+    /// What holds when nothing is written.
+    pub default: T,
+    /// What may be written.
+    pub range: RangeInclusive<T>,
+}
+
+/// Whoever sets the limits, by their rows.
+pub trait Source {
+    /// How many.
+    fn count(&mut self, row: Row<usize>) -> usize;
+    /// A size in bytes.
+    fn bytes(&mut self, row: Row<usize>) -> usize;
+    /// How long.
+    fn time(&mut self, row: Row<Duration>) -> Duration;
+}
+
+macro_rules! limits {
+    (
+        configured {
+            $(
+                $(#[doc = $reason:literal])+
+                $limit:ident, $key:literal: $field:ident: $type:ty = $kind:ident($default:expr, $range:expr),
+                $doc:literal;
+            )+
+        }
+        fixed {
+            $( $fixed:ident, $fixed_key:literal: $fixed_doc:literal; )+
+        }
+    ) => {
+        /// A limit.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Limit {
+            $( $(#[doc = $reason])+ $limit, )+
+            $( #[doc = $fixed_doc] $fixed, )+
+        }
+
+        impl Limit {
+            /// Every limit.
+            pub const ALL: &[Self] = &[$( Self::$limit, )+ $( Self::$fixed, )+];
+
+            /// The limits that nobody configures, with what they are.
+            pub const FIXED: &[(Self, &'static str)] = &[$( (Self::$fixed, $fixed_doc), )+];
+
+            /// Its name: the configuration's key, if it has one.
+            #[must_use]
+            pub const fn key(self) -> &'static str {
+                match self {
+                    $( Self::$limit => $key, )+
+                    $( Self::$fixed => $fixed_key, )+
+                }
+            }
+        }
+
+        /// Every limit that is configured, with its value.
+        #[derive(Clone, Copy, Debug)]
+        pub struct Limits {
+            $( $(#[doc = $reason])+ pub $field: Bound<$type>, )+
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $( $field: Bound { limit: Limit::$limit, value: $default }, )+ }
+            }
+        }
+
+        impl Limits {
+            /// Takes each from `source`.
+            pub fn take(source: &mut impl Source) -> Self {
+                Self {
+                    $(
+                        $field: Bound {
+                            limit: Limit::$limit,
+                            value: source.$kind(Row {
+                                key: $key,
+                                doc: $doc,
+                                default: $default,
+                                range: $range,
+                            }),
+                        },
+                    )+
+                }
+            }
+        }
+    };
+}
+
+/// The shortest and the longest time that a limit may be.
+const TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+
+limits! {
+    configured {
+        /// The streams of one HTTP/2 connection. Browsers use 100 to 1,000.
+        Http2Streams, "limits.http2_streams": http2_streams: usize = count(512, 32..=100_000),
+            "The streams granted to one HTTP/2 connection. All but 16 may be event streams, so that ordinary requests find room. Chromium opens 256 at most.";
+        /// The streams of one HTTP/3 connection, where Chromium has no ceiling of its own.
+        Http3Streams, "limits.http3_streams": http3_streams: usize = count(1024, 32..=100_000),
+            "The streams granted to one HTTP/3 connection. All but 16 may be event streams.";
+        /// The data of an event. A page that needs more fetches it.
+        EventBytes, "limits.event_bytes": event_bytes: usize = bytes(256 << 10, 1..=16 << 20),
+            "The most data one event may carry.";
+        /// The header of a request. Browsers send under 4 KiB, cookies aside.
+        HeaderBytes, "limits.header_bytes": header_bytes: usize = bytes(16 << 10, 1 << 10..=16 << 10),
+            "The most bytes the header of a request may have.";
+        /// The fields of a request. One-byte references to a field make bytes alone a weak bound.
+        HeaderCount, "limits.header_count": header_count: usize = count(64, 16..=256),
+            "The most fields the header of a request may have.";
+        /// The connections of all public listeners. A TCP connection takes an open file, of which
+        /// systems commonly give 20,000 or more to a server.
+        Connections, "limits.connections": connections: usize = count(10_000, 1..=usize::MAX),
+            "The most connections of all public listeners together; more are turned away. Leave open files to spare.";
+        /// From connecting to the first request. Slow networks take seconds; who takes more holds a
+        /// place for nothing.
+        Handshake, "limits.handshake": handshake: Duration = time(Duration::from_secs(10), TIMES),
+            "How long a client may take from connecting to its first request.";
+        /// A connection on which nothing is asked. As long as proxies keep theirs.
+        Idle, "limits.idle": idle: Duration = time(Duration::from_secs(60), TIMES),
+            "How long a connection is kept on which nothing is asked for.";
+        /// A pause in a request's body. Who sends nothing for so long is gone.
+        RequestBody, "limits.request_body": request_body: Duration = time(Duration::from_secs(20), TIMES),
+            "How long a request's body may pause.";
+        /// A client that takes nothing of what waits for it. Nothing else in HTTP ends a connection
+        /// whose peer stops reading.
+        Stall, "limits.stall": stall: Duration = time(Duration::from_secs(20), TIMES),
+            "How long a client may take nothing of what waits for it before its connection is cut.";
+        /// The topics of one event stream. Each is looked at when a reader falls behind.
+        StreamTopics, "events.topics": stream_topics: usize = count(100, 1..=usize::MAX),
+            "The most topics one stream may read.";
+    }
+    fixed {
+        Http1Streams, "http1_streams":
+            "One event stream on an HTTP/1.1 connection, which can carry no more.";
+        PendingHandshakes, "pending_handshakes":
+            "64 QUIC handshakes under way; whoever comes then must first show that its address is its own.";
+        CancelledRequests, "cancelled_requests":
+            "Half of a connection's last 200 requests cancelled before they were answered.";
+        UselessBytes, "useless_bytes":
+            "A connection's bytes that lead to nothing: an eighth of all it sends, over what is useful by 1 MiB.";
+    }
+}
+
+/// One event stream at a time is all that HTTP/1.1 can carry.
+pub const HTTP1_STREAMS: Bound<usize> = Bound {
+    limit: Limit::Http1Streams,
+    value: 1,
+};
+
+/// How many QUIC handshakes may be under way before clients must first show that they are where
+/// they say they are (RFC 9000 8.1): each costs a signature.
+pub const PENDING_HANDSHAKES: Bound<usize> = Bound {
+    limit: Limit::PendingHandshakes,
+    value: 64,
+};
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// Takes what the rows say.
+    struct Defaults;
+
+    impl Source for Defaults {
+        fn count(&mut self, row: Row<usize>) -> usize {
+            assert!(row.range.contains(&row.default), "{}", row.key);
+            row.default
+        }
+
+        fn bytes(&mut self, row: Row<usize>) -> usize {
+            self.count(row)
+        }
+
+        fn time(&mut self, row: Row<Duration>) -> Duration {
+            assert!(row.range.contains(&row.default), "{}", row.key);
+            row.default
+        }
+    }
+
+    #[test]
+    fn every_default_is_in_its_range_and_every_key_stands_once() {
+        let limits = Limits::take(&mut Defaults);
+        assert_eq!(format!("{limits:?}"), format!("{:?}", Limits::default()));
+        let keys: HashSet<_> = Limit::ALL.iter().map(|limit| limit.key()).collect();
+        assert_eq!(keys.len(), Limit::ALL.len());
+    }
+}

@@ -1,0 +1,70 @@
+//! Places of which there are only so many.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use super::{Bound, Limit};
+
+/// Places that may be taken, up to a bound. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    taken: Arc<AtomicUsize>,
+    bound: Bound<usize>,
+}
+
+/// A place taken; dropping it gives it back.
+#[derive(Debug)]
+pub struct Slot(Arc<AtomicUsize>);
+
+impl Slots {
+    /// So many, all of them free.
+    #[must_use]
+    pub fn new(bound: Bound<usize>) -> Self {
+        Self {
+            taken: Arc::default(),
+            bound,
+        }
+    }
+
+    /// Takes one.
+    ///
+    /// # Errors
+    ///
+    /// The limit behind the bound, when none is free.
+    pub fn take(&self) -> Result<Slot, Limit> {
+        let slot = Slot(self.taken.clone());
+        let before = self.taken.fetch_add(1, Ordering::Relaxed);
+        // Dropped if it is one too many, which takes it back.
+        (before < self.bound.value)
+            .then_some(slot)
+            .ok_or(self.bound.limit)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_there_are_and_a_place_given_back_can_be_taken() {
+        let slots = Slots::new(Bound {
+            limit: Limit::Http2Streams,
+            value: 2,
+        });
+        let (first, second) = (slots.take(), slots.clone().take());
+        assert!(first.is_ok() && second.is_ok());
+        for _ in 0..3 {
+            assert_eq!(slots.take().err(), Some(Limit::Http2Streams));
+        }
+        drop(first);
+        assert!(slots.take().is_ok());
+    }
+}
