@@ -1,21 +1,40 @@
 //! What an event costs between the publisher's request and the sockets.
 
-use std::{hint::black_box, task::Waker};
+use std::{hint::black_box, task::Waker, time::Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seventh::{
     clock,
-    hub::{History, Hub, Resume, mailbox::Mailbox},
-    sse::{Draft, Parser},
+    hub::{Entry, Hub, Placed, Resume, Retention, Target, mailbox::Mailbox},
+    sse::{Draft, Epoch, Parser},
     topic::Topic,
 };
 
 const CONNECTIONS: usize = 10;
 const STREAMS: usize = 100;
 
+fn publish(hub: &Hub, sequence: u64, topics: &[Topic], data: &str, at: Instant) {
+    let target = Target {
+        topics: topics.to_vec(),
+        to: None,
+        id: None,
+    };
+    let entry = Entry::Event {
+        draft: Draft::new(None, data, None),
+        target,
+    };
+    let placed = Placed {
+        sequence,
+        at,
+        entry,
+    };
+    black_box(hub.apply([placed]));
+}
+
 /// One event to 10 connections of 100 streams: publish, and take it for each.
 fn fan_out(c: &mut Criterion) {
-    let hub = Hub::new(History::default(), 1);
+    let hub = Hub::new(Retention::default(), Epoch::from_random(1), 0);
+    let mut sequence = 0;
     let topics = [Topic::parse("bench").expect("a topic")];
     let now = clock::now();
     let mut connections: Vec<_> = (0..CONNECTIONS)
@@ -33,13 +52,35 @@ fn fan_out(c: &mut Criterion) {
     group.throughput(Throughput::Elements((CONNECTIONS * STREAMS) as u64));
     group.bench_function("publish and take, 10 x 100 streams", |b| {
         b.iter(|| {
-            hub.publish(&topics, Draft::new(None, &data, None), None, now);
+            sequence += 1;
+            publish(&hub, sequence, &topics, &data, now);
             for (mailbox, streams) in &mut connections {
                 mailbox.take_ready(Waker::noop(), &mut ready);
                 for key in ready.drain(..) {
                     black_box(streams[key as usize].next(16 << 10));
                 }
             }
+        });
+    });
+    group.finish();
+}
+
+/// One event to a topic that nobody reads, one of a thousand in turn.
+fn publish_alone(c: &mut Criterion) {
+    let hub = Hub::new(Retention::default(), Epoch::from_random(1), 0);
+    let topics: Vec<Topic> = (0..1000)
+        .map(|n| Topic::parse(&format!("bench/{n}")).expect("a topic"))
+        .collect();
+    let now = clock::now();
+    let data = "x".repeat(100);
+    let mut sequence = 0;
+    let mut group = c.benchmark_group("hub");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("publish, nobody reads", |b| {
+        b.iter(|| {
+            sequence += 1;
+            let at = sequence as usize % topics.len();
+            publish(&hub, sequence, &topics[at..=at], &data, now);
         });
     });
     group.finish();
@@ -64,5 +105,5 @@ fn format(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fan_out, format);
+criterion_group!(benches, fan_out, publish_alone, format);
 criterion_main!(benches);

@@ -15,6 +15,7 @@ use crate::{
     clock,
     config::{Config, Drain},
     drain,
+    history::Order,
     hub::Hub,
     limits::{Admission, Hits},
     metrics,
@@ -71,7 +72,8 @@ impl Edge {
     /// [`StartError`] names what is in the way.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let resolver = Resolver::new(Certificate::load(&config.tls)?);
-        let hub = Hub::new(config.history, fastrand::u64(..));
+        let order = Arc::new(Order::in_memory(config.history, fastrand::u64(..)));
+        let hub = order.hub().clone();
         let hits = Arc::new(Hits::default());
         let mut registry = metrics::registry(clock::wall());
         hub.metrics().register(&mut registry);
@@ -81,6 +83,7 @@ impl Edge {
         let (control_signal, control_watch) = drain::channel();
         let shared = Arc::new(Shared {
             hub,
+            order,
             access: Access::new(config.access.clone()),
             streams: Arc::default(),
             metrics: service::Metrics::register(&mut registry),

@@ -12,7 +12,8 @@
 //! |---|---|---|
 //! | [`clock`], [`backoff`], [`drain`], [`protocol`], [`metrics`] | leaves that everything may use | `backoff`, `protocol` |
 //! | [`topic`], [`sse`] | names, and the event-stream format in both directions | yes |
-//! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `ring` |
+//! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `ring`, `gap`, `resume` |
+//! | [`history`] | where the one order is kept | |
 //! | [`access`], [`limits`] | who is asking, who may do what, and how much | `pattern`, `groups`, `rules`, `origins`; `limits` |
 //! | [`service`] | from a request to a reply, the same for all protocols | `validate` |
 //! | [`tls`] | certificates, and swapping them | |
@@ -34,6 +35,7 @@ pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod edge;
+pub mod history;
 pub mod hub;
 pub mod limits;
 pub mod load;

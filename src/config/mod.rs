@@ -20,7 +20,7 @@ use units::{Bytes, Raw, Setting};
 
 use crate::{
     access::{self, Token},
-    hub::History,
+    hub::Retention,
     limits::{Limits, Row, Source},
     service::EventSettings,
     tls::CertificateFiles,
@@ -46,7 +46,7 @@ pub struct Config {
     /// `[access]` and `[groups]`
     pub access: access::Settings,
     /// `[history]`
-    pub history: History,
+    pub history: Retention,
     /// `[limits]`
     pub limits: Limits,
     /// `[drain]`
@@ -320,9 +320,9 @@ fn take_events(reader: &mut Reader) -> EventSettings {
     }
 }
 
-fn take_history(reader: &mut Reader) -> History {
-    let default = History::default();
-    History {
+fn take_history(reader: &mut Reader) -> Retention {
+    let default = Retention::default();
+    Retention {
         events: reader.take_if(
             "history.events",
             default.events,

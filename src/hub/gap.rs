@@ -1,4 +1,14 @@
-//! Events that a reader should have and that are not there any more.
+//! Events that a reader should have and that are not there any more: how many, and why.
+//!
+//! No clock, no lock, no task: rings and a position in, a measure out.
+
+use std::collections::HashSet;
+
+use super::ring::{Ring, Stored};
+
+/// How many missing events are counted under the hub's lock before their number is said to be
+/// unknown: anyone may ask with an old id.
+const COUNTED: usize = 16_384;
 
 /// Why a stream was told of a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,4 +37,138 @@ impl GapReason {
             Self::Deleted => "deleted",
         }
     }
+}
+
+/// One of the rings that a reader reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) ring: &'a Ring,
+    /// What left the ring up to this number needs no telling, or was told.
+    pub(super) told_through: u64,
+}
+
+/// Where a reader stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    /// Every event up to this number was taken, or told of as missing.
+    pub(super) cursor: u64,
+    /// The last entry before the reader began: what comes after was addressed to it.
+    pub(super) joined: u64,
+    /// How many events were addressed to it and neither taken nor told of.
+    pub(super) outstanding: u64,
+}
+
+/// What is missing.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub(super) reason: GapReason,
+    /// How many events, if that is known.
+    pub(super) missed: Option<u64>,
+    /// How many of them were addressed to the reader since it began.
+    pub(super) missed_live: u64,
+    /// The rings that they are missing from, by their place among the views.
+    pub(super) rings: Vec<usize>,
+    /// The first event that is held after the gap.
+    pub(super) first: Option<u64>,
+}
+
+impl View<'_> {
+    /// Whether the ring has let go of something that a reader at `cursor` did not take yet.
+    pub(super) fn is_past(&self, cursor: u64) -> bool {
+        self.ring.evicted_through() > cursor.max(self.told_through)
+    }
+}
+
+/// Measures what is missing between the reader and the rings. `known` is the reason if it is known
+/// before: then nothing can be counted. `is_meant` says whether an event is for the reader.
+///
+/// Two counts make up the number, because no ring remembers for whom its evicted events were. What
+/// came since the reader began was counted when it was addressed: what is outstanding of that and
+/// is not held is missing, exactly. What came before is found among the numbers that the rings
+/// remember, as long as none of them was for some readers only.
+pub(super) fn measure(
+    views: &[View<'_>],
+    position: Position,
+    known: Option<GapReason>,
+    is_meant: impl Fn(&Stored) -> bool,
+) -> Gap {
+    let Position { cursor, joined, .. } = position;
+    let mut rings = Vec::new();
+    let mut deleted = true;
+    let mut first: Option<u64> = None;
+    let mut held = Vec::new();
+    for (index, view) in views.iter().enumerate() {
+        if known.is_some() || view.is_past(cursor) {
+            rings.push(index);
+            deleted &= view.ring.was_deleted();
+        }
+        let next = view.ring.after(cursor).next().map(|event| event.sequence);
+        first = first.into_iter().chain(next).min();
+        let live = view.ring.after(cursor.max(joined));
+        held.extend(live.filter(|event| is_meant(event)).map(|e| e.sequence));
+    }
+    // One in several of the rings was addressed once.
+    held.sort_unstable();
+    held.dedup();
+    let missed_live = position.outstanding.saturating_sub(held.len() as u64);
+    let reason = known.unwrap_or(if deleted {
+        GapReason::Deleted
+    } else if cursor < joined {
+        GapReason::Trimmed
+    } else {
+        GapReason::Slow
+    });
+    let missed = match known {
+        Some(_) => None,
+        None => missed_before(views, position).map(|before| before + missed_live),
+    };
+    Gap {
+        reason,
+        missed,
+        missed_live,
+        rings,
+        first,
+    }
+}
+
+/// How many events up to where the reader began left the rings untold, if they are remembered that
+/// far back, and few enough to be counted.
+fn missed_before(views: &[View<'_>], position: Position) -> Option<u64> {
+    let Position { cursor, joined, .. } = position;
+    if cursor >= joined {
+        return Some(0);
+    }
+    let mut missed = HashSet::new();
+    for view in views {
+        let after = cursor.max(view.told_through);
+        // For whom those were that have left is not remembered.
+        if view.ring.limited_after(after) {
+            return None;
+        }
+        if after < joined {
+            missed.extend(view.ring.evicted_between(after, joined)?);
+        }
+        if missed.len() > COUNTED {
+            return None;
+        }
+    }
+    if views.len() < 2 {
+        return Some(missed.len() as u64);
+    }
+    // What left one topic may still be held in another.
+    let last = missed.iter().max().copied().unwrap_or_default();
+    let mut looked_at = 0;
+    for view in views {
+        for event in view.ring.after(cursor) {
+            if event.sequence > last {
+                break;
+            }
+            missed.remove(&event.sequence);
+            looked_at += 1;
+            if looked_at > COUNTED {
+                return None;
+            }
+        }
+    }
+    Some(missed.len() as u64)
 }

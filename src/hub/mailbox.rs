@@ -19,8 +19,8 @@ use futures_util::task::AtomicWaker;
 pub struct Mailbox {
     inner: Mutex<Inner>,
     waker: AtomicWaker,
-    /// The stream whose own waker is not heeded just now, plus one.
-    deaf: AtomicU32,
+    /// The stream whose own waker is muted just now, plus one.
+    muted: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -95,15 +95,15 @@ impl Mailbox {
         }
     }
 
-    /// Does not heed the waker of one stream until [`heed`](Self::heed): whoever is looking after
-    /// it need not be told by what that sets off. Only for wakers that nobody else calls meanwhile.
-    pub fn ignore(&self, key: u32) {
-        self.deaf.store(key + 1, Ordering::Relaxed);
+    /// Mutes the waker of one stream until [`unmute`](Self::unmute): whoever is looking after it
+    /// need not be told by what that sets off. Only for wakers that nobody else calls meanwhile.
+    pub fn mute(&self, key: u32) {
+        self.muted.store(key + 1, Ordering::Relaxed);
     }
 
-    /// Heeds every waker again.
-    pub fn heed(&self) {
-        self.deaf.store(0, Ordering::Relaxed);
+    /// Lets every waker be heard again.
+    pub fn unmute(&self) {
+        self.muted.store(0, Ordering::Relaxed);
     }
 
     /// Marks streams for the event numbered `sequence`.
@@ -128,8 +128,9 @@ impl Mailbox {
         Marked { fresh, wake }
     }
 
-    /// Marks streams that have something to read which is not an event: a deletion.
-    pub(super) fn nudge(&self, keys: &[u32]) {
+    /// Marks streams that have something to look at which is not an event. Whether the connection
+    /// sleeps: wake it, once no lock is held.
+    pub(super) fn mark_all(&self, keys: &[u32]) -> bool {
         let mut inner = self.lock();
         let Inner { slots, ready, .. } = &mut *inner;
         for &key in keys {
@@ -137,9 +138,12 @@ impl Mailbox {
                 ready.push(key);
             }
         }
-        let wake = !std::mem::replace(&mut inner.signalled, true);
-        drop(inner);
-        if wake {
+        !std::mem::replace(&mut inner.signalled, true)
+    }
+
+    /// Has a stream looked after, for a reason that its connection does not know.
+    pub fn nudge(&self, key: u32) {
+        if self.mark_all(&[key]) {
             self.wake();
         }
     }
@@ -150,18 +154,30 @@ impl Mailbox {
         self.lock().slots[key as usize].addressed
     }
 
-    /// Has a stream looked after, for a reason that its connection does not know.
-    pub fn notify(&self, key: u32) {
-        self.nudge(&[key]);
-    }
-
-    /// Wakes the connection's task.
-    pub(super) fn wake(&self) {
+    fn wake(&self) {
         self.waker.wake();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// Connections to wake. Dropping them wakes each once: no lock may be held then.
+#[derive(Debug, Default)]
+pub struct Wakes(Vec<Arc<Mailbox>>);
+
+impl Wakes {
+    pub(super) fn add(&mut self, mailbox: &Arc<Mailbox>) {
+        self.0.push(mailbox.clone());
+    }
+}
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        for mailbox in &self.0 {
+            mailbox.wake();
+        }
     }
 }
 
@@ -190,12 +206,24 @@ impl StreamHandle {
         self.mailbox.addressed(self.key)
     }
 
-    /// A waker that marks this stream and wakes its connection: for flow control and cancels.
+    /// A waker that marks this stream and wakes its connection, unless the stream is muted: for
+    /// flow control and cancels.
     #[must_use]
     pub fn waker(&self) -> Waker {
+        self.waker_that(true)
+    }
+
+    /// The same for what other tasks wake: it is always heard.
+    #[must_use]
+    pub fn waker_from_outside(&self) -> Waker {
+        self.waker_that(false)
+    }
+
+    fn waker_that(&self, can_be_muted: bool) -> Waker {
         Waker::from(Arc::new(StreamWaker {
             mailbox: self.mailbox.clone(),
             key: self.key,
+            can_be_muted,
         }))
     }
 }
@@ -209,6 +237,7 @@ impl Drop for StreamHandle {
 struct StreamWaker {
     mailbox: Arc<Mailbox>,
     key: u32,
+    can_be_muted: bool,
 }
 
 impl Wake for StreamWaker {
@@ -217,8 +246,9 @@ impl Wake for StreamWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.mailbox.deaf.load(Ordering::Relaxed) != self.key + 1 {
-            self.mailbox.nudge(&[self.key]);
+        let muted = self.can_be_muted && self.mailbox.muted.load(Ordering::Relaxed) == self.key + 1;
+        if !muted {
+            self.mailbox.nudge(self.key);
         }
     }
 }
@@ -292,6 +322,14 @@ mod tests {
         waker.wake_by_ref();
         waker.wake_by_ref();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert_eq!(taken(&mailbox, &task), [b.key()]);
+        mailbox.mute(b.key());
+        waker.wake_by_ref();
+        assert!(taken(&mailbox, &task).is_empty());
+        b.waker_from_outside().wake();
+        assert_eq!(taken(&mailbox, &task), [b.key()]);
+        mailbox.unmute();
+        waker.wake();
         assert_eq!(taken(&mailbox, &task), [b.key()]);
     }
 

@@ -28,13 +28,31 @@ pub struct Stored {
     pub at: Instant,
     /// The id its publisher gave it, if any.
     pub id: Option<Box<str>>,
-    /// The whole event as it goes over the wire.
+    /// The whole event as it goes over the wire; empty when it was taken back.
     pub wire: Bytes,
     /// For readers of one of these topics too, and no others, if given. Invariant: sorted.
     pub to: Option<Box<[Topic]>>,
 }
 
 impl Stored {
+    /// Whether it was taken back: its number stays, so that all counts stay right.
+    #[must_use]
+    pub fn is_retracted(&self) -> bool {
+        self.wire.is_empty()
+    }
+
+    /// The same event taken back.
+    #[must_use]
+    pub fn retracted(&self) -> Self {
+        Self {
+            sequence: self.sequence,
+            at: self.at,
+            id: self.id.clone(),
+            wire: Bytes::new(),
+            to: self.to.clone(),
+        }
+    }
+
     /// What it counts against the bounds, in bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
@@ -59,6 +77,8 @@ pub struct Bounds {
 #[derive(Debug, Default)]
 pub struct Ring {
     events: VecDeque<Arc<Stored>>,
+    /// Invariant: how many of `events` were taken back.
+    retracted: usize,
     /// Invariant: the sum of `cost()` over `events`.
     bytes: usize,
     /// The number up to which events have left the ring.
@@ -100,6 +120,7 @@ impl Ring {
         if let Some(id) = &event.id {
             self.ids.insert(id.clone(), event.sequence);
         }
+        self.retracted += usize::from(event.is_retracted());
         self.bytes += event.cost();
         self.events.push_back(event);
         while self.events.len() > 1
@@ -116,10 +137,15 @@ impl Ring {
         };
         self.bytes -= event.cost();
         self.evicted_through = event.sequence;
-        if self.evicted.len() == REMEMBERED {
-            self.evicted_known_after = self.evicted.pop_front().expect("it is full");
+        if event.is_retracted() {
+            // Nobody misses it.
+            self.retracted -= 1;
+        } else {
+            if self.evicted.len() == REMEMBERED {
+                self.evicted_known_after = self.evicted.pop_front().expect("it is full");
+            }
+            self.evicted.push_back(event.sequence);
         }
-        self.evicted.push_back(event.sequence);
         // A later event may have taken the id over.
         if let Some(id) = &event.id
             && self.ids.get(id) == Some(&event.sequence)
@@ -139,6 +165,30 @@ impl Ring {
         {
             self.evict();
         }
+    }
+
+    /// The held event with this number, if it was not taken back.
+    #[must_use]
+    pub fn get(&self, sequence: u64) -> Option<&Arc<Stored>> {
+        let at = self.position(sequence)?;
+        Some(&self.events[at]).filter(|event| !event.is_retracted())
+    }
+
+    /// Puts `retracted` in the place of the event that it was; `false` when that is not held.
+    pub fn retract(&mut self, retracted: &Arc<Stored>) -> bool {
+        let Some(at) = self.position(retracted.sequence) else {
+            return false;
+        };
+        let event = std::mem::replace(&mut self.events[at], retracted.clone());
+        self.bytes = self.bytes - event.cost() + retracted.cost();
+        self.retracted += usize::from(!event.is_retracted());
+        !event.is_retracted()
+    }
+
+    fn position(&self, sequence: u64) -> Option<usize> {
+        self.events
+            .binary_search_by_key(&sequence, |event| event.sequence)
+            .ok()
     }
 
     /// Evicts everything because the topic is deleted at `sequence`.
@@ -207,28 +257,34 @@ impl Ring {
         self.ids.get(id).copied()
     }
 
-    /// The oldest event held.
+    /// The oldest event held that was not taken back.
     #[must_use]
     pub fn oldest(&self) -> Option<&Arc<Stored>> {
-        self.events.front()
+        self.events.iter().find(|event| !event.is_retracted())
     }
 
-    /// The newest event held.
+    /// The newest event held that was not taken back.
     #[must_use]
     pub fn newest(&self) -> Option<&Arc<Stored>> {
-        self.events.back()
+        self.events.iter().rfind(|event| !event.is_retracted())
     }
 
-    /// How many events are held.
+    /// How many events are held, those taken back not counted.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.events.len()
+        self.events.len() - self.retracted
     }
 
-    /// Whether no event is held.
+    /// Whether nothing is held, not even what was taken back.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
+    }
+
+    /// How many events may be evicted yet, those taken back counted.
+    #[must_use]
+    pub fn evictable(&self) -> usize {
+        self.events.len()
     }
 
     /// What the held events cost, in bytes.
@@ -319,7 +375,7 @@ mod tests {
         /// Against the plainest model: a list of all there ever was.
         #[test]
         fn missed_plus_held_is_everything_after_the_cursor(
-            steps in proptest::collection::vec((1u64..4, 0usize..200, any::<bool>()), 0..60),
+            steps in proptest::collection::vec((1u64..4, 1usize..200, any::<bool>()), 0..60),
             limit in 1usize..12,
             byte_limit in 100usize..2000,
             cursor in 0u64..150,

@@ -1,9 +1,8 @@
 //! What one event stream reads: a set of topics and a cursor.
 
 use std::{
-    collections::{BinaryHeap, HashSet},
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, MutexGuard},
     time::Instant,
 };
 
@@ -12,32 +11,17 @@ use serde_json::json;
 use smallvec::SmallVec;
 
 use super::{
-    Cell, GapReason, Hub, Readers,
+    GapReason, Hub, Resume,
+    gap::{self, Position, View},
     mailbox::{Mailbox, StreamHandle},
+    resume::{self, Told},
     ring::{Ring, Stored},
+    topics::Cell,
 };
 use crate::{
     sse::{Draft, EventId},
     topic::Topic,
 };
-
-/// How many missing events are counted under the hub's lock before their number is said to be
-/// unknown: anyone may ask with an old id.
-const COUNTED: usize = 16_384;
-
-/// The most events that a first visit is given, whatever it asks for.
-const MAX_LAST: usize = 10_000;
-
-/// Where a reader begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resume<'a> {
-    /// With the next event.
-    Live,
-    /// After the event with this id, as its `Last-Event-ID` says.
-    After(&'a str),
-    /// With the last events of its topics, at most so many, as history holds them.
-    Last(usize),
-}
 
 /// What a subscription says first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +33,20 @@ pub struct Opening {
     pub behind: bool,
 }
 
+/// What there is for a reader.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Events to write.
+    Chunk(Chunk),
+    /// What the rings do not hold any more and is kept elsewhere: to be found, and handed to
+    /// [`Subscription::answer`]. Until then it is asked for again at each call.
+    Ask(Ask),
+    /// An operator has ended the stream: nothing more is for it.
+    Ended,
+    /// Nothing: the connection's mailbox tells when to ask again.
+    Nothing,
+}
+
 /// Events to write, already encoded.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chunk {
@@ -56,6 +54,26 @@ pub struct Chunk {
     pub wire: Bytes,
     /// How many of them publishers sent; the edge's own do not count.
     pub events: u64,
+}
+
+/// Events that a reader wants and the rings have let go of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Of these topics.
+    pub topics: Box<[Topic]>,
+    /// With numbers above this one.
+    pub after: u64,
+    /// And up to this one.
+    pub through: u64,
+}
+
+/// What was found for an [`Ask`].
+#[derive(Debug)]
+pub struct Found {
+    /// The events of its topics after `after`, in their order, with none left out up to `through`.
+    pub events: Vec<Arc<Stored>>,
+    /// How far was looked, which need not be as far as was asked.
+    pub through: u64,
 }
 
 /// One topic that a subscription reads.
@@ -74,7 +92,7 @@ pub struct Subscription {
     reads: Box<[Read]>,
     /// Every event of the topics up to this number was taken, or told of as missing.
     cursor: u64,
-    /// The last event before the subscription began: what comes after was addressed to it.
+    /// The last entry before the subscription began: what comes after was addressed to it.
     joined: u64,
     /// How many events after `joined` were taken or told of as missing.
     settled: u64,
@@ -104,44 +122,30 @@ impl Hub {
         now: Instant,
     ) -> (Subscription, Opening) {
         let handle = mailbox.open();
+        let named_before = |(at, topic)| topics[..at].contains(topic);
+        let once = topics
+            .iter()
+            .enumerate()
+            .filter(|named| !named_before(*named));
+        let once: Vec<&Topic> = once.map(|(_, topic)| topic).collect();
         let mut guard = self.lock();
-        let state = &mut *guard;
-        let joined = state.sequence;
-        let mut reads: Vec<Read> = Vec::with_capacity(topics.len());
-        for topic in topics {
-            let entry = state.entry(topic);
-            let cell = entry.cell.clone();
-            if reads.iter().any(|known| Arc::ptr_eq(&known.cell, &cell)) {
-                continue; // named twice
-            }
-            let readers = entry
-                .readers
-                .entry(address(mailbox))
-                .or_insert_with(|| Readers {
-                    mailbox: mailbox.clone(),
-                    streams: Vec::new(),
-                });
-            readers.streams.push(handle.key());
-            reads.push(Read {
-                cell,
-                told_through: joined,
-            });
-            state.evict_older(topic, now, self.history.age);
-        }
+        // Not the last entry that was placed: what is not applied yet will be marked for it.
+        let joined = guard.sequence();
+        let reads = once.into_iter().map(|topic| Read {
+            cell: guard.join(topic, &handle, now),
+            told_through: joined,
+        });
+        let reads = reads.collect();
         let mut subscription = Subscription {
             hub: self.clone(),
             handle,
-            reads: reads.into(),
+            reads,
             cursor: joined,
             joined,
             settled: 0,
             gap: None,
         };
-        match resume {
-            Resume::Live => {}
-            Resume::Last(events) => subscription.begin_with_last(events),
-            Resume::After(id) => subscription.begin_after(id),
-        }
+        subscription.start(resume);
         drop(guard);
 
         let behind = subscription.cursor < joined || subscription.gap.is_some();
@@ -181,42 +185,71 @@ impl Subscription {
         self.settled
     }
 
-    /// How far the reader is behind the newest event of all, in events.
-    #[must_use]
-    pub fn lag(&self) -> u64 {
-        self.hub.watermark().saturating_sub(self.cursor)
-    }
-
     /// Takes the next events, at most `max_bytes` of them but at least one when there is one.
-    ///
-    /// `None` when there is nothing: the connection's mailbox tells when to ask again.
-    pub fn next(&mut self, max_bytes: usize) -> Option<Chunk> {
+    pub fn next(&mut self, max_bytes: usize) -> Next {
         // Loaded before the rings are looked at, so that all of them hold what is at or below it.
         let watermark = self.hub.watermark();
         if self.gap.is_none() && self.cursor >= watermark {
-            return None;
+            return Next::Nothing;
         }
-        let mut changed = self
-            .reads
-            .iter()
-            .filter(|read| read.cell.changed.load(Ordering::Acquire) > self.cursor);
-        let chunk = match (changed.next(), changed.next()) {
+        let cursor = self.cursor;
+        let changed = |read: &&Read| read.cell.has_changed_after(cursor);
+        let mut all = self.reads.iter().filter(changed);
+        let (first, second) = (all.next(), all.next());
+        // A disconnect is a change, so that no other topic need be looked at for it.
+        let ended = |read: &Read| read.cell.was_ended_after(self.joined);
+        if first.is_some_and(ended) || second.is_some_and(ended) || all.any(ended) {
+            return Next::Ended;
+        }
+        let taken = match (first, second) {
             _ if self.gap.is_some() => Err(Fallen),
             (None, _) => Ok((Wires::new(), watermark)),
             (Some(read), None) => self.take_of_one(read, watermark, max_bytes),
             _ => self.take_of_many(watermark, max_bytes),
         };
-        match chunk {
-            Err(Fallen) => Some(self.tell_gap()),
+        match taken {
             Ok((wires, cursor)) => {
-                self.settled += wires
-                    .iter()
-                    .filter(|(sequence, _)| *sequence > self.joined)
-                    .count() as u64;
+                self.settle(&wires);
                 self.cursor = cursor;
-                join(wires)
+                join(wires).map_or(Next::Nothing, Next::Chunk)
             }
+            Err(Fallen) if self.is_kept() => Next::Ask(Ask {
+                topics: self.topics().cloned().collect(),
+                after: self.cursor,
+                through: watermark,
+            }),
+            Err(Fallen) => Next::Chunk(self.tell_gap()),
         }
+    }
+
+    /// Takes what was found for what [`next`](Self::next) asked. `None` says that it is kept no
+    /// more, which makes it a gap.
+    pub fn answer(&mut self, found: Option<Found>) -> Next {
+        let Some(Found { events, through }) = found.filter(|found| found.through > self.cursor)
+        else {
+            return Next::Chunk(self.tell_gap());
+        };
+        let asked = |event: &&Arc<Stored>| (self.cursor + 1..=through).contains(&event.sequence);
+        let meant = events
+            .iter()
+            .filter(asked)
+            .filter(|event| self.is_meant(event));
+        let wires: Wires = meant
+            .map(|event| (event.sequence, event.wire.clone()))
+            .collect();
+        self.settle(&wires);
+        self.cursor = through;
+        join(wires).map_or(Next::Nothing, Next::Chunk)
+    }
+
+    /// Whether what is after the cursor is kept somewhere, though not in the rings.
+    fn is_kept(&self) -> bool {
+        self.gap.is_none() && self.hub.kept_from() <= self.cursor + 1
+    }
+
+    fn settle(&mut self, wires: &Wires) {
+        let live = wires.iter().filter(|(sequence, _)| *sequence > self.joined);
+        self.settled += live.count() as u64;
     }
 
     fn take_of_one(&self, read: &Read, watermark: u64, max_bytes: usize) -> Result<Taken, Fallen> {
@@ -230,7 +263,7 @@ impl Subscription {
         // Where the first of the rings was cut short: beyond it the order is not known yet.
         let mut through = watermark;
         for read in &self.reads {
-            if read.cell.changed.load(Ordering::Acquire) <= self.cursor {
+            if !read.cell.has_changed_after(self.cursor) {
                 continue;
             }
             let ring = read.cell.ring();
@@ -280,198 +313,89 @@ impl Subscription {
 
     fn is_meant(&self, event: &Stored) -> bool {
         event.to.as_deref().is_none_or(|to| {
-            self.reads
-                .iter()
-                .any(|read| to.binary_search(&read.cell.topic).is_ok())
+            let mut topics = self.topics();
+            topics.any(|topic| to.binary_search(topic).is_ok())
         })
     }
 
     fn check(&self, read: &Read, ring: &Ring) -> Result<(), Fallen> {
-        match ring.evicted_through() > self.cursor.max(read.told_through) {
-            true => Err(Fallen),
-            false => Ok(()),
+        let told_through = read.told_through;
+        if (View { ring, told_through }).is_past(self.cursor) {
+            return Err(Fallen);
         }
+        Ok(())
+    }
+
+    /// Places the cursor. The caller holds the hub's lock.
+    fn start(&mut self, resume: Resume<'_>) {
+        let guards: Vec<MutexGuard<'_, Ring>> =
+            self.reads.iter().map(|read| read.cell.ring()).collect();
+        let rings: Vec<&Ring> = guards.iter().map(|guard| &**guard).collect();
+        let start = resume::start(resume, &rings, self.hub.epoch, self.joined, |event| {
+            self.is_meant(event)
+        });
+        let told: SmallVec<[u64; 4]> = match start.told {
+            Told::Through(sequence) => rings.iter().map(|_| sequence).collect(),
+            Told::Evicted => rings.iter().map(|ring| ring.evicted_through()).collect(),
+        };
+        drop(guards);
+        for (read, told_through) in self.reads.iter_mut().zip(told) {
+            read.told_through = told_through;
+        }
+        self.cursor = start.cursor;
+        self.gap = start.gap;
     }
 
     /// Tells what is missing, and goes on with the first event that is held.
     fn tell_gap(&mut self) -> Chunk {
         let hub = self.hub.clone();
-        // Under the hub's lock nothing is published, so all counts are of one moment.
+        // Under the hub's lock nothing is applied, so all counts are of one moment.
         let guard = hub.lock();
         let known = self.gap.take();
-        let mut topics = Vec::new();
-        let mut deleted = true;
-        let mut first = None;
-        let mut live_held = Vec::new();
-        for read in &self.reads {
-            let ring = read.cell.ring();
-            if known.is_some() || self.check(read, &ring).is_err() {
-                topics.push(read.cell.topic.as_str());
-                deleted &= ring.was_deleted();
-            }
-            let next = ring.after(self.cursor).next().map(|event| event.sequence);
-            first = first.into_iter().chain(next).min();
-            let live = ring.after(self.cursor.max(self.joined));
-            let live = live.filter(|event| self.is_meant(event));
-            live_held.extend(live.map(|event| event.sequence));
-        }
-        live_held.sort_unstable();
-        live_held.dedup();
-        let reason = known.unwrap_or(match deleted {
-            true => GapReason::Deleted,
-            false if self.cursor < self.joined => GapReason::Trimmed,
-            false => GapReason::Slow,
-        });
-        // What was addressed to the stream since it began, was not taken, and is not there.
-        let live = self.handle.addressed() - self.settled;
-        let live_missed = live.saturating_sub(live_held.len() as u64);
-        let missed = match known {
-            Some(_) => None,
-            None => self.missed_before().map(|before| before + live_missed),
+        let rings: Vec<MutexGuard<'_, Ring>> =
+            self.reads.iter().map(|read| read.cell.ring()).collect();
+        let views: Vec<View<'_>> = rings
+            .iter()
+            .zip(&self.reads)
+            .map(|(ring, read)| View {
+                ring,
+                told_through: read.told_through,
+            })
+            .collect();
+        let position = Position {
+            cursor: self.cursor,
+            joined: self.joined,
+            outstanding: self.handle.addressed() - self.settled,
         };
-        let data = json!({ "reason": reason.as_str(), "missed": missed, "topics": topics });
+        let gap = gap::measure(&views, position, known, |event| self.is_meant(event));
+        let evicted: SmallVec<[u64; 4]> = rings.iter().map(|ring| ring.evicted_through()).collect();
+        drop(rings);
 
-        self.settled += live_missed;
-        self.cursor = first.map_or(guard.sequence, |first| first - 1);
-        for read in &mut self.reads {
-            read.told_through = read.told_through.max(read.cell.ring().evicted_through());
+        let topics: Vec<&str> = gap
+            .rings
+            .iter()
+            .map(|&ring| self.reads[ring].cell.topic.as_str())
+            .collect();
+        let data = json!({ "reason": gap.reason.as_str(), "missed": gap.missed, "topics": topics });
+        self.settled += gap.missed_live;
+        self.cursor = gap.first.map_or(guard.sequence(), |first| first - 1);
+        for (read, evicted) in self.reads.iter_mut().zip(evicted) {
+            read.told_through = read.told_through.max(evicted);
         }
-        hub.metrics.gap(reason);
+        hub.metrics.gap(gap.reason);
         let draft = Draft::new(Some("edge-gap"), &data.to_string(), None);
         Chunk {
             wire: draft.finish(hub.id(self.cursor)),
             events: 0,
         }
     }
-
-    /// How many events up to `joined` left the rings untold, if they are remembered that far
-    /// back, and few enough to be counted under the hub's lock.
-    fn missed_before(&self) -> Option<u64> {
-        if self.cursor >= self.joined {
-            return Some(0);
-        }
-        let mut missed = HashSet::new();
-        for read in &self.reads {
-            let after = self.cursor.max(read.told_through);
-            let ring = read.cell.ring();
-            // For whom those were that have left is not remembered.
-            if ring.limited_after(after) {
-                return None;
-            }
-            if after < self.joined {
-                missed.extend(ring.evicted_between(after, self.joined)?);
-            }
-            if missed.len() > COUNTED {
-                return None;
-            }
-        }
-        let [_, _, ..] = &*self.reads else {
-            return Some(missed.len() as u64);
-        };
-        // What left one topic may still be held in another.
-        let last = missed.iter().max().copied().unwrap_or_default();
-        let mut looked_at = 0;
-        for read in &self.reads {
-            for event in read.cell.ring().after(self.cursor) {
-                if event.sequence > last {
-                    break;
-                }
-                missed.remove(&event.sequence);
-                looked_at += 1;
-                if looked_at > COUNTED {
-                    return None;
-                }
-            }
-        }
-        Some(missed.len() as u64)
-    }
-
-    fn begin_with_last(&mut self, events: usize) {
-        let rings: Vec<_> = self.reads.iter().map(|read| read.cell.ring()).collect();
-        let mut rest: Vec<_> = rings
-            .iter()
-            .map(|ring| {
-                let meant = ring.after(0).rev().filter(|event| self.is_meant(event));
-                meant.map(|event| event.sequence)
-            })
-            .collect();
-        let mut cursor = self.cursor;
-        // The newest of each ring that was not counted yet.
-        let mut newest: BinaryHeap<(u64, usize)> = BinaryHeap::new();
-        for (ring, rest) in rest.iter_mut().enumerate() {
-            newest.extend(rest.next().map(|sequence| (sequence, ring)));
-        }
-        let mut left = events.min(MAX_LAST);
-        while let Some((sequence, ring)) = newest.pop() {
-            // One in several topics counts once.
-            if sequence <= cursor {
-                if left == 0 {
-                    break;
-                }
-                left -= 1;
-                cursor = sequence - 1;
-            }
-            newest.extend(rest[ring].next().map(|sequence| (sequence, ring)));
-        }
-        drop(rest);
-        // What had left before was not asked for; what leaves from now on will be told.
-        let left: Vec<u64> = rings.iter().map(|ring| ring.evicted_through()).collect();
-        drop(rings);
-        self.cursor = cursor;
-        for (read, left) in self.reads.iter_mut().zip(left) {
-            read.told_through = left;
-        }
-    }
-
-    fn begin_after(&mut self, id: &str) {
-        let rings = || self.reads.iter().map(|read| read.cell.ring());
-        let own = rings().filter_map(|ring| ring.find(id)).max();
-        let found = match (own, EventId::parse(id)) {
-            (Some(sequence), _) => Ok(sequence),
-            (None, Some(id)) if id.epoch != self.hub.epoch => Err(GapReason::Restart),
-            (None, Some(id)) if id.sequence <= self.joined => Ok(id.sequence),
-            (None, _) => Err(GapReason::Unknown),
-        };
-        match found {
-            Ok(sequence) => {
-                self.cursor = sequence;
-                for read in &mut self.reads {
-                    read.told_through = sequence;
-                }
-            }
-            Err(reason) => {
-                let first = rings()
-                    .filter_map(|ring| Some(ring.oldest()?.sequence))
-                    .min();
-                self.cursor = first.map_or(self.joined, |first| first - 1);
-                self.gap = Some(reason);
-            }
-        }
-    }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mailbox = address(self.handle.mailbox());
-        let mut guard = self.hub.lock();
-        let state = &mut *guard;
+        let mut topics = self.hub.lock();
         for Read { cell, .. } in &self.reads {
-            let entry = state
-                .topics
-                .get_mut(&cell.topic)
-                .expect("a topic with readers is known");
-            let readers = entry
-                .readers
-                .get_mut(&mailbox)
-                .expect("the stream is among its readers");
-            readers.streams.retain(|&key| key != self.handle.key());
-            if readers.streams.is_empty() {
-                entry.readers.swap_remove(&mailbox);
-                if entry.readers.is_empty() {
-                    entry.readers = indexmap::IndexMap::new();
-                }
-            }
-            state.forget_if_idle(&cell.topic);
+            topics.leave(&cell.topic, &self.handle);
         }
     }
 }
@@ -479,29 +403,29 @@ impl Drop for Subscription {
 /// A ring has evicted what the reader did not take yet.
 struct Fallen;
 
-/// Nearly always one: the newest.
+/// Nearly always one: the newest. Those that were taken back have no bytes.
 type Wires = SmallVec<[(u64, Bytes); 1]>;
 /// Events, and the cursor once they are written.
 type Taken = (Wires, u64);
 
+/// The bytes of events one after the other; `None` when there are none.
 fn join(mut wires: Wires) -> Option<Chunk> {
-    let events = wires.len() as u64;
-    let wire = match wires.len() {
-        0 => return None,
-        1 => wires.pop()?.1,
-        _ => {
-            let mut whole = Vec::with_capacity(wires.iter().map(|(_, wire)| wire.len()).sum());
-            wires
-                .iter()
-                .for_each(|(_, wire)| whole.extend_from_slice(wire));
-            whole.into()
-        }
-    };
-    Some(Chunk { wire, events })
-}
-
-fn address(mailbox: &Arc<Mailbox>) -> usize {
-    Arc::as_ptr(mailbox) as usize
+    if let [(_, wire)] = &mut *wires
+        && !wire.is_empty()
+    {
+        let wire = std::mem::take(wire);
+        return Some(Chunk { wire, events: 1 });
+    }
+    let mut whole = Vec::with_capacity(wires.iter().map(|(_, wire)| wire.len()).sum());
+    let mut events = 0;
+    for (_, wire) in wires.iter().filter(|(_, wire)| !wire.is_empty()) {
+        whole.extend_from_slice(wire);
+        events += 1;
+    }
+    (events > 0).then(|| Chunk {
+        wire: whole.into(),
+        events,
+    })
 }
 
 // A stored event is shared by every reader; a reader costs a cursor.

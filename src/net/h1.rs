@@ -27,7 +27,7 @@ use crate::{
     hub::mailbox::Mailbox,
     limits::Limit,
     protocol::Protocol,
-    service::{Body, Next, Peer, Request},
+    service::{Body, Output, Peer, Request},
 };
 
 /// hyper's buffer for a request's head and for what is to be written: a slow reader's backlog
@@ -168,15 +168,15 @@ impl Events {
         }
         loop {
             match stream.next(clock::now(), Duration::ZERO) {
-                Next::Chunk(bytes, events) => {
+                Output::Chunk(bytes, events) => {
                     self.context.delivered(Protocol::Http1, events);
                     return Poll::Ready(Some(bytes));
                 }
-                Next::Last(bytes) => {
+                Output::Last(bytes) => {
                     self.stream = None;
                     return Poll::Ready(Some(bytes));
                 }
-                Next::Wait(at) => {
+                Output::Wait(at) => {
                     if self.timer_at != Some(at) {
                         self.timer.as_mut().reset(at.into());
                         self.timer_at = Some(at);

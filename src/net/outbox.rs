@@ -24,7 +24,7 @@ use crate::{
     hub::{StreamHandle, mailbox::Mailbox},
     limits::Limit,
     protocol::Protocol,
-    service::{Body, EventStream, Next},
+    service::{Body, EventStream, Output},
 };
 
 /// The most one stream writes before the others get their turn.
@@ -220,10 +220,10 @@ impl<S: Sink> Outbox<S> {
             };
             // Other bodies may be woken from anywhere.
             if S::OWN_WAKES && matches!(slot.body, Body::Events(_)) {
-                self.mailbox.ignore(key);
+                self.mailbox.mute(key);
             }
             let visited = visit.stream(slot);
-            self.mailbox.heed();
+            self.mailbox.unmute();
             wrote += visit.wrote;
             delivered += visit.delivered;
             if let Some(at) = visit.deadline {
@@ -392,12 +392,12 @@ impl Visit {
                 Poll::Pending => Poll::Pending,
             },
             Body::Events(stream) => match stream.next(self.now, self.slack(stream)) {
-                Next::Chunk(bytes, events) => {
+                Output::Chunk(bytes, events) => {
                     self.delivered += events;
                     Poll::Ready((bytes, false))
                 }
-                Next::Last(bytes) => Poll::Ready((bytes, true)),
-                Next::Wait(at) => {
+                Output::Last(bytes) => Poll::Ready((bytes, true)),
+                Output::Wait(at) => {
                     self.wait_until(at);
                     Poll::Pending
                 }

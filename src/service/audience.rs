@@ -81,7 +81,7 @@ pub(super) async fn broadcast(shared: &Arc<Shared>, request: Request) -> Result<
         return Err(Problem::field("authenticated", "false", detail));
     }
     let event = Event::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
-    deliver(shared, event)
+    deliver(shared, event).await
 }
 
 /// `POST /send`: to users, and to all members of groups and of those nested in them.
@@ -93,7 +93,7 @@ pub(super) async fn send(shared: &Arc<Shared>, request: Request) -> Result<Reply
     };
     let topics = to.topics(shared)?;
     let event = Event::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
-    deliver(shared, event)
+    deliver(shared, event).await
 }
 
 async fn read<T: DeserializeOwned>(shared: &Shared, request: Request) -> Result<T, Problem> {
@@ -104,9 +104,9 @@ async fn read<T: DeserializeOwned>(shared: &Shared, request: Request) -> Result<
     })
 }
 
-fn deliver(shared: &Shared, event: Event) -> Result<Reply, Problem> {
+async fn deliver(shared: &Shared, event: Event) -> Result<Reply, Problem> {
     event.check(shared)?;
-    let published = event.publish(shared);
+    let published = event.publish(shared).await?;
     Ok(Reply::json(&json!({
         "id": published.id,
         "delivered": published.receivers > 0,
@@ -151,4 +151,82 @@ fn names(field: &'static str, names: &[String]) -> Result<Vec<Name>, Problem> {
         Name::parse(name).map_err(|error| Problem::field(field, name, error.to_string()))
     };
     names.iter().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        access::{Groups, Member},
+        hub::{Entry, Hub, Next, Placed, Resume, Retention, Target, mailbox::Mailbox},
+        sse::{Draft, Epoch},
+    };
+
+    fn name(kind: &str, n: u8) -> Name {
+        Name::parse(&format!("{kind}{n}")).expect("a name")
+    }
+
+    proptest! {
+        /// For any nesting of groups and any set of streams, a message reaches exactly the people that
+        /// a plain walk of the graph names, each of their streams once.
+        #[test]
+        fn a_message_reaches_whom_a_plain_walk_names(
+            edges in proptest::collection::vec((0u8..6, 0u8..6), 0..15),
+            made_members in proptest::collection::vec((0u8..6, 0u8..5), 0..5),
+            streams in proptest::collection::vec((0u8..5, proptest::collection::btree_set(0u8..6, 0..3)), 0..10),
+            to_users in proptest::collection::vec(0u8..5, 0..3),
+            to_groups in proptest::collection::vec(0u8..6, 0..3),
+        ) {
+            let mut groups = Groups::default();
+            let mut nested: BTreeMap<u8, BTreeSet<u8>> = BTreeMap::new();
+            for (above, below) in edges {
+                if groups.add(&name("g", above), Member::Group(name("g", below))).is_ok() {
+                    nested.entry(above).or_default().insert(below);
+                }
+            }
+            for (group, user) in &made_members {
+                groups.add(&name("g", *group), Member::User(name("u", *user))).expect("room");
+            }
+            let hub = Hub::new(Retention::default(), Epoch::from_random(1), 0);
+            let mailbox = Mailbox::new();
+            let now = crate::clock::now();
+            let mut readers: Vec<_> = streams.iter().map(|(user, own)| {
+                let mut topics = vec![Topic::parse("own").expect("a topic"), Standing::Authenticated.topic(), name("u", *user).user_topic()];
+                topics.extend(own.iter().map(|g| name("g", *g).group_topic()));
+                hub.subscribe(&topics, Resume::Live, &mailbox, now).0
+            }).collect();
+
+            let asked: Vec<Name> = to_groups.iter().map(|g| name("g", *g)).collect();
+            let expansion = groups.expand(&asked);
+            let mut topics: Vec<Topic> = to_users.iter().map(|u| name("u", *u).user_topic()).collect();
+            topics.extend(expansion.users.iter().map(Name::user_topic));
+            topics.extend(expansion.groups.iter().map(Name::group_topic));
+            let target = Target { topics, to: None, id: None };
+            let entry = Entry::Event { draft: Draft::new(None, "x", None), target };
+            let placed = Placed { sequence: 1, at: now, entry };
+            let receivers = hub.apply([placed]).applied[0].receivers;
+
+            let mut reached: BTreeSet<u8> = to_groups.iter().copied().collect();
+            loop {
+                let more: BTreeSet<u8> = reached.iter().flat_map(|g| nested.get(g).into_iter().flatten().copied()).collect();
+                if more.is_subset(&reached) { break; }
+                reached.extend(more);
+            }
+            let mut got = 0;
+            for ((user, own), reader) in streams.iter().zip(&mut readers) {
+                let made = made_members.iter().any(|(g, u)| u == user && reached.contains(g));
+                let meant = to_users.contains(user) || made || !own.is_disjoint(&reached);
+                match reader.next(1 << 20) {
+                    Next::Chunk(chunk) => prop_assert_eq!((meant, chunk.events), (true, 1)),
+                    next => prop_assert_eq!((meant, next), (false, Next::Nothing)),
+                }
+                got += usize::from(meant);
+            }
+            prop_assert_eq!(receivers, got);
+        }
+    }
 }

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     access::{InvalidMember, Member, Name, Token},
-    hub::TopicInfo,
+    clock,
+    hub::{Entry, TopicInfo},
     protocol::Protocol,
     topic::Topic,
 };
@@ -133,9 +134,9 @@ pub(super) async fn answer(
                         let user = name("user", user)?;
                         // First: whoever comes back is asked about anew.
                         shared.access.forget(&user);
-                        Ok(Reply::json(
-                            &json!({ "streams": shared.streams.disconnect(&user) }),
-                        ))
+                        let ended = Entry::Disconnect(user.user_topic());
+                        let ended = shared.order.put(ended, clock::now()).await?;
+                        Ok(Reply::json(&json!({ "streams": ended.receivers })))
                     }
                     _ => Err(Problem::method(&method, "POST")),
                 },
@@ -325,10 +326,10 @@ async fn topic(
     }
     let topic = Topic::parse(&name).map_err(|error| (error, name.as_str()))?;
     let found = match *method {
-        Method::DELETE => shared
-            .hub
-            .delete(&topic)
-            .map(|events| json!({ "deleted": events })),
+        Method::DELETE => {
+            let deleted = shared.order.put(Entry::Delete(topic), clock::now()).await?;
+            deleted.removed.map(|events| json!({ "deleted": events }))
+        }
         _ => shared.hub.topic(&topic).map(|info| describe(&info)),
     };
     found.map(|value| Reply::json(&value)).ok_or_else(|| {

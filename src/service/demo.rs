@@ -65,5 +65,5 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
         let detail = format!("visitors of the demo publish to topics below {TOPICS} only");
         return Err(Problem::field("topic", topic.as_str(), detail).forbidden());
     }
-    Ok(Reply::json(&event.plain().publish(shared)))
+    Ok(Reply::json(&event.plain().publish(shared).await?))
 }

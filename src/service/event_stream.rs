@@ -2,7 +2,9 @@
 
 use std::{
     fmt,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -11,7 +13,7 @@ use serde_json::json;
 
 use super::{Shared, streams::Registration};
 use crate::{
-    hub::{StreamHandle, Subscription},
+    hub::{Chunk, Found, Next, StreamHandle, Subscription},
     limits::Slot,
     metrics::OpenGuard,
     sse::{self, Draft},
@@ -35,9 +37,15 @@ pub struct EventStream {
     ending: Option<(Instant, Duration)>,
     token: Option<TokenEnd>,
     /// For a client that polls: when it is answered even if there is nothing.
-    poll: Option<Poll>,
+    poll: Option<Polled>,
+    /// An operator has ended it.
+    disconnected: bool,
+    /// What the rings do not hold any more is being found.
+    reading: Option<Reading>,
     shared: Arc<Shared>,
 }
+
+type Reading = Pin<Box<dyn Future<Output = Option<Found>> + Send>>;
 
 /// When a stream says what by itself.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +68,7 @@ pub(super) struct TokenEnd {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Poll {
+struct Polled {
     until: Instant,
     answered: bool,
 }
@@ -74,7 +82,7 @@ pub(super) struct Counted {
 
 /// What a stream has to say.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum Output {
     /// Bytes to write, and how many publishers' events they hold.
     Chunk(Bytes, u64),
     /// The last bytes of the stream.
@@ -111,6 +119,8 @@ impl EventStream {
             ending: None,
             token,
             poll: None,
+            disconnected: false,
+            reading: None,
             shared,
         }
     }
@@ -118,7 +128,7 @@ impl EventStream {
     /// Has it end with the first events there are, and at `until` if there are none.
     pub(super) fn answer_poll_by(mut self, until: Instant) -> Self {
         let answered = false;
-        self.poll = Some(Poll { until, answered });
+        self.poll = Some(Polled { until, answered });
         self
     }
 
@@ -162,13 +172,13 @@ impl EventStream {
     /// A comment that would be due within an eighth of the interval is sent at once when `now` is
     /// a deadline that the connection waited for, so that its streams share their wake-ups: the
     /// caller passes `slack`.
-    pub fn next(&mut self, now: Instant, slack: Duration) -> Next {
+    pub fn next(&mut self, now: Instant, slack: Duration) -> Output {
         if let Some(opening) = self.opening.take() {
-            return Next::Chunk(opening, 0);
+            return Output::Chunk(opening, 0);
         }
         if let Some(notice) = self.token_notice(now) {
             self.due = now + self.pace.keepalive;
-            return Next::Chunk(notice, 0);
+            return Output::Chunk(notice, 0);
         }
         let ends = self.end(now);
         // At its end a stream takes along what is there, but a backlog does not keep it open; and
@@ -176,7 +186,7 @@ impl EventStream {
         let parted = std::mem::replace(&mut self.parting, ends.is_some());
         if !parted
             && !self.is_revoked(now)
-            && let Some(chunk) = self.subscription.next(CHUNK)
+            && let Some(chunk) = self.take()
         {
             self.due = now + self.pace.keepalive;
             self.counted
@@ -185,18 +195,51 @@ impl EventStream {
             if let Some(poll) = &mut self.poll {
                 poll.answered = true;
             }
-            return Next::Chunk(chunk.wire, chunk.events);
+            return Output::Chunk(chunk.wire, chunk.events);
         }
         // Looking for events may have shown that there are no more: a poll is over then.
         if let Some(last) = ends.or_else(|| self.end(now)) {
-            return Next::Last(last);
+            return Output::Last(last);
         }
         if self.due <= now + slack {
             self.due = now + self.pace.keepalive;
             self.shared.metrics.keepalives.inc();
-            return Next::Chunk(sse::comment(), 0);
+            return Output::Chunk(sse::comment(), 0);
         }
-        Next::Wait(self.deadline())
+        Output::Wait(self.deadline())
+    }
+
+    /// The next events. Those that the rings have let go of are found meanwhile: the stream's waker
+    /// tells when they are there.
+    fn take(&mut self) -> Option<Chunk> {
+        loop {
+            let next = match &mut self.reading {
+                None => self.subscription.next(CHUNK),
+                Some(reading) => {
+                    let waker = self.subscription.handle().waker_from_outside();
+                    let mut cx = Context::from_waker(&waker);
+                    let Poll::Ready(found) = reading.as_mut().poll(&mut cx) else {
+                        return None;
+                    };
+                    self.reading = None;
+                    self.subscription.answer(found)
+                }
+            };
+            match next {
+                Next::Chunk(chunk) => return Some(chunk),
+                Next::Ask(ask) => {
+                    let order = self.shared.order.clone();
+                    self.reading = Some(Box::pin(async move { order.read(ask).await }));
+                }
+                Next::Ended => {
+                    self.disconnected = true;
+                    return None;
+                }
+                Next::Nothing if self.subscription.is_current() => return None,
+                // None of what was looked at was for it: on to what is left.
+                Next::Nothing => {}
+            }
+        }
     }
 
     /// The last bytes, if it is time for them.
@@ -216,7 +259,9 @@ impl EventStream {
     }
 
     fn is_revoked(&self, now: Instant) -> bool {
-        self.token.is_some_and(|token| token.at <= now) || self.counted.registration.is_ended()
+        self.disconnected
+            || self.token.is_some_and(|token| token.at <= now)
+            || self.counted.registration.is_ended()
     }
 
     fn token_notice(&mut self, now: Instant) -> Option<Bytes> {

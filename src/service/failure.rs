@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Body, Reply, validate::Malformed};
 use crate::{
     access::Denied,
+    history::NotStored,
     limits::{Bound, Limit},
     sse::InvalidField,
     topic::InvalidTopic,
@@ -200,6 +201,12 @@ impl From<Denied> for Problem {
                     .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
             }
         }
+    }
+}
+
+impl From<NotStored> for Problem {
+    fn from(error: NotStored) -> Self {
+        match error {}
     }
 }
 

@@ -25,13 +25,14 @@ use crate::{
     access::Access,
     backoff,
     drain::Watch,
+    history::Order,
     hub::{Hub, mailbox::Mailbox},
     limits::{Bound, Hits, Limit, Limits, Slots},
     metrics::Registry,
     protocol::Protocol,
 };
 pub use control::Gate;
-pub use event_stream::{EventStream, Next};
+pub use event_stream::{EventStream, Output};
 pub use failure::Problem;
 pub use metrics::Metrics;
 pub use streams::{Filter, StreamInfo, Streams};
@@ -67,8 +68,10 @@ impl Default for EventSettings {
 /// What every request of an edge shares.
 #[derive(Debug)]
 pub struct Shared {
-    /// The hub.
+    /// The hub, for those who read.
     pub hub: Arc<Hub>,
+    /// The one order, the only way to publish.
+    pub order: Arc<Order>,
     /// Who may do what.
     pub access: Access,
     /// The open event streams.

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     access::{Denied, Pattern, Publisher},
     clock,
+    hub::{Entry, Target},
     limits::Bound,
     sse::{self, Draft},
     topic::Topic,
@@ -194,7 +195,7 @@ pub(super) async fn to_topic(
     let body = collect(shared, request.body, "data", limit).await?;
     event.data = text(body)?;
     event.check(shared)?;
-    Ok(Reply::json(&event.publish(shared)))
+    Ok(Reply::json(&event.publish(shared).await?))
 }
 
 /// `POST /publish`: JSON, or lines of JSON answered as they come.
@@ -210,7 +211,7 @@ pub(super) async fn json(
             let body = collect(shared, request.body, "body", json_limit(shared)).await?;
             let event = Event::from_json(&body, shared, shared.limits.stream_topics.value)?;
             permit.check(&event.topics)?;
-            Ok(Reply::json(&event.publish(shared)))
+            Ok(Reply::json(&event.publish(shared).await?))
         }
         other => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -323,16 +324,20 @@ impl Event {
         }
     }
 
-    pub(super) fn publish(self, shared: &Shared) -> Published {
-        let draft = Draft::new(self.event.as_deref(), &self.data, self.retry);
-        let id = self.id.as_deref();
-        let receipt = shared
-            .hub
-            .publish_to(&self.topics, self.to, draft, id, clock::now());
-        Published {
+    pub(super) async fn publish(self, shared: &Shared) -> Result<Published, Problem> {
+        let entry = Entry::Event {
+            draft: Draft::new(self.event.as_deref(), &self.data, self.retry),
+            target: Target {
+                topics: self.topics,
+                to: self.to,
+                id: self.id.map(Into::into),
+            },
+        };
+        let receipt = shared.order.put(entry, clock::now()).await?;
+        Ok(Published {
             id: receipt.id,
             receivers: receipt.receivers,
-        }
+        })
     }
 }
 
@@ -457,7 +462,7 @@ impl Lines {
             while answered < BATCH
                 && let Some(line) = self.line()
             {
-                answered += usize::from(self.answer(&line, &mut answers));
+                answered += usize::from(self.answer(&line, &mut answers).await);
             }
             if !answers.is_empty() {
                 // Readers take what was published before more comes: the ring is their queue.
@@ -522,20 +527,23 @@ impl Lines {
     }
 
     /// Publishes a line. `false` for a blank one, which has no answer.
-    fn answer(&self, line: &[u8], answers: &mut String) -> bool {
+    async fn answer(&mut self, line: &[u8], answers: &mut String) -> bool {
         let line = line.trim_ascii();
         if line.is_empty() {
             return false;
         }
-        let event = Event::from_json(line, &self.shared, self.shared.limits.stream_topics.value)
-            .and_then(|event| self.permit.check(&event.topics).map(|()| event));
-        let answer = match event {
-            Ok(event) => serde_json::to_string(&event.publish(&self.shared))
-                .expect("strings and numbers only"),
+        let answer = match publish_line(&self.shared, &self.permit, line).await {
+            Ok(published) => serde_json::to_string(&published).expect("strings and numbers only"),
             Err(problem) => self.refuse(&problem),
         };
         answers.push_str(&answer);
         answers.push('\n');
         true
     }
+}
+
+async fn publish_line(shared: &Shared, permit: &Permit, line: &[u8]) -> Result<Published, Problem> {
+    let event = Event::from_json(line, shared, shared.limits.stream_topics.value)?;
+    permit.check(&event.topics)?;
+    event.publish(shared).await
 }

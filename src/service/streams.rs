@@ -117,7 +117,7 @@ impl StreamInfo {
 
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
-        self.mailbox.notify(self.key);
+        self.mailbox.nudge(self.key);
     }
 }
 
@@ -142,16 +142,12 @@ impl Streams {
         taken.map(|(id, info)| (*id, info.clone())).collect()
     }
 
-    /// Ends every stream of a user; how many there were.
-    pub fn disconnect(&self, user: &Name) -> usize {
-        self.end_where(|info| info.identity.user() == Some(user))
-    }
-
-    /// Ends every stream that `ends` says; how many there were.
-    pub(super) fn end_where(&self, ends: impl Fn(&StreamInfo) -> bool) -> usize {
+    /// Ends every stream that `ends` says.
+    pub(super) fn end_where(&self, ends: impl Fn(&StreamInfo) -> bool) {
         let all: Vec<Arc<StreamInfo>> = self.lock().values().cloned().collect();
-        let ended = all.iter().filter(|info| ends(info));
-        ended.map(|info| info.end()).count()
+        all.iter()
+            .filter(|info| ends(info))
+            .for_each(|info| info.end());
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<StreamInfo>>> {

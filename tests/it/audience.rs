@@ -1,17 +1,8 @@
 //! Delivering to people: to all of a standing, to users, to nested groups.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use http::StatusCode;
-use proptest::prelude::*;
 use serde_json::{Value, json};
-use seventh::{
-    access::{Groups, Member, Name, Standing},
-    client::Protocol,
-    hub::{History, Hub, Resume, mailbox::Mailbox},
-    sse::Draft,
-    topic::Topic,
-};
+use seventh::client::Protocol;
 
 use crate::{
     access::{SECRET, claims, token},
@@ -246,65 +237,6 @@ async fn a_user_can_be_disconnected() {
         edge.ask("GET", "/streams", "").await.json(),
         json!({"streams": [], "next": null})
     );
-}
-
-fn name(kind: &str, n: u8) -> Name {
-    Name::parse(&format!("{kind}{n}")).expect("a name")
-}
-
-proptest! {
-    /// For any nesting of groups and any set of streams, a message reaches exactly the people that
-    /// a plain walk of the graph names, each of their streams once.
-    #[test]
-    fn a_message_reaches_whom_a_plain_walk_names(
-        edges in proptest::collection::vec((0u8..6, 0u8..6), 0..15),
-        made_members in proptest::collection::vec((0u8..6, 0u8..5), 0..5),
-        streams in proptest::collection::vec((0u8..5, proptest::collection::btree_set(0u8..6, 0..3)), 0..10),
-        to_users in proptest::collection::vec(0u8..5, 0..3),
-        to_groups in proptest::collection::vec(0u8..6, 0..3),
-    ) {
-        let mut groups = Groups::default();
-        let mut nested: BTreeMap<u8, BTreeSet<u8>> = BTreeMap::new();
-        for (above, below) in edges {
-            if groups.add(&name("g", above), Member::Group(name("g", below))).is_ok() {
-                nested.entry(above).or_default().insert(below);
-            }
-        }
-        for (group, user) in &made_members {
-            groups.add(&name("g", *group), Member::User(name("u", *user))).expect("room");
-        }
-        let hub = Hub::new(History::default(), 1);
-        let mailbox = Mailbox::new();
-        let now = seventh::clock::now();
-        let mut readers: Vec<_> = streams.iter().map(|(user, own)| {
-            let mut topics = vec![Topic::parse("own").expect("a topic"), Standing::Authenticated.topic(), name("u", *user).user_topic()];
-            topics.extend(own.iter().map(|g| name("g", *g).group_topic()));
-            hub.subscribe(&topics, Resume::Live, &mailbox, now).0
-        }).collect();
-
-        let asked: Vec<Name> = to_groups.iter().map(|g| name("g", *g)).collect();
-        let expansion = groups.expand(&asked);
-        let mut topics: Vec<Topic> = to_users.iter().map(|u| name("u", *u).user_topic()).collect();
-        topics.extend(expansion.users.iter().map(Name::user_topic));
-        topics.extend(expansion.groups.iter().map(Name::group_topic));
-        let receipt = hub.publish(&topics, Draft::new(None, "x", None), None, now);
-
-        let mut reached: BTreeSet<u8> = to_groups.iter().copied().collect();
-        loop {
-            let more: BTreeSet<u8> = reached.iter().flat_map(|g| nested.get(g).into_iter().flatten().copied()).collect();
-            if more.is_subset(&reached) { break; }
-            reached.extend(more);
-        }
-        let mut got = 0;
-        for ((user, own), reader) in streams.iter().zip(&mut readers) {
-            let made = made_members.iter().any(|(g, u)| u == user && reached.contains(g));
-            let meant = to_users.contains(user) || made || !own.is_disjoint(&reached);
-            let chunk = reader.next(1 << 20);
-            prop_assert_eq!(chunk.map(|chunk| chunk.events), meant.then_some(1));
-            got += usize::from(meant);
-        }
-        prop_assert_eq!(receipt.receivers, got);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,23 +17,28 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("metrics", &["protocol"]),
     ("hub", &["sse", "topic"]),
+    ("history", &[LEAVES, "hub"]),
     // The client knows the wire and no server code; the session and the key set are asked by it.
     ("access", &[LEAVES, "hub", "client"]),
     ("limits", &["protocol"]),
-    ("service", &[LEAVES, "hub", "access", "limits"]),
+    ("service", &[LEAVES, "hub", "history", "access", "limits"]),
     ("tls", &[LEAVES]),
     (
         "net",
-        &[LEAVES, "hub", "access", "limits", "tls", "service"],
+        &[
+            LEAVES, "hub", "history", "access", "limits", "tls", "service",
+        ],
     ),
     (
         "config",
-        &[LEAVES, "hub", "access", "limits", "tls", "service", "net"],
+        &[
+            LEAVES, "hub", "history", "access", "limits", "tls", "service", "net",
+        ],
     ),
     (
         "edge",
         &[
-            LEAVES, "hub", "access", "limits", "tls", "service", "net", "config",
+            LEAVES, "hub", "history", "access", "limits", "tls", "service", "net", "config",
         ],
     ),
     // Beside the server: they see the wire and not its code.
@@ -42,8 +47,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            LEAVES, "hub", "access", "limits", "tls", "service", "net", "config", "edge", "client",
-            "load",
+            LEAVES, "hub", "history", "access", "limits", "tls", "service", "net", "config",
+            "edge", "client", "load",
         ],
     ),
 ];
@@ -60,6 +65,9 @@ const PURE: &[&str] = &[
     "protocol.rs",
     "topic.rs",
     "sse/",
+    "hub/entry.rs",
+    "hub/gap.rs",
+    "hub/resume.rs",
     "hub/ring.rs",
     "limits/",
     "access/groups.rs",

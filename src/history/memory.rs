@@ -1,0 +1,106 @@
+//! The order in memory: a number, and the hub's rings.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use super::Receipt;
+use crate::{
+    hub::{Entry, Hub, Placed, Retention},
+    sse::Epoch,
+};
+
+/// An order that is gone with the process.
+#[derive(Debug)]
+pub struct Memory {
+    hub: Arc<Hub>,
+    /// Held while an entry is applied, so that entries are applied in the order of their numbers.
+    last: Mutex<Last>,
+}
+
+/// The place of the last entry.
+#[derive(Debug, Default)]
+struct Last {
+    sequence: u64,
+    /// Publishers read the clock before they have the lock, so theirs may be earlier than that of
+    /// the entry before; in the order time does not go back.
+    at: Option<Instant>,
+}
+
+impl Memory {
+    pub(super) fn new(retention: Retention, random: u64) -> Self {
+        Self {
+            hub: Hub::new(retention, Epoch::from_random(random), 0),
+            last: Mutex::default(),
+        }
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub(super) fn put(&self, entry: Entry, now: Instant) -> Receipt {
+        let own_id = match &entry {
+            Entry::Event { target, .. } => target.id.clone(),
+            _ => None,
+        };
+        let mut last = self.last.lock().expect("no holder of this lock panics");
+        last.sequence += 1;
+        let sequence = last.sequence;
+        let at = last.at.map_or(now, |at| at.max(now));
+        last.at = Some(at);
+        let placed = Placed {
+            sequence,
+            at,
+            entry,
+        };
+        let outcome = self.hub.apply([placed]);
+        drop(last);
+        let applied = outcome.applied[0];
+        drop(outcome.wakes);
+        Receipt {
+            id: own_id.map_or_else(|| self.hub.id(sequence).to_string(), Into::into),
+            receivers: applied.receivers,
+            removed: applied.removed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{hub::Target, sse::Draft, topic::Topic};
+
+    #[test]
+    fn clocks_that_disagree_do_not_upset_the_books() {
+        let minute = Duration::from_secs(60);
+        let memory = Memory::new(
+            Retention {
+                age: minute,
+                ..Retention::default()
+            },
+            7,
+        );
+        let topic = Topic::parse("a").expect("a topic");
+        let now = crate::clock::now();
+        let send = |at| {
+            let target = Target {
+                topics: vec![topic.clone()],
+                to: None,
+                id: None,
+            };
+            let draft = Draft::new(None, "x", None);
+            memory.put(Entry::Event { draft, target }, at)
+        };
+        send(now + minute);
+        send(now);
+        let hub = memory.hub();
+        hub.sweep(now + minute + Duration::from_secs(1));
+        assert_eq!(hub.topic(&topic).expect("it is there").events, 2);
+        hub.sweep(now + 3 * minute);
+        assert_eq!(hub.topics(None, 9), []);
+    }
+}

@@ -1,0 +1,9 @@
+//! Where the one order is kept.
+//!
+//! Publishers hand an [`Entry`](crate::hub::Entry) to [`Order`], which gives it its place, keeps it
+//! as it promises to, and has the hub apply it.
+
+mod memory;
+mod order;
+
+pub use order::{NotStored, Order, Receipt};

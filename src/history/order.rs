@@ -1,0 +1,66 @@
+//! The one order, whatever keeps it.
+
+use std::{sync::Arc, time::Instant};
+
+use thiserror::Error;
+
+use super::memory::Memory;
+use crate::hub::{Ask, Entry, Found, Hub, Retention};
+
+/// The one order of entries. An enum rather than a trait object: each event goes through it.
+#[derive(Debug)]
+pub enum Order {
+    /// Gone with the process.
+    Memory(Memory),
+}
+
+/// What whoever put in an entry is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The id under which it can be resumed after: the publisher's own, or its place.
+    pub id: String,
+    /// The event streams that it went to, told, or ended, each counted once.
+    pub receivers: usize,
+    /// The events that it took out of history; `None` when what it names is not there.
+    pub removed: Option<usize>,
+}
+
+/// Why an entry has no place in the order. Memory takes every one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotStored {}
+
+impl Order {
+    /// An order in memory, whose history begins now. `random` makes its event ids unlike those of
+    /// any other.
+    #[must_use]
+    pub fn in_memory(retention: Retention, random: u64) -> Self {
+        Self::Memory(Memory::new(retention, random))
+    }
+
+    /// The hub that applies what is put in.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        match self {
+            Self::Memory(memory) => memory.hub(),
+        }
+    }
+
+    /// Gives an entry its place, keeps it, and has it applied.
+    ///
+    /// # Errors
+    ///
+    /// [`NotStored`] says why it has no place; then nobody sees it.
+    pub async fn put(&self, entry: Entry, now: Instant) -> Result<Receipt, NotStored> {
+        match self {
+            Self::Memory(memory) => Ok(memory.put(entry, now)),
+        }
+    }
+
+    /// Finds what the rings do not hold any more; `None` when it is kept nowhere.
+    pub async fn read(&self, _ask: Ask) -> Option<Found> {
+        match self {
+            // What has left the rings is gone.
+            Self::Memory(_) => None,
+        }
+    }
+}

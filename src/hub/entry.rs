@@ -1,0 +1,71 @@
+//! What is put into the one order, and what came of it.
+
+use std::time::Instant;
+
+use super::mailbox::Wakes;
+use crate::{sse::Draft, topic::Topic};
+
+/// What is put into the one order. Everything that must look alike to all readers is one.
+#[derive(Debug)]
+pub enum Entry {
+    /// An event.
+    Event {
+        /// All of it but its id line, which is written when its number is known.
+        draft: Draft,
+        /// For whom it is.
+        target: Target,
+    },
+    /// The history of a topic goes, and its readers are told.
+    Delete(Topic),
+    /// One event is taken back: who comes to it from now on does not get it.
+    Retract {
+        /// The topics that it is in.
+        topics: Box<[Topic]>,
+        /// Its id, the edge's or its publisher's own.
+        id: Box<str>,
+    },
+    /// The streams end that read this topic and began before: a user's, by their reserved topic.
+    Disconnect(Topic),
+}
+
+/// For whom an event is, and under which id.
+#[derive(Debug)]
+pub struct Target {
+    /// The topics that it is published to. A stream that reads several of them gets it once.
+    pub topics: Vec<Topic>,
+    /// If given, only streams get it that read one of these as well.
+    pub to: Option<Vec<Topic>>,
+    /// The publisher's own id, checked with [`crate::sse::validate_id`].
+    pub id: Option<Box<str>>,
+}
+
+/// An entry with its place in the order.
+#[derive(Debug)]
+pub struct Placed {
+    /// Its number, above that of every entry before it.
+    pub sequence: u64,
+    /// When it was placed, not before any entry before it.
+    pub at: Instant,
+    /// The entry.
+    pub entry: Entry,
+}
+
+/// What came of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The event streams that it went to, told, or ended, each counted once.
+    pub receivers: usize,
+    /// The events that it took out of history; `None` when what it names is not there.
+    pub removed: Option<usize>,
+}
+
+/// What came of a batch, entry by entry.
+///
+/// The connections that it concerns are woken when `wakes` is dropped: by then no lock may be held.
+#[derive(Debug)]
+pub struct Outcome {
+    /// In the order of the batch.
+    pub applied: smallvec::SmallVec<[Applied; 1]>,
+    /// The connections to wake.
+    pub wakes: Wakes,
+}

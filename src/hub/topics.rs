@@ -1,0 +1,426 @@
+//! Every topic that is known, under the hub's one lock: who reads it, what it holds, and which give
+//! way when all of them hold too much.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    ops::Bound,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use indexmap::IndexMap;
+
+use super::{
+    Applied, Retention,
+    mailbox::{Mailbox, StreamHandle, Wakes},
+    ring::{Bounds, Ring, Stored},
+};
+use crate::topic::Topic;
+
+/// What a topic costs beside its events and its name, in bytes.
+const TOPIC_OVERHEAD: usize = 512;
+/// How many forgotten topics are remembered with where their history ended.
+const TOMBSTONES: usize = 16_384;
+
+/// Every topic that is known.
+#[derive(Debug)]
+pub(super) struct Topics {
+    retention: Retention,
+    /// The number of the last entry.
+    sequence: u64,
+    known: BTreeMap<Topic, Known>,
+    /// Topics with history, by the number of their last event.
+    recency: BTreeSet<(u64, Topic)>,
+    /// Invariant: the sum of `cost()` over all rings, and of `topic_cost()` over all topics.
+    bytes: usize,
+    /// Where the history of forgotten topics ended.
+    tombstones: BTreeMap<Topic, u64>,
+    /// Where the history of topics ended that are not even in `tombstones` any more.
+    floor: u64,
+}
+
+/// What is known of one topic.
+#[derive(Debug)]
+pub(super) struct Known {
+    cell: Arc<Cell>,
+    /// By the address of the mailbox, which lives as long as its entry here.
+    readers: IndexMap<usize, Readers>,
+    /// The number of the last event, 0 when none is held. Invariant: in `recency` unless 0.
+    last: u64,
+}
+
+/// The streams of one connection that read a topic.
+#[derive(Debug)]
+struct Readers {
+    mailbox: Arc<Mailbox>,
+    streams: Vec<u32>,
+}
+
+/// What readers see of a topic without the hub's lock.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) topic: Topic,
+    /// The number of the last entry that concerns it: readers at or past it need not take the lock.
+    changed: AtomicU64,
+    /// The number of the last entry that ended the streams that read it.
+    ended: AtomicU64,
+    ring: Mutex<Ring>,
+}
+
+impl Cell {
+    pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().expect("no holder of this lock panics")
+    }
+
+    pub(super) fn has_changed_after(&self, cursor: u64) -> bool {
+        self.changed.load(Ordering::Acquire) > cursor
+    }
+
+    /// Whether the streams were ended that read it and began with `joined` as the last entry.
+    pub(super) fn was_ended_after(&self, joined: u64) -> bool {
+        self.ended.load(Ordering::Acquire) > joined
+    }
+}
+
+impl Known {
+    pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.cell.ring()
+    }
+
+    pub(super) fn subscribers(&self) -> usize {
+        let readers = self.readers.values();
+        readers.map(|readers| readers.streams.len()).sum()
+    }
+
+    /// Has its readers look, for what is not an event; how many there are.
+    fn tell(&self, wakes: &mut Wakes) -> usize {
+        for readers in self.readers.values() {
+            if readers.mailbox.mark_all(&readers.streams) {
+                wakes.add(&readers.mailbox);
+            }
+        }
+        self.subscribers()
+    }
+}
+
+impl Topics {
+    /// None are known, and history up to `floor` is gone.
+    pub(super) fn new(retention: Retention, floor: u64) -> Self {
+        Self {
+            retention,
+            sequence: floor,
+            known: BTreeMap::new(),
+            recency: BTreeSet::new(),
+            bytes: 0,
+            tombstones: BTreeMap::new(),
+            floor,
+        }
+    }
+
+    /// The number of the last entry.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The next entry begins.
+    pub(super) fn advance(&mut self, sequence: u64) {
+        debug_assert!(sequence > self.sequence, "entries come in their order");
+        self.sequence = sequence;
+    }
+
+    /// What is known of a topic.
+    pub(super) fn get(&self, topic: &Topic) -> Option<&Known> {
+        self.known.get(topic)
+    }
+
+    /// The topics after `after`, in the order of their names.
+    pub(super) fn after(&self, after: Option<&str>) -> impl Iterator<Item = (&Topic, &Known)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.known.range::<str, _>((from, Bound::Unbounded))
+    }
+
+    /// Puts an event, the newest of all, into the rings of its topics.
+    pub(super) fn push(&mut self, topics: &[Topic], event: &Arc<Stored>) {
+        let bounds = Bounds {
+            events: self.retention.events,
+            bytes: self.retention.topic_bytes,
+            age: self.retention.age,
+        };
+        for topic in topics {
+            let known = self.know(topic);
+            if known.last == event.sequence {
+                continue; // named twice
+            }
+            let before = std::mem::replace(&mut known.last, event.sequence);
+            let (freed, held) = {
+                let mut ring = known.ring();
+                let freed = ring.cost();
+                ring.push(event.clone(), &bounds);
+                (freed, ring.cost())
+            };
+            known.cell.changed.store(event.sequence, Ordering::Release);
+            self.bytes = self.bytes - freed + held;
+            if before > 0 {
+                self.recency.remove(&(before, topic.clone()));
+            }
+            self.recency.insert((event.sequence, topic.clone()));
+        }
+        self.evict_to(self.retention.total_bytes);
+    }
+
+    /// Marks the streams that an event is for; how many they are.
+    pub(super) fn mark(&self, topics: &[Topic], event: &Stored, wakes: &mut Wakes) -> usize {
+        let mut receivers = 0;
+        let meant = event.to.as_deref().map(|to| self.streams_of(to));
+        let known = topics.iter().filter_map(|topic| self.known.get(topic));
+        for (address, readers) in known.flat_map(|known| &known.readers) {
+            let marked = match &meant {
+                None => readers.mailbox.mark(&readers.streams, event.sequence),
+                Some(meant) => {
+                    let is_meant = |key: &&u32| meant.contains(&(*address, **key));
+                    let keys: Vec<u32> = readers.streams.iter().filter(is_meant).copied().collect();
+                    readers.mailbox.mark(&keys, event.sequence)
+                }
+            };
+            receivers += marked.fresh;
+            if marked.wake {
+                wakes.add(&readers.mailbox);
+            }
+        }
+        receivers
+    }
+
+    /// The streams that read any of `topics`, by the address of their mailbox and their key.
+    fn streams_of(&self, topics: &[Topic]) -> HashSet<(usize, u32)> {
+        let known = topics.iter().filter_map(|topic| self.known.get(topic));
+        let readers = known.flat_map(|known| &known.readers);
+        readers
+            .flat_map(|(address, readers)| readers.streams.iter().map(|key| (*address, *key)))
+            .collect()
+    }
+
+    /// Drops the history of a topic.
+    pub(super) fn delete(&mut self, topic: &Topic) -> Applied {
+        let Some(known) = self.known.get_mut(topic) else {
+            return Applied::default();
+        };
+        let removed = {
+            let mut ring = known.cell.ring();
+            let (events, before) = (ring.len(), ring.cost());
+            ring.delete(self.sequence);
+            self.bytes = self.bytes - before + ring.cost();
+            events
+        };
+        known.cell.changed.store(self.sequence, Ordering::Release);
+        let last = std::mem::take(&mut known.last);
+        self.recency.remove(&(last, topic.clone()));
+        Applied {
+            receivers: 0,
+            removed: Some(removed),
+        }
+    }
+
+    /// Takes back the event that `find` finds in the rings of `topics`, in all of them.
+    pub(super) fn retract(
+        &mut self,
+        topics: &[Topic],
+        find: impl Fn(&Ring) -> Option<Arc<Stored>>,
+    ) -> Applied {
+        let known = |topic| self.known.get(topic);
+        let found = topics.iter().filter_map(known);
+        let Some(event) = found
+            .filter_map(|known| find(&known.ring()))
+            .max_by_key(|e| e.sequence)
+        else {
+            return Applied::default();
+        };
+        let retracted = Arc::new(event.retracted());
+        for known in topics.iter().filter_map(|topic| self.known.get(topic)) {
+            let mut ring = known.ring();
+            let before = ring.cost();
+            ring.retract(&retracted);
+            self.bytes = self.bytes - before + ring.cost();
+        }
+        Applied {
+            receivers: 0,
+            removed: Some(1),
+        }
+    }
+
+    /// Ends the streams that read a topic and began before now.
+    pub(super) fn end_streams(&mut self, topic: &Topic) {
+        if let Some(known) = self.known.get(topic) {
+            known.cell.ended.store(self.sequence, Ordering::Release);
+            known.cell.changed.store(self.sequence, Ordering::Release);
+        }
+    }
+
+    /// Has the readers of a topic look that was deleted, or whose streams were ended; how many
+    /// there are.
+    pub(super) fn tell(&mut self, topic: &Topic, wakes: &mut Wakes) -> usize {
+        let told = self.known.get(topic).map_or(0, |known| known.tell(wakes));
+        self.forget_if_idle(topic);
+        told
+    }
+
+    /// Has a stream read a topic. Its events that are too old go first.
+    pub(super) fn join(&mut self, topic: &Topic, stream: &StreamHandle, now: Instant) -> Arc<Cell> {
+        let known = self.know(topic);
+        let cell = known.cell.clone();
+        let mailbox = stream.mailbox();
+        let readers = known.readers.entry(address(mailbox));
+        let readers = readers.or_insert_with(|| Readers {
+            mailbox: mailbox.clone(),
+            streams: Vec::new(),
+        });
+        readers.streams.push(stream.key());
+        self.evict_older(topic, now);
+        cell
+    }
+
+    /// Has a stream read a topic no more.
+    pub(super) fn leave(&mut self, topic: &Topic, stream: &StreamHandle) {
+        let mailbox = address(stream.mailbox());
+        let known = self.known.get_mut(topic);
+        let known = known.expect("a topic with readers is known");
+        let readers = known.readers.get_mut(&mailbox);
+        let readers = readers.expect("the stream is among its readers");
+        readers.streams.retain(|&key| key != stream.key());
+        if readers.streams.is_empty() {
+            known.readers.swap_remove(&mailbox);
+            if known.readers.is_empty() {
+                known.readers = IndexMap::new();
+            }
+        }
+        self.forget_if_idle(topic);
+    }
+
+    /// Drops the history of topics that were last published to too long ago, and forgets those that
+    /// nobody reads.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        while let Some((_, topic)) = self.recency.first() {
+            let topic = topic.clone();
+            if !self.evict_older(&topic, now) {
+                return;
+            }
+        }
+    }
+
+    fn know(&mut self, topic: &Topic) -> &mut Known {
+        if !self.known.contains_key(topic) {
+            let floor = self.tombstones.remove(topic).unwrap_or(self.floor);
+            let cell = Arc::new(Cell {
+                topic: topic.clone(),
+                changed: AtomicU64::new(floor),
+                ended: AtomicU64::new(0),
+                ring: Mutex::new(Ring::starting_after(floor)),
+            });
+            let known = Known {
+                cell,
+                readers: IndexMap::new(),
+                last: 0,
+            };
+            self.bytes += topic_cost(topic);
+            self.known.insert(topic.clone(), known);
+        }
+        self.known
+            .get_mut(topic)
+            .expect("it was inserted if it was not there")
+    }
+
+    /// Evicts what is too old from one topic. `false` when it still holds events.
+    fn evict_older(&mut self, topic: &Topic, now: Instant) -> bool {
+        let Some(known) = self.known.get(topic) else {
+            return true;
+        };
+        let mut ring = known.ring();
+        let before = ring.cost();
+        ring.evict_older(now, self.retention.age);
+        let (emptied, after) = (ring.is_empty(), ring.cost());
+        drop(ring);
+        self.bytes = self.bytes - before + after;
+        if emptied {
+            self.retire(topic);
+        }
+        emptied
+    }
+
+    /// Evicts from the least recently published topics until all cost at most `limit` bytes. The
+    /// newest event of all stays: readers take it from its rings.
+    fn evict_to(&mut self, limit: usize) {
+        let mut last = None;
+        while self.bytes > limit {
+            let from = last.take().map_or(Bound::Unbounded, Bound::Excluded);
+            let Some((number, topic)) =
+                self.recency.range((from, Bound::Unbounded)).next().cloned()
+            else {
+                return;
+            };
+            let known = self.known.get(&topic).expect("recency names known topics");
+            let mut ring = known.ring();
+            let keep = usize::from(number == self.sequence);
+            while self.bytes > limit && ring.evictable() > keep {
+                let before = ring.cost();
+                ring.evict();
+                self.bytes = self.bytes - before + ring.cost();
+            }
+            let emptied = ring.is_empty();
+            drop(ring);
+            if emptied {
+                self.retire(&topic);
+            }
+            last = Some((number, topic));
+        }
+    }
+
+    /// Takes a topic whose ring has become empty out of `recency`.
+    fn retire(&mut self, topic: &Topic) {
+        if let Some(known) = self.known.get_mut(topic) {
+            let last = std::mem::take(&mut known.last);
+            self.recency.remove(&(last, topic.clone()));
+        }
+        self.forget_if_idle(topic);
+    }
+
+    /// Forgets a topic without history and readers, all but where its history ended.
+    fn forget_if_idle(&mut self, topic: &Topic) {
+        let Some(known) = self.known.get(topic) else {
+            return;
+        };
+        if known.last != 0 || !known.readers.is_empty() {
+            return;
+        }
+        let (ended, cost) = {
+            let ring = known.ring();
+            (ring.evicted_through(), ring.cost())
+        };
+        self.known.remove(topic);
+        self.bytes -= cost + topic_cost(topic);
+        if ended > self.floor {
+            if self.tombstones.len() == TOMBSTONES {
+                let newest = self.tombstones.values().max().copied();
+                self.floor = newest.unwrap_or_default().max(self.floor);
+                self.tombstones.clear();
+            }
+            self.tombstones.insert(topic.clone(), ended);
+        }
+    }
+
+    /// What all of it costs, in bytes; how many topics have history, and how many forgotten ones
+    /// are remembered.
+    #[cfg(test)]
+    pub(super) fn ledger(&self) -> [usize; 3] {
+        [self.bytes, self.recency.len(), self.tombstones.len()]
+    }
+}
+
+fn address(mailbox: &Arc<Mailbox>) -> usize {
+    Arc::as_ptr(mailbox) as usize
+}
+
+fn topic_cost(topic: &Topic) -> usize {
+    TOPIC_OVERHEAD + topic.as_str().len()
+}
