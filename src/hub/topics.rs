@@ -163,10 +163,10 @@ impl Topics {
             };
             known.cell.changed.store(event.sequence, Ordering::Release);
             self.bytes = self.bytes - freed + held;
-            if before > 0 {
-                self.recency.remove(&(before, topic.clone()));
-            }
-            self.recency.insert((event.sequence, topic.clone()));
+            let mut place = (before, topic.clone());
+            self.recency.remove(&place);
+            place.0 = event.sequence;
+            self.recency.insert(place);
         }
         self.evict_to(self.retention.total_bytes);
     }
@@ -309,26 +309,23 @@ impl Topics {
         }
     }
 
+    /// What is known of a topic, from now on at the latest.
     fn know(&mut self, topic: &Topic) -> &mut Known {
-        if !self.known.contains_key(topic) {
+        // One way down the tree, whether it is there or not: each publish goes it.
+        self.known.entry(topic.clone()).or_insert_with_key(|topic| {
             let floor = self.tombstones.remove(topic).unwrap_or(self.floor);
-            let cell = Arc::new(Cell {
-                topic: topic.clone(),
-                changed: AtomicU64::new(floor),
-                ended: AtomicU64::new(0),
-                ring: Mutex::new(Ring::starting_after(floor)),
-            });
-            let known = Known {
-                cell,
+            self.bytes += topic_cost(topic);
+            Known {
+                cell: Arc::new(Cell {
+                    topic: topic.clone(),
+                    changed: AtomicU64::new(floor),
+                    ended: AtomicU64::new(0),
+                    ring: Mutex::new(Ring::starting_after(floor)),
+                }),
                 readers: IndexMap::new(),
                 last: 0,
-            };
-            self.bytes += topic_cost(topic);
-            self.known.insert(topic.clone(), known);
-        }
-        self.known
-            .get_mut(topic)
-            .expect("it was inserted if it was not there")
+            }
+        })
     }
 
     /// Evicts what is too old from one topic. `false` when it still holds events.
