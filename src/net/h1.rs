@@ -6,7 +6,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,12 +15,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::Sleep,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::ListenerContext;
+use super::{ListenerContext, deadline::Deadline};
 use crate::{
     backoff, clock,
     drain::Watch,
@@ -92,8 +89,7 @@ async fn respond(
             context,
             mailbox,
             marks: Vec::new(),
-            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            timer_at: None,
+            timer: Deadline::new(),
             draining: Some(Box::pin(drain.draining())),
         })),
     };
@@ -112,8 +108,7 @@ struct Events {
     context: Arc<ListenerContext>,
     mailbox: Arc<Mailbox>,
     marks: Vec<u32>,
-    timer: Pin<Box<Sleep>>,
-    timer_at: Option<Instant>,
+    timer: Deadline,
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -176,14 +171,7 @@ impl Events {
                     self.stream = None;
                     return Poll::Ready(Some(bytes));
                 }
-                Output::Wait(at) => {
-                    if self.timer_at != Some(at) {
-                        self.timer.as_mut().reset(at.into());
-                        self.timer_at = Some(at);
-                    }
-                    ready!(self.timer.as_mut().poll(cx));
-                    self.timer_at = None;
-                }
+                Output::Wait(at) => ready!(self.timer.poll(cx, at)),
             }
         }
     }

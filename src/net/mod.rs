@@ -5,9 +5,11 @@
 //! - `outbox` moves bodies into the streams of `h2` and `h3`, whose sending halves are a `sink`
 //!   each; `write_timeout` stands before the socket.
 
+mod deadline;
 mod h1;
 mod h2;
 mod h3;
+mod lifecycle;
 mod metrics;
 mod outbox;
 mod quic;

@@ -6,17 +6,14 @@
 
 use std::{
     collections::VecDeque,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use tokio::time::Sleep;
-
 use super::{
     ListenerContext,
+    deadline::Deadline,
     sink::{Gone, Sink},
 };
 use crate::{
@@ -26,6 +23,7 @@ use crate::{
     protocol::Protocol,
     service::{Body, EventStream, Output},
 };
+use bytes::Bytes;
 
 /// The most one stream writes before the others get their turn.
 const TURN: usize = 64 << 10;
@@ -42,8 +40,7 @@ pub(super) struct Outbox<S> {
     taken: Vec<u32>,
     /// The next moment at which a stream has something to say without being told.
     deadline: Option<Instant>,
-    timer: Pin<Box<Sleep>>,
-    timer_at: Option<Instant>,
+    timer: Deadline,
     /// The deadline has come: comments that are nearly due may go along.
     due: bool,
     draining: bool,
@@ -93,8 +90,7 @@ impl<S: Sink> Outbox<S> {
             ready: VecDeque::new(),
             taken: Vec::new(),
             deadline: None,
-            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            timer_at: None,
+            timer: Deadline::new(),
             due: false,
             draining: false,
             wrote: 0,
@@ -255,14 +251,7 @@ impl<S: Sink> Outbox<S> {
     pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>, also: Option<Instant>) -> Poll<()> {
         let at = [self.deadline, also].into_iter().flatten().min();
         let Some(at) = at else { return Poll::Pending };
-        if self.timer_at != Some(at) {
-            self.timer.as_mut().reset(at.into());
-            self.timer_at = Some(at);
-        }
-        if self.timer.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        self.timer_at = None;
+        ready!(self.timer.poll(cx, at));
         if self
             .deadline
             .is_some_and(|deadline| deadline <= clock::now())

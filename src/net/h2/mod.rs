@@ -17,7 +17,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -32,7 +32,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use body::Http2Body;
 use cork::{Cork, Corked};
 
-use super::{ListenerContext, outbox::Outbox};
+use super::{
+    ListenerContext,
+    lifecycle::{Lifecycle, Step},
+    outbox::Outbox,
+};
 use crate::{
     clock,
     drain::Watch,
@@ -84,9 +88,7 @@ where
         context,
         peer,
         answering: FuturesUnordered::new(),
-        idle_since: Some(clock::now()),
-        closing_at: None,
-        draining: Some(Box::pin(drain.draining())),
+        lifecycle: Lifecycle::new(drain, limits.idle.value, limits.stall.value, clock::now()),
         conduct: Conduct::default(),
         received: Arc::default(),
     };
@@ -100,11 +102,7 @@ struct Driver<T> {
     peer: Peer,
     answering: FuturesUnordered<Answering>,
     outbox: Outbox<SendStream<Bytes>>,
-    /// Since when there is nothing to do.
-    idle_since: Option<Instant>,
-    /// The peer was told to go for want of anything to do; it is cut if it does not by then.
-    closing_at: Option<Instant>,
-    draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    lifecycle: Lifecycle,
     conduct: Conduct,
     /// The bytes of bodies that requests have brought.
     received: Arc<AtomicU64>,
@@ -147,11 +145,8 @@ where
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if let Some(draining) = &mut self.draining
-            && draining.as_mut().poll(cx).is_ready()
-        {
-            self.draining = None;
-            self.connection.graceful_shutdown();
+        if self.lifecycle.poll_drain(cx).is_ready() {
+            self.leave();
             self.outbox.drain(clock::now());
         }
         loop {
@@ -242,30 +237,24 @@ where
         answered
     }
 
+    /// Tells the peer that the connection is to end. h2 waits for the peer to answer a PING; the
+    /// lifecycle does not wait for ever.
+    fn leave(&mut self) {
+        self.connection.graceful_shutdown();
+        self.lifecycle.leaving(clock::now());
+    }
+
     /// Ready when a deadline has come and there may be something to write.
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let busy = !self.outbox.is_empty() || !self.answering.is_empty();
-        if busy {
-            (self.idle_since, self.closing_at) = (None, None);
-            return self.outbox.poll_timer(cx, None).map(Ok);
-        }
-        let now = clock::now();
-        let idle_at = *self.idle_since.get_or_insert(now) + self.context.shared().limits.idle.value;
-        ready!(
-            self.outbox
-                .poll_timer(cx, Some(self.closing_at.unwrap_or(idle_at)))
-        );
-        let now = clock::now();
-        match self.closing_at {
-            // GOAWAY waits for the peer to answer a PING; this one does not.
-            Some(at) if at <= now => return Poll::Ready(Err(End::Idle)),
-            None if idle_at <= now => {
+        match self.lifecycle.step(busy, clock::now()) {
+            Step::Stay(until) => self.outbox.poll_timer(cx, until).map(Ok),
+            Step::Leave => {
                 self.context.shared().hits.count(Limit::Idle);
-                self.connection.graceful_shutdown();
-                self.closing_at = Some(now + self.context.shared().limits.stall.value);
+                self.leave();
+                Poll::Ready(Ok(()))
             }
-            _ => {}
+            Step::Close => Poll::Ready(Err(End::Idle)),
         }
-        Poll::Ready(Ok(()))
     }
 }

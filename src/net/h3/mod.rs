@@ -16,8 +16,8 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -36,7 +36,11 @@ use sink::QuicSink;
 pub(super) use transport::var_int;
 use transport::{Bidi, SharedSend, Transport};
 
-use super::{ListenerContext, outbox::Outbox};
+use super::{
+    ListenerContext,
+    lifecycle::{Lifecycle, Step},
+    outbox::Outbox,
+};
 use crate::{
     clock,
     drain::Watch,
@@ -85,9 +89,8 @@ pub(super) async fn serve(
         context,
         peer,
         setups: FuturesUnordered::new(),
-        idle_since: Some(clock::now()),
-        draining: Some(Box::pin(drain.draining())),
-        goodbye: Goodbye::No,
+        // Nothing is in flight then: a stream counts until its end is acknowledged.
+        lifecycle: Lifecycle::new(drain, limits.idle.value, Duration::ZERO, clock::now()),
         conduct: Conduct::default(),
     };
     driver.run().await;
@@ -100,25 +103,13 @@ struct Driver {
     peer: Peer,
     setups: FuturesUnordered<Setup>,
     outbox: Outbox<QuicSink>,
-    idle_since: Option<Instant>,
-    draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    goodbye: Goodbye,
+    lifecycle: Lifecycle,
     conduct: Conduct,
-}
-
-/// How far the end has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Goodbye {
-    No,
-    /// GOAWAY is to be sent.
-    Due,
-    /// It was sent: the connection closes once nothing is in flight.
-    Said,
 }
 
 /// Why the driver stops for a moment or for good.
 enum Pause {
-    SayGoodbye,
+    Leave,
     Finished,
     Lost(String),
     Limit(Limit),
@@ -128,8 +119,8 @@ impl Driver {
     async fn run(mut self) {
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
-                Pause::SayGoodbye => {
-                    self.goodbye = Goodbye::Said;
+                Pause::Leave => {
+                    self.lifecycle.leaving(clock::now());
                     // Not shutdown(0): it would disown the request that came last. A peer that
                     // takes nothing cannot keep this waiting.
                     let said = tokio::time::timeout(GOODBYE, self.http.shutdown(1)).await;
@@ -137,7 +128,6 @@ impl Driver {
                         return self.close(Code::H3_INTERNAL_ERROR, "GOAWAY could not be sent");
                     }
                 }
-                // Nothing is in flight: a stream counts until its end is acknowledged.
                 Pause::Finished => return self.close(Code::H3_NO_ERROR, ""),
                 Pause::Lost(why) => return tracing::debug!("HTTP/3 connection ended: {why}"),
                 Pause::Limit(limit) => {
@@ -155,15 +145,9 @@ impl Driver {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pause> {
-        if let Some(draining) = &mut self.draining
-            && draining.as_mut().poll(cx).is_ready()
-        {
-            self.draining = None;
+        if self.lifecycle.poll_drain(cx).is_ready() {
             self.outbox.drain(clock::now());
-            self.goodbye = Goodbye::Due;
-        }
-        if self.goodbye == Goodbye::Due {
-            return Poll::Ready(Pause::SayGoodbye);
+            return Poll::Ready(Pause::Leave);
         }
         for pass in 0.. {
             if pass == PASSES {
@@ -184,15 +168,10 @@ impl Driver {
                 continue;
             }
             self.outbox.deadline_handled();
-            let busy = !self.outbox.is_empty() || !self.setups.is_empty();
-            if !busy && self.goodbye == Goodbye::Said {
-                return Poll::Ready(Pause::Finished);
-            }
-            if self.poll_timers(cx, busy).is_pending() {
-                break;
-            }
-            if self.goodbye == Goodbye::Due {
-                return Poll::Ready(Pause::SayGoodbye);
+            match self.poll_timers(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Err(pause)) => return Poll::Ready(pause),
+                Poll::Ready(Ok(())) => {}
             }
         }
         match self.conduct.judge(0, self.outbox.wrote()) {
@@ -213,9 +192,7 @@ impl Driver {
                 // The peer said GOAWAY and h3 has no request left; bodies may still be going out,
                 // which h3 knows nothing of.
                 Poll::Ready(Ok(None)) => {
-                    if self.goodbye == Goodbye::No {
-                        self.goodbye = Goodbye::Said;
-                    }
+                    self.lifecycle.leaving(clock::now());
                     return Ok(accepted);
                 }
                 Poll::Ready(Err(error)) => return Err(Pause::Lost(error.to_string())),
@@ -255,19 +232,17 @@ impl Driver {
         answered
     }
 
-    fn poll_timers(&mut self, cx: &mut Context<'_>, busy: bool) -> Poll<()> {
-        if busy {
-            self.idle_since = None;
-            return self.outbox.poll_timer(cx, None);
+    /// Ready when a deadline has come and there may be something to write.
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Pause>> {
+        let busy = !self.outbox.is_empty() || !self.setups.is_empty();
+        match self.lifecycle.step(busy, clock::now()) {
+            Step::Stay(until) => self.outbox.poll_timer(cx, until).map(Ok),
+            Step::Leave => {
+                self.context.shared().hits.count(Limit::Idle);
+                Poll::Ready(Err(Pause::Leave))
+            }
+            Step::Close => Poll::Ready(Err(Pause::Finished)),
         }
-        let now = clock::now();
-        let idle_at = *self.idle_since.get_or_insert(now) + self.context.shared().limits.idle.value;
-        ready!(self.outbox.poll_timer(cx, Some(idle_at)));
-        if idle_at <= clock::now() && self.goodbye == Goodbye::No {
-            self.context.shared().hits.count(Limit::Idle);
-            self.goodbye = Goodbye::Due;
-        }
-        Poll::Ready(())
     }
 }
 

@@ -1,0 +1,131 @@
+//! How a connection of HTTP/2 or HTTP/3 comes to its end: by a drain, or for want of anything to
+//! do.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use crate::drain::Watch;
+
+/// How far a connection has come on its way to its end.
+pub(super) struct Lifecycle {
+    draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// How long it is kept with nothing to do.
+    idle: Duration,
+    /// How long the peer may take to leave, once it was told and nothing is under way.
+    patience: Duration,
+    /// Since when there is nothing to do.
+    idle_since: Option<Instant>,
+    /// When the peer was told that the connection is to end.
+    told: Option<Instant>,
+}
+
+/// What is to be done about a connection's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing, until this moment if there is one.
+    Stay(Option<Instant>),
+    /// It was idle for too long: the peer is to be told, with GOAWAY.
+    Leave,
+    /// The peer was told and has had its time.
+    Close,
+}
+
+impl Lifecycle {
+    /// Of a connection that begins now.
+    pub(super) fn new(drain: Watch, idle: Duration, patience: Duration, now: Instant) -> Self {
+        Self {
+            draining: Some(Box::pin(drain.draining())),
+            idle,
+            patience,
+            idle_since: Some(now),
+            told: None,
+        }
+    }
+
+    /// Ready once, when the edge begins to drain.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(draining) = &mut self.draining else {
+            return Poll::Pending;
+        };
+        ready!(draining.as_mut().poll(cx));
+        self.draining = None;
+        Poll::Ready(())
+    }
+
+    /// The peer was told that the connection is to end, or has said so itself.
+    pub(super) fn leaving(&mut self, now: Instant) {
+        self.told.get_or_insert(now);
+    }
+
+    /// What is to be done, while there is something under way or not.
+    pub(super) fn step(&mut self, busy: bool, now: Instant) -> Step {
+        if busy {
+            self.idle_since = None;
+            return Step::Stay(None);
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        let (end, due) = match self.told {
+            Some(told) => (told.max(since) + self.patience, Step::Close),
+            None => (since + self.idle, Step::Leave),
+        };
+        if end <= now {
+            due
+        } else {
+            Step::Stay(Some(end))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn lifecycle(now: Instant) -> (crate::drain::Signal, Lifecycle) {
+        let (signal, watch) = crate::drain::channel();
+        (signal, Lifecycle::new(watch, IDLE, PATIENCE, now))
+    }
+
+    #[test]
+    fn an_idle_connection_is_told_and_then_closed() {
+        let now = crate::clock::now();
+        let (_signal, mut life) = lifecycle(now);
+        assert_eq!(life.step(false, now), Step::Stay(Some(now + IDLE)));
+        assert_eq!(life.step(true, now + IDLE), Step::Stay(None));
+        let idle = now + IDLE;
+        assert_eq!(life.step(false, idle), Step::Stay(Some(idle + IDLE)));
+        let told = idle + IDLE;
+        assert_eq!(life.step(false, told), Step::Leave);
+        life.leaving(told);
+        assert_eq!(life.step(false, told), Step::Stay(Some(told + PATIENCE)));
+        assert_eq!(life.step(false, told + PATIENCE), Step::Close);
+    }
+
+    #[test]
+    fn what_is_under_way_is_finished_before_the_end() {
+        let now = crate::clock::now();
+        let (_signal, mut life) = lifecycle(now);
+        life.leaving(now);
+        assert_eq!(life.step(true, now + IDLE), Step::Stay(None));
+        let done = now + IDLE;
+        assert_eq!(life.step(false, done), Step::Stay(Some(done + PATIENCE)));
+        assert_eq!(life.step(false, done + PATIENCE), Step::Close);
+    }
+
+    #[test]
+    fn the_drain_is_told_once() {
+        let now = crate::clock::now();
+        let (signal, mut life) = lifecycle(now);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(life.poll_drain(&mut cx).is_pending());
+        signal.start();
+        assert!(life.poll_drain(&mut cx).is_ready());
+        assert!(life.poll_drain(&mut cx).is_pending());
+    }
+}
