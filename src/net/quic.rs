@@ -8,6 +8,7 @@ use quinn::{
 };
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use super::{
     ListenerContext,
@@ -100,11 +101,14 @@ pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, dr
                     let _: Result<_, _> = incoming.retry();
                     continue;
                 }
+                let span = super::connection_span(incoming.remote_address());
+                span.record("protocol", Protocol::Http3.as_str());
                 let served = serve(incoming, context.clone(), handshake, drain.clone());
-                connections.spawn(async move {
+                let served = async move {
                     served.await;
                     drop(admission);
-                });
+                };
+                connections.spawn(served.instrument(span));
             }
         }
     }

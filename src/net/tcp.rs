@@ -9,6 +9,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
+use tracing::{Instrument as _, Span};
 
 use super::{ListenerContext, h1, h2, write_timeout::WriteTimeout};
 use crate::{drain::Watch, protocol::Protocol, service::Peer};
@@ -62,10 +63,11 @@ pub(super) async fn accept(
                     // Closed at once, a browser tries again later.
                     if let Some(admission) = context.admit() {
                         let served = serve(stream, remote, tls.clone(), context.clone(), drain.clone());
-                        connections.spawn(async move {
+                        let served = async move {
                             served.await;
                             drop(admission);
-                        });
+                        };
+                        connections.spawn(served.instrument(super::connection_span(remote)));
                     }
                 }
                 // The one who came has gone again: that says nothing about the next.
@@ -151,6 +153,7 @@ async fn http<T>(
     } else {
         Protocol::Http1
     };
+    Span::current().record("protocol", protocol.as_str());
     let peer: Peer = context.peer(protocol, remote);
     if http2 {
         h2::serve(io, context, peer, drain).await;

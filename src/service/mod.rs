@@ -253,7 +253,7 @@ impl Service {
         let mut reply = match self.answer(request).await {
             Ok(reply) => reply,
             Err(problem) => {
-                tracing::debug!(%protocol, status = problem.status().as_u16(), "refused: {}", problem.json());
+                tracing::debug!("refused: {}", problem.json());
                 problem.into()
             }
         };

@@ -213,6 +213,39 @@ async fn it_ends_in_good_order_on_sigterm_and_on_sigint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_line_about_a_connection_says_whose_it_is() {
+    let server = Server::start("log.filter = \"debug\"\ndrain.spread = \"100ms\"").await;
+    // Neither TLS nor anything else that is expected.
+    let mut stranger = tokio::net::TcpStream::connect(server.https)
+        .await
+        .expect("it listens");
+    let address = stranger.local_addr().expect("an address");
+    stranger
+        .write_all(b"GET / HTTP/1.0\r\n\r\n")
+        .await
+        .expect("it is sent");
+    let read = patiently("its end", stranger.read_to_end(&mut Vec::new())).await;
+    drop(read);
+    for protocol in [Protocol::Http1, Protocol::Http2, Protocol::Http3] {
+        let mut connection = server.connect(protocol).await;
+        let response = connection.get("/nothing").await.expect("an answer");
+        assert_eq!(response.status, 404);
+    }
+    server.signal("-TERM");
+    let (_, log) = server.ended().await;
+    let of = |what: &str| {
+        let line = log.lines().find(|line| line.contains(what));
+        line.unwrap_or_else(|| panic!("{what}: {log}")).to_owned()
+    };
+    let failed = of("handshake failed");
+    assert!(failed.contains(&format!("client={address}")), "{failed}");
+    for protocol in ["h1", "h2", "h3"] {
+        let span = format!("protocol=\"{protocol}\"}}: refused");
+        assert!(of(&span).contains("client=127.0.0.1:"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_it_at_once() {
     let server = Server::start("drain.spread = \"1h\"\ndrain.grace = \"2h\"").await;
     let _events = server
