@@ -151,6 +151,12 @@ impl Problem {
         self.status
     }
 
+    /// The field of the request that is wrong.
+    #[must_use]
+    pub fn of_field(&self) -> Option<&'static str> {
+        self.field
+    }
+
     /// As a line of JSON.
     #[must_use]
     pub fn json(&self) -> String {

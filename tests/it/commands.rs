@@ -231,8 +231,12 @@ async fn a_line_about_a_connection_says_whose_it_is() {
         let response = connection.get("/nothing").await.expect("an answer");
         assert_eq!(response.status, 404);
     }
+    let mut connection = server.connect(Protocol::Http2).await;
+    let response = connection.get("/events?topic=$seKret&last=seKret").await;
+    assert_eq!(response.expect("an answer").status, 400);
     server.signal("-TERM");
     let (_, log) = server.ended().await;
+    assert!(!log.contains("seKret"), "{log}");
     let of = |what: &str| {
         let line = log.lines().find(|line| line.contains(what));
         line.unwrap_or_else(|| panic!("{what}: {log}")).to_owned()
