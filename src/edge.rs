@@ -20,7 +20,7 @@ use crate::{
     limits::{Admission, Hits},
     metrics,
     net::{self, BindError, ControlListener, HttpsListener},
-    service::{self, Gate, Service, Shared},
+    service::{self, Context, Gate, Service},
     tls::{Certificate, CertificateError, CertificateFiles, Resolver},
 };
 
@@ -43,7 +43,7 @@ pub enum StartError {
 /// A running edge.
 #[derive(Debug)]
 pub struct Edge {
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     metrics: Arc<net::Metrics>,
     resolver: Arc<Resolver>,
     https: Vec<SocketAddr>,
@@ -81,7 +81,7 @@ impl Edge {
         let metrics = Arc::new(net::Metrics::register(&mut registry));
         let (signal, watch) = drain::channel();
         let (control_signal, control_watch) = drain::channel();
-        let shared = Arc::new(Shared {
+        let context = Arc::new(Context {
             hub,
             order,
             access: Access::new(config.access.clone()),
@@ -97,13 +97,13 @@ impl Edge {
         });
 
         let control = ControlListener::bind(config.control.listen)?;
-        let public_service = Service::Public(shared.clone());
+        let public_service = Service::Public(context.clone());
         let listeners = bind_https(&config.https, &resolver, &public_service)?;
         let gate = Gate::new(control.address(), config.control.token.clone());
-        let control_service = Service::Control(shared.clone(), Arc::new(gate));
+        let control_service = Service::Control(context.clone(), Arc::new(gate));
 
         let mut edge = Self {
-            shared,
+            context,
             metrics: metrics.clone(),
             resolver,
             https: listeners.iter().map(HttpsListener::address).collect(),
@@ -116,7 +116,7 @@ impl Edge {
         };
         edge.private
             .spawn(control.serve(control_service, control_watch));
-        edge.private.spawn(sweep(edge.shared.hub.clone()));
+        edge.private.spawn(sweep(edge.context.hub.clone()));
         let admission = Arc::new(Admission::new(&config.limits));
         for listener in listeners {
             edge.public.spawn(listener.serve(
@@ -159,8 +159,8 @@ impl Edge {
 
     /// What its requests share.
     #[must_use]
-    pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
     /// Ends everything in good order: readiness off, listeners closed, event streams ended over

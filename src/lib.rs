@@ -15,7 +15,8 @@
 //! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `ring`, `gap`, `resume` |
 //! | [`history`] | where the one order is kept | |
 //! | [`access`], [`limits`] | who is asking, who may do what, and how much | `pattern`, `groups`, `rules`, `origins`; `limits` |
-//! | [`service`] | from a request to a reply, the same for all protocols | `validate` |
+//! | [`exchange`] | what is asked and answered | `validate` |
+//! | [`service`] | from a request to a reply, the same for all protocols | |
 //! | [`tls`] | certificates, and swapping them | |
 //! | [`net`] | sockets, the three drivers | `h3::guard`, `flood` |
 //! | [`config`] | what may be written, checked whole | `units` |
@@ -35,6 +36,7 @@ pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod edge;
+pub mod exchange;
 pub mod history;
 pub mod hub;
 pub mod limits;

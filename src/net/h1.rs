@@ -17,14 +17,14 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{ListenerContext, deadline::Deadline};
+use super::{Listening, deadline::Deadline};
 use crate::{
     backoff, clock,
     drain::Watch,
+    exchange::{Body, BodyError, BodyStream, EventBody, Output, Peer, Request},
     hub::mailbox::Mailbox,
     limits::Limit,
     protocol::Protocol,
-    service::{Body, Output, Peer, Request},
 };
 
 /// hyper's buffer for a request's head and for what is to be written: a slow reader's backlog
@@ -32,12 +32,12 @@ use crate::{
 const BUFFER: usize = 32 << 10;
 
 /// Serves a connection to its end.
-pub(super) async fn serve<T>(io: T, context: Arc<ListenerContext>, peer: Peer, drain: Watch)
+pub(super) async fn serve<T>(io: T, listening: Arc<Listening>, peer: Peer, drain: Watch)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = context.shared().limits;
-    let _open = context.open(Protocol::Http1);
+    let limits = listening.context().limits;
+    let _open = listening.open(Protocol::Http1);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -46,32 +46,32 @@ where
         .max_headers(limits.header_count.value + 36)
         .max_buf_size(BUFFER);
     let watch = drain.clone();
-    let answering = context.clone();
+    let answering = listening.clone();
     let answer = service_fn(move |request| {
-        let (context, peer, watch) = (answering.clone(), peer.clone(), watch.clone());
-        async move { Ok::<_, Infallible>(respond(context, peer, watch, request).await) }
+        let (listening, peer, watch) = (answering.clone(), peer.clone(), watch.clone());
+        async move { Ok::<_, Infallible>(respond(listening, peer, watch, request).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
     tokio::select! {
-        result = connection.as_mut() => return ended(&context, result),
+        result = connection.as_mut() => return ended(&listening, result),
         () = drain.draining() => connection.as_mut().graceful_shutdown(),
     }
-    ended(&context, connection.await);
+    ended(&listening, connection.await);
 }
 
-fn ended(context: &ListenerContext, result: hyper::Result<()>) {
+fn ended(listening: &Listening, result: hyper::Result<()>) {
     if let Err(error) = result {
         if error.is_timeout() {
-            context.shared().hits.count(Limit::Idle);
+            listening.context().hits.count(Limit::Idle);
         } else if error.is_parse_too_large() {
-            context.shared().hits.count(Limit::HeaderBytes);
+            listening.context().hits.count(Limit::HeaderBytes);
         }
         tracing::debug!("HTTP/1.1 connection ended: {error}");
     }
 }
 
 async fn respond(
-    context: Arc<ListenerContext>,
+    listening: Arc<Listening>,
     peer: Peer,
     drain: Watch,
     request: hyper::Request<Incoming>,
@@ -79,14 +79,14 @@ async fn respond(
     let (parts, body) = request.into_parts();
     let mailbox = peer.mailbox.clone();
     let body = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
-    let reply = context.service.call(Request { parts, body, peer }).await;
+    let reply = listening.service.call(Request { parts, body, peer }).await;
     let (head, body) = reply.into_response();
     let sending = match body {
         Body::Full(bytes) => Sending::Full(Some(bytes)),
         Body::Stream(stream) => Sending::Stream(stream),
         Body::Events(stream) => Sending::Events(Box::new(Events {
             stream: Some(stream),
-            context,
+            listening,
             mailbox,
             marks: Vec::new(),
             timer: Deadline::new(),
@@ -99,13 +99,13 @@ async fn respond(
 /// The body of a reply.
 enum Sending {
     Full(Option<Bytes>),
-    Stream(Pin<Box<dyn futures_util::Stream<Item = Bytes> + Send>>),
+    Stream(BodyStream),
     Events(Box<Events>),
 }
 
 struct Events {
-    stream: Option<Box<crate::service::EventStream>>,
-    context: Arc<ListenerContext>,
+    stream: Option<Box<dyn EventBody>>,
+    listening: Arc<Listening>,
     mailbox: Arc<Mailbox>,
     marks: Vec<u32>,
     timer: Deadline,
@@ -114,15 +114,16 @@ struct Events {
 
 impl HttpBody for Sending {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let bytes = match self.get_mut() {
             Self::Full(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()),
-            Self::Stream(stream) => ready!(stream.as_mut().poll_next(cx)),
+            // hyper closes the connection at an error: no last chunk, nothing that looks whole.
+            Self::Stream(stream) => ready!(stream.as_mut().poll_next(cx)).transpose()?,
             Self::Events(events) => ready!(events.poll_next(cx)),
         };
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
@@ -157,14 +158,14 @@ impl Events {
             && draining.as_mut().poll(cx).is_ready()
         {
             self.draining = None;
-            let shared = self.context.shared();
-            let at = clock::now() + backoff::within(shared.drain_spread, fastrand::f64());
-            stream.end_at(at, shared.drain_retry());
+            let context = self.listening.context();
+            let at = clock::now() + backoff::within(context.drain_spread, fastrand::f64());
+            stream.end_at(at, context.drain_retry());
         }
         loop {
             match stream.next(clock::now(), Duration::ZERO) {
                 Output::Chunk(bytes, events) => {
-                    self.context.delivered(Protocol::Http1, events);
+                    self.listening.delivered(Protocol::Http1, events);
                     return Poll::Ready(Some(bytes));
                 }
                 Output::Last(bytes) => {
@@ -174,5 +175,26 @@ impl Events {
                 Output::Wait(at) => ready!(self.timer.poll(cx, at)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_breaks_is_an_error_to_hyper() {
+        let parts: Vec<Result<Bytes, BodyError>> = vec![Ok("part".into()), Err("gone".into())];
+        let mut sending = Sending::Stream(Box::pin(stream::iter(parts)));
+        let first = sending
+            .frame()
+            .await
+            .expect("a frame")
+            .expect("it is whole");
+        assert_eq!(first.into_data().expect("data"), "part");
+        assert!(sending.frame().await.expect("an end").is_err());
     }
 }

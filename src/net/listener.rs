@@ -10,11 +10,12 @@ use tokio_rustls::TlsAcceptor;
 use super::{Metrics, quic, report_panic, tcp};
 use crate::{
     drain::Watch,
+    exchange::Peer,
     hub::mailbox::Mailbox,
     limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Slot, Slots},
     metrics::OpenGuard,
     protocol::Protocol,
-    service::{Peer, Service, Shared},
+    service::{Context, Service},
     tls::Resolver,
 };
 
@@ -49,7 +50,7 @@ fn remedy(error: &io::Error, address: SocketAddr) -> String {
 
 /// What the connections of a listener share.
 #[derive(Debug)]
-pub(super) struct ListenerContext {
+pub(super) struct Listening {
     pub(super) service: Service,
     /// What the public listeners count; nothing of the control listener, whose connections are the
     /// operator's own.
@@ -59,9 +60,9 @@ pub(super) struct ListenerContext {
     admission: Option<Arc<Admission>>,
 }
 
-impl ListenerContext {
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        self.service.shared()
+impl Listening {
+    pub(super) fn context(&self) -> &Arc<Context> {
+        self.service.context()
     }
 
     /// Counts a connection while the guard lives.
@@ -93,7 +94,7 @@ impl ListenerContext {
         match admission.connection() {
             Ok(slot) => Some(Some(slot)),
             Err(limit) => {
-                self.shared().hits.count(limit);
+                self.context().hits.count(limit);
                 None
             }
         }
@@ -104,12 +105,12 @@ impl ListenerContext {
     pub(super) fn begin_handshake(&self) -> Option<Slot> {
         let handshake = self.admission.as_ref()?.handshake();
         handshake
-            .map_err(|limit| self.shared().hits.count(limit))
+            .map_err(|limit| self.context().hits.count(limit))
             .ok()
     }
 
     pub(super) fn peer(&self, protocol: Protocol, remote: SocketAddr) -> Peer {
-        let limits = &self.shared().limits;
+        let limits = &self.context().limits;
         let places = match protocol {
             Protocol::Http1 => HTTP1_STREAMS,
             Protocol::Http2 => less_headroom(limits.http2_streams),
@@ -156,7 +157,7 @@ impl HttpsListener {
         loop {
             let tcp = tcp::bind(address).map_err(failed("TCP"))?;
             let bound = tcp.local_addr().map_err(failed("TCP"))?;
-            match quic::bind(bound, resolver.quic_config(), service.shared()) {
+            match quic::bind(bound, resolver.quic_config(), service.context()) {
                 Ok(endpoint) => {
                     return Ok(Self {
                         address: bound,
@@ -193,7 +194,7 @@ impl HttpsListener {
     ) {
         // RFC 7838: browsers come over HTTP/3 from the next connection on.
         let alt_svc = format!("h3=\":{}\"; ma=86400", self.address.port());
-        let context = Arc::new(ListenerContext {
+        let listening = Arc::new(Listening {
             service,
             metrics: Some(metrics),
             alt_svc: HeaderValue::try_from(alt_svc).ok(),
@@ -203,10 +204,10 @@ impl HttpsListener {
         accepting.spawn(tcp::accept(
             self.tcp,
             Some(self.tls),
-            context.clone(),
+            listening.clone(),
             drain.clone(),
         ));
-        accepting.spawn(quic::accept(self.endpoint, context, drain));
+        accepting.spawn(quic::accept(self.endpoint, listening, drain));
         while let Some(ended) = accepting.join_next().await {
             report_panic(ended);
         }
@@ -248,13 +249,13 @@ impl ControlListener {
 
     /// Serves until the drain has ended.
     pub async fn serve(self, service: Service, drain: Watch) {
-        let context = Arc::new(ListenerContext {
+        let listening = Arc::new(Listening {
             service,
             metrics: None,
             alt_svc: None,
             admission: None,
         });
-        tcp::accept(self.tcp, None, context, drain).await;
+        tcp::accept(self.tcp, None, listening, drain).await;
     }
 }
 

@@ -21,7 +21,7 @@ mod write_timeout;
 use tokio::task::JoinError;
 use tracing::Span;
 
-use listener::ListenerContext;
+use listener::Listening;
 
 pub use listener::{BindError, ControlListener, HttpsListener};
 pub use metrics::Metrics;

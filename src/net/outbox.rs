@@ -12,16 +12,16 @@ use std::{
 };
 
 use super::{
-    ListenerContext,
+    Listening,
     deadline::Deadline,
     sink::{Gone, Sink},
 };
 use crate::{
     backoff, clock,
+    exchange::{Body, BodyError, EventBody, Output},
     hub::{StreamHandle, mailbox::Mailbox},
     limits::Limit,
     protocol::Protocol,
-    service::{Body, EventStream, Output},
 };
 use bytes::Bytes;
 
@@ -30,7 +30,7 @@ const TURN: usize = 64 << 10;
 
 /// The replies of one connection that are being sent.
 pub(super) struct Outbox<S> {
-    context: Arc<ListenerContext>,
+    listening: Arc<Listening>,
     protocol: Protocol,
     mailbox: Arc<Mailbox>,
     /// By the key of the stream in the mailbox.
@@ -73,16 +73,18 @@ enum Visited {
     Done,
     /// Its client has made no room for it for too long.
     Stalled,
+    /// The rest of its body is not to be had.
+    CutShort,
 }
 
 impl<S: Sink> Outbox<S> {
     pub(super) fn new(
-        context: Arc<ListenerContext>,
+        listening: Arc<Listening>,
         protocol: Protocol,
         mailbox: Arc<Mailbox>,
     ) -> Self {
         Self {
-            context,
+            listening,
             protocol,
             mailbox,
             slots: Vec::new(),
@@ -116,7 +118,7 @@ impl<S: Sink> Outbox<S> {
         if self.draining
             && let Body::Events(stream) = &mut body
         {
-            stream.end_at(clock::now(), self.context.shared().drain_retry());
+            stream.end_at(clock::now(), self.listening.context().drain_retry());
         }
         let (key, waker) = match (&handle, &body) {
             (Some(handle), _) => (handle.key(), handle.waker()),
@@ -146,8 +148,9 @@ impl<S: Sink> Outbox<S> {
         self.draining = true;
         for slot in self.slots.iter_mut().flatten() {
             if let Body::Events(stream) = &mut slot.body {
-                let at = now + backoff::within(self.context.shared().drain_spread, fastrand::f64());
-                stream.end_at(at, self.context.shared().drain_retry());
+                let at =
+                    now + backoff::within(self.listening.context().drain_spread, fastrand::f64());
+                stream.end_at(at, self.listening.context().drain_retry());
                 self.deadline = sooner(self.deadline, at);
             }
         }
@@ -209,7 +212,7 @@ impl<S: Sink> Outbox<S> {
             let mut visit = Visit {
                 now,
                 due: self.due,
-                stall: self.context.shared().limits.stall.value,
+                stall: self.listening.context().limits.stall.value,
                 wrote: 0,
                 delivered: 0,
                 deadline: None,
@@ -229,14 +232,18 @@ impl<S: Sink> Outbox<S> {
                 Visited::Waits => {}
                 Visited::TurnOver => self.enqueue(key),
                 Visited::Done => self.remove(key),
+                Visited::CutShort => {
+                    slot.sink.abort();
+                    self.remove(key);
+                }
                 Visited::Stalled => {
-                    self.context.shared().hits.count(Limit::Stall);
+                    self.listening.context().hits.count(Limit::Stall);
                     slot.sink.abort();
                     self.remove(key);
                 }
             }
         }
-        self.context.delivered(self.protocol, delivered);
+        self.listening.delivered(self.protocol, delivered);
         self.wrote += wrote as u64;
         wrote
     }
@@ -316,7 +323,11 @@ impl Visit {
                     Poll::Pending => return self.blocked(blocked),
                 }
                 match self.take(body, &mut cx) {
-                    Poll::Ready((chunk, end)) => (*pending, *last) = (chunk, end),
+                    Poll::Ready(Ok((chunk, end))) => (*pending, *last) = (chunk, end),
+                    Poll::Ready(Err(error)) => {
+                        tracing::debug!("a reply is cut short: {error}");
+                        return Visited::CutShort;
+                    }
                     Poll::Pending => {
                         return match sink.poll_gone(&mut cx) {
                             Poll::Ready(()) => Visited::Done,
@@ -356,7 +367,7 @@ impl Visit {
         self.deadline = sooner(self.deadline, at);
     }
 
-    fn slack(&self, stream: &EventStream) -> Duration {
+    fn slack(&self, stream: &dyn EventBody) -> Duration {
         if self.due {
             stream.slack()
         } else {
@@ -366,31 +377,103 @@ impl Visit {
 
     fn quiet_until(&self, body: &Body) -> Option<Instant> {
         match body {
-            Body::Events(stream) => stream.quiet_until(self.now, self.slack(stream)),
+            Body::Events(stream) => stream.quiet_until(self.now, self.slack(&**stream)),
             Body::Full(_) | Body::Stream(_) => None,
         }
     }
 
     /// The next bytes of a body, and whether they are its last.
-    fn take(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<(Bytes, bool)> {
+    fn take(
+        &mut self,
+        body: &mut Body,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Bytes, bool), BodyError>> {
         match body {
-            Body::Full(bytes) => Poll::Ready((std::mem::take(bytes), true)),
-            Body::Stream(stream) => match stream.as_mut().poll_next(cx) {
-                Poll::Ready(Some(bytes)) => Poll::Ready((bytes, false)),
-                Poll::Ready(None) => Poll::Ready((Bytes::new(), true)),
-                Poll::Pending => Poll::Pending,
+            Body::Full(bytes) => Poll::Ready(Ok((std::mem::take(bytes), true))),
+            Body::Stream(stream) => match ready!(stream.as_mut().poll_next(cx)) {
+                Some(Ok(bytes)) => Poll::Ready(Ok((bytes, false))),
+                Some(Err(error)) => Poll::Ready(Err(error)),
+                None => Poll::Ready(Ok((Bytes::new(), true))),
             },
-            Body::Events(stream) => match stream.next(self.now, self.slack(stream)) {
+            Body::Events(stream) => match stream.next(self.now, self.slack(&**stream)) {
                 Output::Chunk(bytes, events) => {
                     self.delivered += events;
-                    Poll::Ready((bytes, false))
+                    Poll::Ready(Ok((bytes, false)))
                 }
-                Output::Last(bytes) => Poll::Ready((bytes, true)),
+                Output::Last(bytes) => Poll::Ready(Ok((bytes, true))),
                 Output::Wait(at) => {
                     self.wait_until(at);
                     Poll::Pending
                 }
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    /// Takes everything.
+    #[derive(Default)]
+    struct Taken(Vec<u8>);
+
+    impl Sink for Taken {
+        const OWN_WAKES: bool = false;
+
+        fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_send(
+            &mut self,
+            _: &mut Context<'_>,
+            chunk: &mut Bytes,
+            _: bool,
+        ) -> Poll<Result<(), Gone>> {
+            self.0.extend_from_slice(&std::mem::take(chunk));
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+
+        fn abort(&mut self) {}
+    }
+
+    fn visit(parts: Vec<Result<Bytes, BodyError>>) -> (Visited, Vec<u8>) {
+        let mut slot = Slot {
+            sink: Taken::default(),
+            body: Body::Stream(Box::pin(stream::iter(parts))),
+            _handle: None,
+            waker: Waker::noop().clone(),
+            pending: Bytes::new(),
+            last: false,
+            blocked: None,
+            queued: false,
+        };
+        let mut visit = Visit {
+            now: clock::now(),
+            due: false,
+            stall: Duration::MAX,
+            wrote: 0,
+            delivered: 0,
+            deadline: None,
+        };
+        (visit.stream(&mut slot), slot.sink.0)
+    }
+
+    #[test]
+    fn a_body_that_breaks_never_ends_as_a_whole_one() {
+        let part = || Ok(Bytes::from("part"));
+        let (visited, sent) = visit(vec![part(), Err("upstream is gone".into())]);
+        assert!(matches!(visited, Visited::CutShort));
+        assert_eq!(sent, b"part");
+        let (visited, sent) = visit(vec![part(), part()]);
+        assert!(matches!(visited, Visited::Done));
+        assert_eq!(sent, b"partpart");
     }
 }

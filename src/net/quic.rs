@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use super::{
-    ListenerContext,
+    Listening,
     h3::{self, var_int},
 };
-use crate::{drain::Watch, limits::Slot, protocol::Protocol, service::Shared};
+use crate::{drain::Watch, limits::Slot, protocol::Protocol, service::Context};
 
 /// What a connection may have in flight or waiting in quinn: the slow-reader bound of QUIC.
 const SEND_WINDOW: u64 = 256 << 10;
@@ -32,7 +32,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(super) fn bind(
     address: SocketAddr,
     tls: rustls::ServerConfig,
-    shared: &Shared,
+    context: &Context,
 ) -> io::Result<Endpoint> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -49,7 +49,7 @@ pub(super) fn bind(
     socket.bind(&address.into())?;
     let crypto = QuicServerConfig::try_from(tls).expect("TLS 1.3 has the initial cipher suite");
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(shared)));
+    config.transport_config(Arc::new(transport(context)));
     Endpoint::new(
         EndpointConfig::default(),
         Some(config),
@@ -58,11 +58,11 @@ pub(super) fn bind(
     )
 }
 
-fn transport(shared: &Shared) -> TransportConfig {
-    let keepalive = shared.events.keepalive;
+fn transport(context: &Context) -> TransportConfig {
+    let keepalive = context.events.keepalive;
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(var_int(shared.limits.http3_streams.value as u64))
+        .max_concurrent_bidi_streams(var_int(context.limits.http3_streams.value as u64))
         .max_concurrent_uni_streams(UNIDIRECTIONAL_STREAMS.into())
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(CONNECTION_WINDOW.into())
@@ -80,7 +80,7 @@ fn idle_timeout(after: Duration) -> IdleTimeout {
 }
 
 /// Accepts connections until the drain, then waits for the last of them to end.
-pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, drain: Watch) {
+pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain: Watch) {
     let mut connections = JoinSet::new();
     let mut draining = std::pin::pin!(drain.clone().draining());
     loop {
@@ -90,12 +90,12 @@ pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, dr
             Some(ended) = connections.join_next() => super::report_panic(ended),
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
-                let Some(admission) = context.admit() else {
+                let Some(admission) = listening.admit() else {
                     incoming.refuse();
                     continue;
                 };
                 // Under a flood of handshakes whoever comes must show that its address is its own.
-                let handshake = context.begin_handshake();
+                let handshake = listening.begin_handshake();
                 if handshake.is_none() && incoming.may_retry() {
                     // An error means that it is validated, which it would not be asked for then.
                     let _: Result<_, _> = incoming.retry();
@@ -103,7 +103,7 @@ pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, dr
                 }
                 let span = super::connection_span(incoming.remote_address());
                 span.record("protocol", Protocol::Http3.as_str());
-                let served = serve(incoming, context.clone(), handshake, drain.clone());
+                let served = serve(incoming, listening.clone(), handshake, drain.clone());
                 let served = async move {
                     served.await;
                     drop(admission);
@@ -122,21 +122,21 @@ pub(super) async fn accept(endpoint: Endpoint, context: Arc<ListenerContext>, dr
 
 async fn serve(
     incoming: quinn::Incoming,
-    context: Arc<ListenerContext>,
+    listening: Arc<Listening>,
     handshake: Option<Slot>,
     drain: Watch,
 ) {
-    let shared = context.shared();
+    let context = listening.context();
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!("QUIC handshake failed: {error}"),
     };
-    let connected = shared.within(shared.limits.handshake, connecting).await;
+    let connected = context.within(context.limits.handshake, connecting).await;
     drop(handshake);
     match connected {
         Ok(Ok(connection)) => {
-            let peer = context.peer(Protocol::Http3, connection.remote_address());
-            h3::serve(connection, context.clone(), peer, drain).await;
+            let peer = listening.peer(Protocol::Http3, connection.remote_address());
+            h3::serve(connection, listening.clone(), peer, drain).await;
         }
         Ok(Err(error)) => tracing::debug!("QUIC handshake failed: {error}"),
         Err(_) => {}

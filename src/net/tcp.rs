@@ -11,8 +11,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{Instrument as _, Span};
 
-use super::{ListenerContext, h1, h2, write_timeout::WriteTimeout};
-use crate::{drain::Watch, protocol::Protocol, service::Peer};
+use super::{Listening, h1, h2, write_timeout::WriteTimeout};
+use crate::{drain::Watch, exchange::Peer, protocol::Protocol};
 
 /// How long accepting pauses when the system has no more files or memory to give.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -46,7 +46,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    context: Arc<ListenerContext>,
+    listening: Arc<Listening>,
     drain: Watch,
 ) {
     let mut connections = JoinSet::new();
@@ -61,8 +61,8 @@ pub(super) async fn accept(
                 Ok((stream, remote)) => {
                     failing = false;
                     // Closed at once, a browser tries again later.
-                    if let Some(admission) = context.admit() {
-                        let served = serve(stream, remote, tls.clone(), context.clone(), drain.clone());
+                    if let Some(admission) = listening.admit() {
+                        let served = serve(stream, remote, tls.clone(), listening.clone(), drain.clone());
                         let served = async move {
                             served.await;
                             drop(admission);
@@ -73,7 +73,7 @@ pub(super) async fn accept(
                 // The one who came has gone again: that says nothing about the next.
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
-                    context.accept_failed();
+                    listening.accept_failed();
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!("accepting pauses: {error}");
                     }
@@ -100,15 +100,15 @@ async fn serve(
     stream: TcpStream,
     remote: SocketAddr,
     tls: Option<TlsAcceptor>,
-    context: Arc<ListenerContext>,
+    listening: Arc<Listening>,
     drain: Watch,
 ) {
-    let shared = context.shared();
-    if let Err(error) = tune(&stream, shared.events.keepalive) {
+    let context = listening.context();
+    if let Err(error) = tune(&stream, context.events.keepalive) {
         return tracing::debug!("connection lost at once: {error}");
     }
-    let io = WriteTimeout::new(stream, shared.limits.stall, shared.hits.clone());
-    let begun = shared.within(shared.limits.handshake, async {
+    let io = WriteTimeout::new(stream, context.limits.stall, context.hits.clone());
+    let begun = context.within(context.limits.handshake, async {
         match tls {
             Some(tls) => {
                 let io = tls.accept(io).await?;
@@ -124,8 +124,8 @@ async fn serve(
         Err(_) => return,
     };
     match io {
-        Io::Tls(io) => http(*io, http2, remote, context, drain).await,
-        Io::Plain(io) => http(io, http2, remote, context, drain).await,
+        Io::Tls(io) => http(*io, http2, remote, listening, drain).await,
+        Io::Plain(io) => http(io, http2, remote, listening, drain).await,
     }
 }
 
@@ -139,13 +139,8 @@ enum Io {
     Plain(Plain),
 }
 
-async fn http<T>(
-    io: T,
-    http2: bool,
-    remote: SocketAddr,
-    context: Arc<ListenerContext>,
-    drain: Watch,
-) where
+async fn http<T>(io: T, http2: bool, remote: SocketAddr, listening: Arc<Listening>, drain: Watch)
+where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let protocol = if http2 {
@@ -154,11 +149,11 @@ async fn http<T>(
         Protocol::Http1
     };
     Span::current().record("protocol", protocol.as_str());
-    let peer: Peer = context.peer(protocol, remote);
+    let peer: Peer = listening.peer(protocol, remote);
     if http2 {
-        h2::serve(io, context, peer, drain).await;
+        h2::serve(io, listening, peer, drain).await;
     } else {
-        h1::serve(io, context, peer, drain).await;
+        h1::serve(io, listening, peer, drain).await;
     }
 }
 

@@ -8,11 +8,12 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{json, value::RawValue};
 
 use super::{
-    Problem, Reply, Request, Shared,
+    Context,
     publish::{Event, collect, json_limit},
 };
 use crate::{
     access::{Name, Standing},
+    exchange::{Problem, Reply, Request},
     topic::Topic,
 };
 
@@ -65,8 +66,8 @@ struct Send {
 }
 
 /// `POST /broadcast`: to everyone with an event stream of that standing, whatever its topics.
-pub(super) async fn broadcast(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem> {
-    let asked: Broadcast = read(shared, request).await?;
+pub(super) async fn broadcast(context: &Arc<Context>, request: Request) -> Result<Reply, Problem> {
+    let asked: Broadcast = read(context, request).await?;
     let standings = [
         asked.authenticated.then_some(Standing::Authenticated),
         asked.anonymous.then_some(Standing::Anonymous),
@@ -81,32 +82,32 @@ pub(super) async fn broadcast(shared: &Arc<Shared>, request: Request) -> Result<
         return Err(Problem::field("authenticated", "false", detail));
     }
     let event = Event::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
-    deliver(shared, event).await
+    deliver(context, event).await
 }
 
 /// `POST /send`: to users, and to all members of groups and of those nested in them.
-pub(super) async fn send(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem> {
-    let asked: Send = read(shared, request).await?;
+pub(super) async fn send(context: &Arc<Context>, request: Request) -> Result<Reply, Problem> {
+    let asked: Send = read(context, request).await?;
     let to = To {
         users: asked.users,
         groups: asked.groups,
     };
-    let topics = to.topics(shared)?;
+    let topics = to.topics(context)?;
     let event = Event::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
-    deliver(shared, event).await
+    deliver(context, event).await
 }
 
-async fn read<T: DeserializeOwned>(shared: &Shared, request: Request) -> Result<T, Problem> {
-    let body = collect(shared, request.body, "body", json_limit(shared)).await?;
+async fn read<T: DeserializeOwned>(context: &Context, request: Request) -> Result<T, Problem> {
+    let body = collect(context, request.body, "body", json_limit(context)).await?;
     serde_json::from_slice(&body).map_err(|error| {
         let detail = format!("the event is not as expected: {error}");
         Problem::new(http::StatusCode::BAD_REQUEST, detail)
     })
 }
 
-async fn deliver(shared: &Shared, event: Event) -> Result<Reply, Problem> {
-    event.check(shared)?;
-    let published = event.publish(shared).await?;
+async fn deliver(context: &Context, event: Event) -> Result<Reply, Problem> {
+    event.check(context)?;
+    let published = event.publish(context).await?;
     Ok(Reply::json(&json!({
         "id": published.id,
         "delivered": published.receivers > 0,
@@ -116,14 +117,14 @@ async fn deliver(shared: &Shared, event: Event) -> Result<Reply, Problem> {
 
 impl To {
     /// The reserved topics of these people.
-    pub(super) fn topics(&self, shared: &Shared) -> Result<Vec<Topic>, Problem> {
+    pub(super) fn topics(&self, context: &Context) -> Result<Vec<Topic>, Problem> {
         let users = names("users", &self.users)?;
         let groups = names("groups", &self.groups)?;
         if users.is_empty() && groups.is_empty() {
             let detail = "neither users nor groups are named: it is for nobody";
             return Err(Problem::field("users", "", detail));
         }
-        let expansion = shared.access.groups().expand(&groups);
+        let expansion = context.access.groups().expand(&groups);
         let mut topics: Vec<Topic> = users
             .iter()
             .chain(&expansion.users)

@@ -6,13 +6,13 @@ use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 use serde_json::json;
 
 use super::{
-    Filter, Problem, Reply, Request, Shared, StreamInfo, audience,
+    Context, Filter, StreamInfo, audience,
     publish::{self, Permit},
-    validate,
 };
 use crate::{
     access::{InvalidMember, Member, Name, Token},
     clock,
+    exchange::{Problem, Reply, Request, authority},
     hub::{Entry, TopicInfo},
     protocol::Protocol,
     topic::Topic,
@@ -50,7 +50,7 @@ impl Gate {
     }
 
     fn check(&self, parts: &Parts, needs_token: bool) -> Result<(), Problem> {
-        let host = validate::authority(parts);
+        let host = authority(parts);
         if !self.hosts.is_empty() && !self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host)) {
             let own = self.hosts.join(" or ");
             let detail = format!("the control listener goes by {own} only");
@@ -100,7 +100,7 @@ fn check_token(token: &Token, parts: &Parts) -> Result<(), Problem> {
 }
 
 pub(super) async fn answer(
-    shared: &Arc<Shared>,
+    context: &Arc<Context>,
     gate: &Gate,
     request: Request,
 ) -> Result<Reply, Problem> {
@@ -110,32 +110,32 @@ pub(super) async fn answer(
     let method = request.parts.method.clone();
     match path.as_str() {
         "/healthz" => read(&method).map(|()| plain("ok\n")),
-        "/readyz" => read(&method).and_then(|()| ready(shared)),
-        "/metrics" => read(&method).map(|()| metrics(shared)),
+        "/readyz" => read(&method).and_then(|()| ready(context)),
+        "/metrics" => read(&method).map(|()| metrics(context)),
         "/publish" => match method {
-            Method::POST => publish::json(shared, request, Permit::everything()).await,
+            Method::POST => publish::json(context, request, Permit::everything()).await,
             _ => Err(Problem::method(&method, "POST")),
         },
         "/broadcast" | "/send" if method != Method::POST => Err(Problem::method(&method, "POST")),
-        "/broadcast" => audience::broadcast(shared, request).await,
-        "/send" => audience::send(shared, request).await,
-        "/streams" => read(&method).and_then(|()| streams(shared, &request)),
-        "/topics" => read(&method).and_then(|()| topics(shared, &request)),
+        "/broadcast" => audience::broadcast(context, request).await,
+        "/send" => audience::send(context, request).await,
+        "/streams" => read(&method).and_then(|()| streams(context, &request)),
+        "/topics" => read(&method).and_then(|()| topics(context, &request)),
         _ => {
             let parts: Vec<&str> = path[1..].split('/').collect();
             match &parts[..] {
-                ["topics", ..] => topic(shared, &method, &path["/topics/".len()..], request).await,
-                ["groups", group] => read(&method).and_then(|()| show_group(shared, group)),
+                ["topics", ..] => topic(context, &method, &path["/topics/".len()..], request).await,
+                ["groups", group] => read(&method).and_then(|()| show_group(context, group)),
                 ["groups", group, "members", member] => {
-                    change_group(shared, &method, group, member)
+                    change_group(context, &method, group, member)
                 }
                 ["users", user, "disconnect"] => match method {
                     Method::POST => {
                         let user = name("user", user)?;
                         // First: whoever comes back is asked about anew.
-                        shared.access.forget(&user);
+                        context.access.forget(&user);
                         let ended = Entry::Disconnect(user.user_topic());
-                        let ended = shared.order.put(ended, clock::now()).await?;
+                        let ended = context.order.put(ended, clock::now()).await?;
                         Ok(Reply::json(&json!({ "streams": ended.receivers })))
                     }
                     _ => Err(Problem::method(&method, "POST")),
@@ -156,9 +156,9 @@ fn name(field: &'static str, part: &str) -> Result<Name, Problem> {
 
 /// Direct and effective members of a group, as far as nesting says: who else is in one of the
 /// groups comes with identity.
-fn show_group(shared: &Shared, group: &str) -> Result<Reply, Problem> {
+fn show_group(context: &Context, group: &str) -> Result<Reply, Problem> {
     let group = name("group", group)?;
-    let groups = shared.access.groups();
+    let groups = context.access.groups();
     let members: Vec<String> = groups.members(&group).map(Member::to_string).collect();
     let all = groups.expand(std::slice::from_ref(&group));
     let text = |names: &std::collections::BTreeSet<Name>| {
@@ -176,7 +176,7 @@ fn show_group(shared: &Shared, group: &str) -> Result<Reply, Problem> {
 }
 
 fn change_group(
-    shared: &Shared,
+    context: &Context,
     method: &Method,
     group: &str,
     member: &str,
@@ -186,7 +186,7 @@ fn change_group(
     let member =
         Member::parse(&text).map_err(|error| Problem::field("member", &text, error.to_string()))?;
     match *method {
-        Method::PUT => match shared.access.groups().add(&group, member) {
+        Method::PUT => match context.access.groups().add(&group, member) {
             Ok(added) => Ok(Reply::json(&json!({ "added": added }))),
             Err(error @ InvalidMember::Cycle(_)) => {
                 Err(Problem::new(StatusCode::CONFLICT, error.to_string()))
@@ -195,16 +195,16 @@ fn change_group(
         },
         Method::DELETE => {
             // The lock is released before the streams are looked at, which takes it again.
-            let removed = shared.access.groups().remove(&group, &member);
+            let removed = context.access.groups().remove(&group, &member);
             match removed {
                 true => {
                     // Streams that a rule let in by this group may not stay.
                     let may = |info: &StreamInfo| {
-                        shared
+                        context
                             .access
                             .may_subscribe(&info.identity, info.topics.iter())
                     };
-                    shared.streams.end_where(|info| may(info).is_err());
+                    context.streams.end_where(|info| may(info).is_err());
                     Ok(Reply::json(&json!({ "removed": true })))
                 }
                 false => Err(Problem::not_found(format!(
@@ -217,7 +217,7 @@ fn change_group(
 }
 
 /// `GET /streams`: who is connected.
-fn streams(shared: &Shared, request: &Request) -> Result<Reply, Problem> {
+fn streams(context: &Context, request: &Request) -> Result<Reply, Problem> {
     let mut filter = Filter::default();
     let (mut after, mut limit) = (0, DEFAULT_PAGE);
     let query = request.parts.uri.query().unwrap_or_default();
@@ -246,7 +246,7 @@ fn streams(shared: &Shared, request: &Request) -> Result<Reply, Problem> {
             }
         }
     }
-    let page = shared.streams.list(after, limit, &filter);
+    let page = context.streams.list(after, limit, &filter);
     let next = (page.len() == limit)
         .then(|| page.last().map(|(id, _)| *id))
         .flatten();
@@ -291,8 +291,8 @@ fn plain(text: &'static str) -> Reply {
     Reply::text(StatusCode::OK, "text/plain; charset=utf-8", text)
 }
 
-fn ready(shared: &Shared) -> Result<Reply, Problem> {
-    match shared.drain.is_draining() {
+fn ready(context: &Context) -> Result<Reply, Problem> {
+    match context.drain.is_draining() {
         true => Err(
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the edge is ending")
                 .with_header(header::RETRY_AFTER, HeaderValue::from_static("5")),
@@ -301,17 +301,17 @@ fn ready(shared: &Shared) -> Result<Reply, Problem> {
     }
 }
 
-fn metrics(shared: &Shared) -> Reply {
+fn metrics(context: &Context) -> Reply {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Reply::text(
         StatusCode::OK,
         OPEN_METRICS,
-        crate::metrics::render(&shared.registry),
+        crate::metrics::render(&context.registry),
     )
 }
 
 async fn topic(
-    shared: &Shared,
+    context: &Context,
     method: &Method,
     name: &str,
     request: Request,
@@ -319,7 +319,7 @@ async fn topic(
     let name = publish::decode(name)?;
     match *method {
         Method::POST => {
-            return publish::to_topic(shared, &name, request, &Permit::everything()).await;
+            return publish::to_topic(context, &name, request, &Permit::everything()).await;
         }
         Method::GET | Method::HEAD | Method::DELETE => {}
         _ => return Err(Problem::method(method, "GET, HEAD, POST, DELETE")),
@@ -327,17 +327,20 @@ async fn topic(
     let topic = Topic::parse(&name).map_err(|error| (error, name.as_str()))?;
     let found = match *method {
         Method::DELETE => {
-            let deleted = shared.order.put(Entry::Delete(topic), clock::now()).await?;
+            let deleted = context
+                .order
+                .put(Entry::Delete(topic), clock::now())
+                .await?;
             deleted.removed.map(|events| json!({ "deleted": events }))
         }
-        _ => shared.hub.topic(&topic).map(|info| describe(&info)),
+        _ => context.hub.topic(&topic).map(|info| describe(&info)),
     };
     found.map(|value| Reply::json(&value)).ok_or_else(|| {
         Problem::not_found("there is no such topic: nothing in its history, and nobody reads it")
     })
 }
 
-fn topics(shared: &Shared, request: &Request) -> Result<Reply, Problem> {
+fn topics(context: &Context, request: &Request) -> Result<Reply, Problem> {
     let mut after = None;
     let mut limit = DEFAULT_PAGE;
     let query = request.parts.uri.query().unwrap_or_default();
@@ -351,7 +354,7 @@ fn topics(shared: &Shared, request: &Request) -> Result<Reply, Problem> {
             }
         }
     }
-    let page = shared.hub.topics(after.as_deref(), limit);
+    let page = context.hub.topics(after.as_deref(), limit);
     let next = (page.len() == limit)
         .then(|| page.last().map(|info| info.topic.as_str()))
         .flatten();

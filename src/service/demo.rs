@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::{Problem, Reply, Request, Shared, publish, validate};
-use crate::limits::Bound;
+use super::{Context, publish};
+use crate::{
+    exchange::{Problem, Reply, Request, authority},
+    limits::Bound,
+};
 
 /// Where the demo page publishes.
 pub(super) const PUBLISH: &str = "/demo/publish";
@@ -21,13 +24,13 @@ const MAX_BODY: usize = 64 << 10;
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-pub(super) fn page(shared: &Shared, request: &Request) -> Result<Reply, Problem> {
+pub(super) fn page(context: &Context, request: &Request) -> Result<Reply, Problem> {
     let method = &request.parts.method;
     if method != Method::GET && method != Method::HEAD {
         return Err(Problem::method(method, "GET, HEAD"));
     }
     // The page is written for the default path.
-    let page = match shared.events.path.as_str() {
+    let page = match context.events.path.as_str() {
         "/events" => PAGE.into(),
         path => PAGE.replace("/events?topic=", &format!("{path}?topic=")),
     };
@@ -39,13 +42,13 @@ pub(super) fn page(shared: &Shared, request: &Request) -> Result<Reply, Problem>
     )
 }
 
-pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem> {
+pub(super) async fn publish(context: &Arc<Context>, request: Request) -> Result<Reply, Problem> {
     let parts = &request.parts;
     if parts.method != Method::POST {
         return Err(Problem::method(&parts.method, "POST"));
     }
     // Only the page itself publishes here: no other site through its visitors.
-    let own = format!("https://{}", validate::authority(parts));
+    let own = format!("https://{}", authority(parts));
     let origin = parts.headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
     if origin.is_none_or(|origin| !origin.eq_ignore_ascii_case(own.as_bytes())) {
         let detail = "only the demo page may publish here; use the control listener";
@@ -53,10 +56,10 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
     }
     let bound = Bound {
         value: MAX_BODY,
-        ..shared.limits.event_bytes
+        ..context.limits.event_bytes
     };
-    let body = publish::collect(shared, request.body, "body", bound).await?;
-    let event = publish::Event::from_json(&body, shared, MAX_TOPICS)?;
+    let body = publish::collect(context, request.body, "body", bound).await?;
+    let event = publish::Event::from_json(&body, context, MAX_TOPICS)?;
     if let Some(topic) = event
         .topics()
         .iter()
@@ -65,5 +68,5 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
         let detail = format!("visitors of the demo publish to topics below {TOPICS} only");
         return Err(Problem::field("topic", topic.as_str(), detail).forbidden());
     }
-    Ok(Reply::json(&event.plain().publish(shared).await?))
+    Ok(Reply::json(&event.plain().publish(context).await?))
 }

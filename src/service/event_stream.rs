@@ -4,15 +4,16 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{self, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Shared, streams::Registration};
+use super::{Context, streams::Registration};
 use crate::{
+    exchange::{EventBody, Output},
     hub::{Chunk, Found, Next, StreamHandle, Subscription},
     limits::Slot,
     metrics::OpenGuard,
@@ -42,7 +43,7 @@ pub struct EventStream {
     disconnected: bool,
     /// What the rings do not hold any more is being found.
     reading: Option<Reading>,
-    shared: Arc<Shared>,
+    context: Arc<Context>,
 }
 
 type Reading = Pin<Box<dyn Future<Output = Option<Found>> + Send>>;
@@ -80,17 +81,6 @@ pub(super) struct Counted {
     pub(super) registration: Registration,
 }
 
-/// What a stream has to say.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Bytes to write, and how many publishers' events they hold.
-    Chunk(Bytes, u64),
-    /// The last bytes of the stream.
-    Last(Bytes),
-    /// Nothing until the mailbox says so, or this moment comes.
-    Wait(Instant),
-}
-
 impl fmt::Debug for EventStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventStream")
@@ -106,7 +96,7 @@ impl EventStream {
         pace: Pace,
         token: Option<TokenEnd>,
         now: Instant,
-        shared: Arc<Shared>,
+        context: Arc<Context>,
         counted: Counted,
     ) -> Self {
         Self {
@@ -121,7 +111,7 @@ impl EventStream {
             poll: None,
             disconnected: false,
             reading: None,
-            shared,
+            context,
         }
     }
 
@@ -130,29 +120,6 @@ impl EventStream {
         let answered = false;
         self.poll = Some(Polled { until, answered });
         self
-    }
-
-    /// Its place in the connection's mailbox.
-    #[must_use]
-    pub fn handle(&self) -> &StreamHandle {
-        self.subscription.handle()
-    }
-
-    /// Has the stream end at `at`, telling its client to come back after `retry`.
-    pub fn end_at(&mut self, at: Instant, retry: Duration) {
-        self.ending.get_or_insert((at, retry));
-    }
-
-    /// Until when there is nothing to write, if there is nothing now: a cheap look before room
-    /// is asked for.
-    #[must_use]
-    pub fn quiet_until(&self, now: Instant, slack: Duration) -> Option<Instant> {
-        let at = self.deadline();
-        let quiet = self.opening.is_none()
-            && self.subscription.is_current()
-            && self.end(now).is_none()
-            && at > now + slack;
-        quiet.then_some(at)
     }
 
     /// The next moment at which it has something to say without being told.
@@ -167,48 +134,6 @@ impl EventStream {
         all.fold(self.due, Instant::min)
     }
 
-    /// What to write now.
-    ///
-    /// A comment that would be due within an eighth of the interval is sent at once when `now` is
-    /// a deadline that the connection waited for, so that its streams share their wake-ups: the
-    /// caller passes `slack`.
-    pub fn next(&mut self, now: Instant, slack: Duration) -> Output {
-        if let Some(opening) = self.opening.take() {
-            return Output::Chunk(opening, 0);
-        }
-        if let Some(notice) = self.token_notice(now) {
-            self.due = now + self.pace.keepalive;
-            return Output::Chunk(notice, 0);
-        }
-        let ends = self.end(now);
-        // At its end a stream takes along what is there, but a backlog does not keep it open; and
-        // what comes after its token's end, or an operator's word, is not for it.
-        let parted = std::mem::replace(&mut self.parting, ends.is_some());
-        if !parted
-            && !self.is_revoked(now)
-            && let Some(chunk) = self.take()
-        {
-            self.due = now + self.pace.keepalive;
-            self.counted
-                .registration
-                .settled(self.subscription.settled());
-            if let Some(poll) = &mut self.poll {
-                poll.answered = true;
-            }
-            return Output::Chunk(chunk.wire, chunk.events);
-        }
-        // Looking for events may have shown that there are no more: a poll is over then.
-        if let Some(last) = ends.or_else(|| self.end(now)) {
-            return Output::Last(last);
-        }
-        if self.due <= now + slack {
-            self.due = now + self.pace.keepalive;
-            self.shared.metrics.keepalives.inc();
-            return Output::Chunk(sse::comment(), 0);
-        }
-        Output::Wait(self.deadline())
-    }
-
     /// The next events. Those that the rings have let go of are found meanwhile: the stream's waker
     /// tells when they are there.
     fn take(&mut self) -> Option<Chunk> {
@@ -217,7 +142,7 @@ impl EventStream {
                 None => self.subscription.next(CHUNK),
                 Some(reading) => {
                     let waker = self.subscription.handle().waker_from_outside();
-                    let mut cx = Context::from_waker(&waker);
+                    let mut cx = task::Context::from_waker(&waker);
                     let Poll::Ready(found) = reading.as_mut().poll(&mut cx) else {
                         return None;
                     };
@@ -228,7 +153,7 @@ impl EventStream {
             match next {
                 Next::Chunk(chunk) => return Some(chunk),
                 Next::Ask(ask) => {
-                    let order = self.shared.order.clone();
+                    let order = self.context.order.clone();
                     self.reading = Some(Box::pin(async move { order.read(ask).await }));
                 }
                 Next::Ended => {
@@ -274,10 +199,64 @@ impl EventStream {
         let data = json!({ "reason": "expiring", "seconds": left.as_secs() });
         Some(Draft::new(Some("edge-auth"), &data.to_string(), None).finish_without_id())
     }
+}
 
-    /// How long before its time a comment may be sent.
-    #[must_use]
-    pub fn slack(&self) -> Duration {
+impl EventBody for EventStream {
+    fn handle(&self) -> &StreamHandle {
+        self.subscription.handle()
+    }
+
+    fn end_at(&mut self, at: Instant, retry: Duration) {
+        self.ending.get_or_insert((at, retry));
+    }
+
+    fn quiet_until(&self, now: Instant, slack: Duration) -> Option<Instant> {
+        let at = self.deadline();
+        let quiet = self.opening.is_none()
+            && self.subscription.is_current()
+            && self.end(now).is_none()
+            && at > now + slack;
+        quiet.then_some(at)
+    }
+
+    fn next(&mut self, now: Instant, slack: Duration) -> Output {
+        if let Some(opening) = self.opening.take() {
+            return Output::Chunk(opening, 0);
+        }
+        if let Some(notice) = self.token_notice(now) {
+            self.due = now + self.pace.keepalive;
+            return Output::Chunk(notice, 0);
+        }
+        let ends = self.end(now);
+        // At its end a stream takes along what is there, but a backlog does not keep it open; and
+        // what comes after its token's end, or an operator's word, is not for it.
+        let parted = std::mem::replace(&mut self.parting, ends.is_some());
+        if !parted
+            && !self.is_revoked(now)
+            && let Some(chunk) = self.take()
+        {
+            self.due = now + self.pace.keepalive;
+            self.counted
+                .registration
+                .settled(self.subscription.settled());
+            if let Some(poll) = &mut self.poll {
+                poll.answered = true;
+            }
+            return Output::Chunk(chunk.wire, chunk.events);
+        }
+        // Looking for events may have shown that there are no more: a poll is over then.
+        if let Some(last) = ends.or_else(|| self.end(now)) {
+            return Output::Last(last);
+        }
+        if self.due <= now + slack {
+            self.due = now + self.pace.keepalive;
+            self.context.metrics.keepalives.inc();
+            return Output::Chunk(sse::comment(), 0);
+        }
+        Output::Wait(self.deadline())
+    }
+
+    fn slack(&self) -> Duration {
         self.pace.keepalive / 8
     }
 }

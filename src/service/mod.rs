@@ -5,38 +5,30 @@ mod audience;
 mod control;
 mod demo;
 mod event_stream;
-mod failure;
 mod metrics;
 mod publish;
 mod streams;
 mod subscribe;
-pub mod validate;
 
-use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::Stream;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts,
-};
-use http_body_util::combinators::UnsyncBoxBody;
+use http::{Method, header};
 
 use crate::{
     access::Access,
     backoff,
     drain::Watch,
+    exchange::{Body, HeaderBounds, Problem, Reply, Request, validate},
     history::Order,
-    hub::{Hub, mailbox::Mailbox},
-    limits::{Bound, Hits, Limit, Limits, Slots},
+    hub::Hub,
+    limits::{Bound, Hits, Limit, Limits},
     metrics::Registry,
-    protocol::Protocol,
 };
 pub use control::Gate;
-pub use event_stream::{EventStream, Output};
-pub use failure::Problem;
+pub use event_stream::EventStream;
 pub use metrics::Metrics;
 pub use streams::{Filter, StreamInfo, Streams};
-use validate::HeaderBounds;
 
 /// How many times as long as usual a client waits that cannot be let in.
 const REFUSED_RETRY: u32 = 6;
@@ -67,7 +59,7 @@ impl Default for EventSettings {
 
 /// What every request of an edge shares.
 #[derive(Debug)]
-pub struct Shared {
+pub struct Context {
     /// The hub, for those who read.
     pub hub: Arc<Hub>,
     /// The one order, the only way to publish.
@@ -98,146 +90,9 @@ pub struct Shared {
 #[derive(Clone, Debug)]
 pub enum Service {
     /// What browsers see.
-    Public(Arc<Shared>),
+    Public(Arc<Context>),
     /// What publishers and operators see.
-    Control(Arc<Shared>, Arc<Gate>),
-}
-
-/// Who asks, and over what.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// The protocol.
-    pub protocol: Protocol,
-    /// Its address.
-    pub remote: SocketAddr,
-    /// The mailbox of its connection.
-    pub mailbox: Arc<Mailbox>,
-    /// The event streams of its connection.
-    pub places: Slots,
-    /// What tells it that HTTP/3 is there, if it is and the peer does not use it.
-    pub alt_svc: Option<HeaderValue>,
-}
-
-/// A request's body.
-pub type RequestBody = UnsyncBoxBody<Bytes, BodyError>;
-
-/// Why a request's body ended early: the peer, its connection, or its pace.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A request whose head came in.
-#[derive(Debug)]
-pub struct Request {
-    /// Its head.
-    pub parts: Parts,
-    /// Its body, if it may have one.
-    pub body: Option<RequestBody>,
-    /// Who asks.
-    pub peer: Peer,
-}
-
-/// An answer.
-#[derive(Debug)]
-pub struct Reply {
-    /// The status.
-    pub status: StatusCode,
-    /// The header fields.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Body,
-    /// The limit that it comes from, which is counted when it goes out.
-    pub bitten: Option<Limit>,
-}
-
-/// The body of an answer.
-pub enum Body {
-    /// All of it.
-    Full(Bytes),
-    /// An event stream.
-    Events(Box<EventStream>),
-    /// Parts as they come.
-    Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
-}
-
-impl fmt::Debug for Body {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full(_) => "Full",
-            Self::Events(_) => "Events",
-            Self::Stream(_) => "Stream",
-        })
-    }
-}
-
-impl Body {
-    /// Whether there is nothing to send.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Full(bytes) if bytes.is_empty())
-    }
-}
-
-impl Reply {
-    fn new(status: StatusCode, body: Body) -> Self {
-        let mut headers = HeaderMap::new();
-        if let Body::Full(bytes) = &body {
-            headers.insert(header::CONTENT_LENGTH, bytes.len().into());
-        }
-        Self {
-            status,
-            headers,
-            body,
-            bitten: None,
-        }
-    }
-
-    fn text(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Self {
-        Self::new(status, Body::Full(text.into())).with(header::CONTENT_TYPE, content_type)
-    }
-
-    fn json(value: &impl serde::Serialize) -> Self {
-        let mut text = serde_json::to_string(value).expect("strings and numbers only");
-        text.push('\n');
-        Self::text(StatusCode::OK, "application/json", text).with(header::CACHE_CONTROL, "no-store")
-    }
-
-    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.insert(name, HeaderValue::from_static(value));
-        self
-    }
-
-    /// An event stream that is over at once but for the time to come back after: the only refusal
-    /// that an `EventSource` survives.
-    fn gentle_refusal(retry: Duration) -> Self {
-        Self::short_stream(crate::sse::retry(retry).into())
-    }
-
-    /// An event stream that is over once it has said this.
-    fn short_stream(bytes: Bytes) -> Self {
-        Self::new(StatusCode::OK, Body::Full(bytes)).into_event_stream()
-    }
-
-    /// The limit that it comes from.
-    fn bitten_by(self, limit: Limit) -> Self {
-        Self {
-            bitten: Some(limit),
-            ..self
-        }
-    }
-
-    fn into_event_stream(self) -> Self {
-        self.with(header::CONTENT_TYPE, "text/event-stream")
-            .with(header::CACHE_CONTROL, "no-cache, no-transform")
-            .with(HeaderName::from_static("x-accel-buffering"), "no")
-    }
-
-    /// The head, for the driver to send, and the body.
-    #[must_use]
-    pub fn into_response(self) -> (Response<()>, Body) {
-        let mut response = Response::new(());
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
-        (response, self.body)
-    }
+    Control(Arc<Context>, Arc<Gate>),
 }
 
 impl Service {
@@ -245,7 +100,7 @@ impl Service {
     pub async fn call(&self, request: Request) -> Reply {
         let protocol = request.peer.protocol;
         let _in_progress = match self {
-            Self::Public(shared) => Some(shared.metrics.requests.guard(protocol)),
+            Self::Public(context) => Some(context.metrics.requests.guard(protocol)),
             Self::Control(..) => None,
         };
         let head = request.parts.method == Method::HEAD;
@@ -260,7 +115,7 @@ impl Service {
             }
         };
         if let Some(limit) = reply.bitten {
-            self.shared().hits.count(limit);
+            self.context().hits.count(limit);
         }
         if let Some(alt_svc) = alt_svc {
             reply.headers.insert(header::ALT_SVC, alt_svc);
@@ -272,49 +127,49 @@ impl Service {
     }
 
     async fn answer(&self, request: Request) -> Result<Reply, Problem> {
-        let shared = self.shared();
+        let context = self.context();
         let bounds = HeaderBounds {
-            bytes: shared.limits.header_bytes.value,
-            count: shared.limits.header_count.value,
+            bytes: context.limits.header_bytes.value,
+            count: context.limits.header_count.value,
         };
-        validate::validate(&request.parts, bounds)?;
+        validate(&request.parts, bounds)?;
         match self {
-            Self::Public(shared) => public(shared, request).await,
-            Self::Control(shared, gate) => control::answer(shared, gate, request).await,
+            Self::Public(context) => public(context, request).await,
+            Self::Control(context, gate) => control::answer(context, gate, request).await,
         }
     }
 
     /// What its requests share.
     #[must_use]
-    pub fn shared(&self) -> &Arc<Shared> {
+    pub fn context(&self) -> &Arc<Context> {
         match self {
-            Self::Public(shared) | Self::Control(shared, _) => shared,
+            Self::Public(context) | Self::Control(context, _) => context,
         }
     }
 }
 
-async fn public(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem> {
+async fn public(context: &Arc<Context>, request: Request) -> Result<Reply, Problem> {
     let path = request.parts.uri.path();
-    if path == shared.events.path && shared.events.enabled {
-        return Ok(subscribe::answer(shared, &request.parts, &request.peer).await);
+    if path == context.events.path && context.events.enabled {
+        return Ok(subscribe::answer(context, &request.parts, &request.peer).await);
     }
     match path {
-        "/" if shared.demo => demo::page(shared, &request),
-        demo::PUBLISH if shared.demo => demo::publish(shared, request).await,
-        _ if shared.access.publishes() && publish::is_path(path) => {
-            publish::from_outside(shared, request).await
+        "/" if context.demo => demo::page(context, &request),
+        demo::PUBLISH if context.demo => demo::publish(context, request).await,
+        _ if context.access.publishes() && publish::is_path(path) => {
+            publish::from_outside(context, request).await
         }
-        _ => Err(Problem::not_found(match shared.events.enabled {
+        _ => Err(Problem::not_found(match context.events.enabled {
             true => format!(
                 "there is nothing at this path; event streams are at {}",
-                shared.events.path
+                context.events.path
             ),
             false => "there is nothing at this path".into(),
         })),
     }
 }
 
-impl Shared {
+impl Context {
     /// Waits for `future` no longer than a limit says.
     ///
     /// # Errors

@@ -14,12 +14,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    Body, Problem, Reply, Request, RequestBody, Shared,
+    Context,
     audience::{self, To},
 };
 use crate::{
     access::{Denied, Pattern, Publisher},
     clock,
+    exchange::{Body, Problem, Reply, Request, RequestBody},
     hub::{Entry, Target},
     limits::Bound,
     sse::{self, Draft},
@@ -116,13 +117,16 @@ pub(super) fn is_path(path: &str) -> bool {
 }
 
 /// The public listener's way in for publishers: by `Authorization: Bearer` and nothing else.
-pub(super) async fn from_outside(shared: &Arc<Shared>, request: Request) -> Result<Reply, Problem> {
+pub(super) async fn from_outside(
+    context: &Arc<Context>,
+    request: Request,
+) -> Result<Reply, Problem> {
     let method = &request.parts.method;
     if method != Method::POST {
         return Err(Problem::method(method, "POST"));
     }
     let headers = &request.parts.headers;
-    let publisher = shared
+    let publisher = context
         .access
         .publisher(headers, clock::now(), clock::wall())
         .await?;
@@ -132,16 +136,16 @@ pub(super) async fn from_outside(shared: &Arc<Shared>, request: Request) -> Resu
     };
     let path = request.parts.uri.path().to_owned();
     match path.as_str() {
-        "/publish" => json(shared, request, permit).await,
+        "/publish" => json(context, request, permit).await,
         "/broadcast" | "/send" if permit.0.is_some() => Err(Problem::new(
             StatusCode::FORBIDDEN,
             "a token's `publish` claim is for topics; this takes a publisher's key",
         )),
-        "/broadcast" => audience::broadcast(shared, request).await,
-        "/send" => audience::send(shared, request).await,
+        "/broadcast" => audience::broadcast(context, request).await,
+        "/send" => audience::send(context, request).await,
         path => {
             let name = path.strip_prefix("/topics/").unwrap_or_default();
-            to_topic(shared, &decode(name)?, request, &permit).await
+            to_topic(context, &decode(name)?, request, &permit).await
         }
     }
 }
@@ -156,7 +160,7 @@ pub(super) fn decode(part: &str) -> Result<String, Problem> {
 
 /// `POST /topics/{topic}`: the body is the data.
 pub(super) async fn to_topic(
-    shared: &Shared,
+    context: &Context,
     topic: &str,
     request: Request,
     permit: &Permit,
@@ -191,27 +195,27 @@ pub(super) async fn to_topic(
         }
     }
     permit.check(&event.topics)?;
-    let limit = shared.limits.event_bytes;
-    let body = collect(shared, request.body, "data", limit).await?;
+    let limit = context.limits.event_bytes;
+    let body = collect(context, request.body, "data", limit).await?;
     event.data = text(body)?;
-    event.check(shared)?;
-    Ok(Reply::json(&event.publish(shared).await?))
+    event.check(context)?;
+    Ok(Reply::json(&event.publish(context).await?))
 }
 
 /// `POST /publish`: JSON, or lines of JSON answered as they come.
 pub(super) async fn json(
-    shared: &Arc<Shared>,
+    context: &Arc<Context>,
     request: Request,
     permit: Permit,
 ) -> Result<Reply, Problem> {
     match content_type(&request.parts).as_str() {
-        "application/x-ndjson" => Ok(lines(shared.clone(), permit, request.body)),
+        "application/x-ndjson" => Ok(lines(context.clone(), permit, request.body)),
         // curl says the last of these of whatever it is given.
         "application/json" | "" | "application/x-www-form-urlencoded" => {
-            let body = collect(shared, request.body, "body", json_limit(shared)).await?;
-            let event = Event::from_json(&body, shared, shared.limits.stream_topics.value)?;
+            let body = collect(context, request.body, "body", json_limit(context)).await?;
+            let event = Event::from_json(&body, context, context.limits.stream_topics.value)?;
             permit.check(&event.topics)?;
-            Ok(Reply::json(&event.publish(shared).await?))
+            Ok(Reply::json(&event.publish(context).await?))
         }
         other => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -226,7 +230,7 @@ pub(super) async fn json(
 impl Event {
     pub(super) fn from_json(
         json: &[u8],
-        shared: &Shared,
+        context: &Context,
         most_topics: usize,
     ) -> Result<Self, Problem> {
         let json: Json<'_> = serde_json::from_slice(json).map_err(|error| {
@@ -249,9 +253,9 @@ impl Event {
             .map(|name| parse_topic(name))
             .collect::<Result<_, _>>()?;
         let event = Self::of_parts(topics, json.event, json.data, json.id, json.retry)?;
-        let to = json.to.map(|to| to.topics(shared)).transpose()?;
+        let to = json.to.map(|to| to.topics(context)).transpose()?;
         let event = Self { to, ..event };
-        event.check(shared)?;
+        event.check(context)?;
         Ok(event)
     }
 
@@ -295,8 +299,8 @@ impl Event {
         }
     }
 
-    pub(super) fn check(&self, shared: &Shared) -> Result<(), Problem> {
-        let limit = shared.limits.event_bytes;
+    pub(super) fn check(&self, context: &Context) -> Result<(), Problem> {
+        let limit = context.limits.event_bytes;
         if self.data.len() > limit.value {
             return Err(Problem::too_large("data", self.data.len(), limit));
         }
@@ -324,7 +328,7 @@ impl Event {
         }
     }
 
-    pub(super) async fn publish(self, shared: &Shared) -> Result<Published, Problem> {
+    pub(super) async fn publish(self, context: &Context) -> Result<Published, Problem> {
         let entry = Entry::Event {
             draft: Draft::new(self.event.as_deref(), &self.data, self.retry),
             target: Target {
@@ -333,7 +337,7 @@ impl Event {
                 id: self.id.map(Into::into),
             },
         };
-        let receipt = shared.order.put(entry, clock::now()).await?;
+        let receipt = context.order.put(entry, clock::now()).await?;
         Ok(Published {
             id: receipt.id,
             receivers: receipt.receivers,
@@ -343,7 +347,7 @@ impl Event {
 
 /// Reads the whole body, at most `bound` of it; it may pause for `limits.request_body`.
 pub(super) async fn collect(
-    shared: &Shared,
+    context: &Context,
     body: Option<RequestBody>,
     field: &'static str,
     bound: Bound<usize>,
@@ -352,7 +356,7 @@ pub(super) async fn collect(
         return Ok(Bytes::new());
     };
     let mut whole = BytesMut::new();
-    while let Some(chunk) = in_time(shared, next_chunk(&mut body)).await? {
+    while let Some(chunk) = in_time(context, next_chunk(&mut body)).await? {
         if whole.len() + chunk.len() > bound.value {
             let bytes = whole.len() + chunk.len();
             return Err(Problem::too_large(field, bytes, bound));
@@ -363,11 +367,11 @@ pub(super) async fn collect(
 }
 
 async fn in_time<T>(
-    shared: &Shared,
+    context: &Context,
     read: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
-    let pause = shared.limits.request_body;
-    match shared.within(pause, read).await {
+    let pause = context.limits.request_body;
+    match context.within(pause, read).await {
         Ok(read) => read,
         Err(_) => Err(Problem::too_slow(pause)),
     }
@@ -390,9 +394,9 @@ async fn next_chunk(body: &mut RequestBody) -> Result<Option<Bytes>, Problem> {
     }
 }
 
-pub(super) fn json_limit(shared: &Shared) -> Bound<usize> {
+pub(super) fn json_limit(context: &Context) -> Bound<usize> {
     // Escapes can make six bytes of one; the rest is for the other fields.
-    let Bound { limit, value } = shared.limits.event_bytes;
+    let Bound { limit, value } = context.limits.event_bytes;
     Bound {
         limit,
         value: 6 * value + (256 << 10),
@@ -427,7 +431,7 @@ fn content_type(parts: &Parts) -> String {
 
 /// Publishes line by line, as the lines come, and answers line by line.
 struct Lines {
-    shared: Arc<Shared>,
+    context: Arc<Context>,
     permit: Permit,
     body: Option<RequestBody>,
     /// What came and was not published yet.
@@ -436,9 +440,9 @@ struct Lines {
     searched: usize,
 }
 
-fn lines(shared: Arc<Shared>, permit: Permit, body: Option<RequestBody>) -> Reply {
+fn lines(context: Arc<Context>, permit: Permit, body: Option<RequestBody>) -> Reply {
     let lines = Lines {
-        shared,
+        context,
         permit,
         body,
         buffer: BytesMut::new(),
@@ -446,7 +450,7 @@ fn lines(shared: Arc<Shared>, permit: Permit, body: Option<RequestBody>) -> Repl
     };
     let answers = stream::unfold(lines, |mut lines| async {
         let answers = lines.answers().await?;
-        Some((answers, lines))
+        Some((Ok(answers), lines))
     });
     Reply::new(StatusCode::OK, Body::Stream(Box::pin(answers)))
         .with(header::CONTENT_TYPE, "application/x-ndjson")
@@ -469,12 +473,12 @@ impl Lines {
                 tokio::task::yield_now().await;
                 return Some(answers.into());
             }
-            let limit = json_limit(&self.shared);
+            let limit = json_limit(&self.context);
             let body = self.body.as_mut()?;
             // Between two lines a publisher may think as long as it likes, but not within one.
             let chunk = match self.buffer.is_empty() {
                 true => next_chunk(body).await,
-                false => in_time(&self.shared, next_chunk(body)).await,
+                false => in_time(&self.context, next_chunk(body)).await,
             };
             let ended = match chunk {
                 Ok(Some(chunk)) if self.buffer.len() + chunk.len() > limit.value + (64 << 10) => {
@@ -507,7 +511,7 @@ impl Lines {
     /// The answer to a line that is refused.
     fn refuse(&self, problem: &Problem) -> String {
         if let Some(limit) = problem.bitten() {
-            self.shared.hits.count(limit);
+            self.context.hits.count(limit);
         }
         problem.json()
     }
@@ -532,7 +536,7 @@ impl Lines {
         if line.is_empty() {
             return false;
         }
-        let answer = match publish_line(&self.shared, &self.permit, line).await {
+        let answer = match publish_line(&self.context, &self.permit, line).await {
             Ok(published) => serde_json::to_string(&published).expect("strings and numbers only"),
             Err(problem) => self.refuse(&problem),
         };
@@ -542,8 +546,12 @@ impl Lines {
     }
 }
 
-async fn publish_line(shared: &Shared, permit: &Permit, line: &[u8]) -> Result<Published, Problem> {
-    let event = Event::from_json(line, shared, shared.limits.stream_topics.value)?;
+async fn publish_line(
+    context: &Context,
+    permit: &Permit,
+    line: &[u8],
+) -> Result<Published, Problem> {
+    let event = Event::from_json(line, context, context.limits.stream_topics.value)?;
     permit.check(&event.topics)?;
-    event.publish(shared).await
+    event.publish(context).await
 }

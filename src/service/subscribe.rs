@@ -7,12 +7,13 @@ use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use serde_json::json;
 
 use super::{
-    Body, EventStream, Peer, Problem, Reply, Shared, StreamInfo,
+    Context, EventStream, StreamInfo,
     event_stream::{Counted, Pace, TokenEnd},
 };
 use crate::{
     access::{Denied, Identity},
     clock,
+    exchange::{Body, EventBody as _, Peer, Problem, Reply},
     hub::{Opening, Resume},
     limits::{Bound, Slot},
     sse::Draft,
@@ -46,8 +47,8 @@ struct Query<'a> {
 }
 
 /// Answers a request to the event stream's path, with what pages of other sites need to see.
-pub(super) async fn answer(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Reply {
-    let origins = shared.access.origins();
+pub(super) async fn answer(context: &Arc<Context>, parts: &Parts, peer: &Peer) -> Reply {
+    let origins = context.access.origins();
     if parts.method == Method::OPTIONS {
         let mut reply = Reply::new(StatusCode::NO_CONTENT, Body::Full(Bytes::new()));
         reply.headers.remove(header::CONTENT_LENGTH);
@@ -56,10 +57,10 @@ pub(super) async fn answer(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> 
             .extend(origins.preflight_fields(&parts.headers));
         return reply.with(header::ALLOW, ALLOWED);
     }
-    let mut reply = match open(shared, parts, peer).await {
+    let mut reply = match open(context, parts, peer).await {
         Ok(reply) => reply,
         Err(Refused::Problem(problem)) => problem.into(),
-        Err(Refused::Denied(denied)) => refuse(shared, denied),
+        Err(Refused::Denied(denied)) => refuse(context, denied),
     };
     reply.headers.extend(origins.reply_fields(&parts.headers));
     reply
@@ -79,25 +80,25 @@ impl<T: Into<Problem>> From<T> for Refused {
 }
 
 /// The refusal that fits: for good where that is meant, gently where another attempt may succeed.
-fn refuse(shared: &Shared, denied: Denied) -> Reply {
+fn refuse(context: &Context, denied: Denied) -> Reply {
     let reason = match denied {
         Denied::Unauthorized(_) | Denied::Forbidden(_) => return Problem::from(denied).into(),
         Denied::Expired => "expired",
         Denied::Unavailable => "unavailable",
     };
     let data = json!({ "reason": reason });
-    let retry = Some(shared.long_retry());
+    let retry = Some(context.long_retry());
     let draft = Draft::new(Some("edge-auth"), &data.to_string(), retry);
     Reply::short_stream(draft.finish_without_id())
 }
 
-async fn open(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Result<Reply, Refused> {
+async fn open(context: &Arc<Context>, parts: &Parts, peer: &Peer) -> Result<Reply, Refused> {
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Err(Problem::method(&parts.method, ALLOWED).into());
     }
     let query = Query::parse(
         parts.uri.query().unwrap_or_default(),
-        shared.limits.stream_topics,
+        context.limits.stream_topics,
     )?;
     let poll = query.poll
         || parts
@@ -111,33 +112,33 @@ async fn open(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Result<Reply,
         )
         .into());
     }
-    let generation = shared.access.generation();
+    let generation = context.access.generation();
     let (now, wall) = (clock::now(), clock::wall());
-    let identified = shared
+    let identified = context
         .access
         .identify(&parts.headers, &parts.uri, now, wall)
         .await;
     let identity = identified.map_err(Refused::Denied)?;
-    shared
+    context
         .access
         .may_subscribe(&identity, query.topics.iter())
         .map_err(Refused::Denied)?;
     if parts.method == Method::HEAD {
         return Ok(Reply::new(StatusCode::OK, Body::Full("".into())).into_event_stream_head());
     }
-    if shared.drain.is_draining() {
-        return Ok(Reply::gentle_refusal(shared.drain_retry()));
+    if context.drain.is_draining() {
+        return Ok(Reply::gentle_refusal(context.drain_retry()));
     }
     let place = match peer.places.take() {
         Ok(place) => place,
         Err(limit) => {
-            return Ok(Reply::gentle_refusal(shared.long_retry()).bitten_by(limit));
+            return Ok(Reply::gentle_refusal(context.long_retry()).bitten_by(limit));
         }
     };
-    let mut stream = subscribe(shared, parts, peer, query, identity, place);
-    if shared.access.generation() != generation {
+    let mut stream = subscribe(context, parts, peer, query, identity, place);
+    if context.access.generation() != generation {
         // Someone was disconnected meanwhile: who this is has to be settled anew.
-        stream.end_at(clock::now(), shared.retry());
+        stream.end_at(clock::now(), context.retry());
     }
     Ok(match poll {
         true => {
@@ -155,7 +156,7 @@ async fn open(shared: &Arc<Shared>, parts: &Parts, peer: &Peer) -> Result<Reply,
 
 /// Begins the stream. From here on nothing can be refused.
 fn subscribe(
-    shared: &Arc<Shared>,
+    context: &Arc<Context>,
     parts: &Parts,
     peer: &Peer,
     query: Query<'_>,
@@ -177,15 +178,15 @@ fn subscribe(
     reads.extend(identity.reserved_topics());
 
     let now = clock::now();
-    let (subscription, opening) = shared.hub.subscribe(&reads, resume, &peer.mailbox, now);
+    let (subscription, opening) = context.hub.subscribe(&reads, resume, &peer.mailbox, now);
     let pace = Pace {
-        keepalive: shared.events.keepalive,
-        retry: shared.retry(),
+        keepalive: context.events.keepalive,
+        retry: context.retry(),
         phase: fastrand::f64(),
     };
     let token = identity.expires().map(|at| TokenEnd {
         at,
-        notice: shared.access.expiry_notice(),
+        notice: context.access.expiry_notice(),
         told: false,
     });
     let mut named: Vec<Topic> = subscription
@@ -205,9 +206,9 @@ fn subscribe(
         (handle.mailbox().clone(), handle.key()),
     );
     let counted = Counted {
-        _open: shared.metrics.event_streams.guard(peer.protocol),
+        _open: context.metrics.event_streams.guard(peer.protocol),
         _place: place,
-        registration: shared.streams.register(info),
+        registration: context.streams.register(info),
     };
     EventStream::new(
         subscription,
@@ -215,7 +216,7 @@ fn subscribe(
         pace,
         token,
         now,
-        shared.clone(),
+        context.clone(),
         counted,
     )
 }

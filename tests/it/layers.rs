@@ -1,62 +1,45 @@
-//! Who may import whom, and that what is pure stays so. It is what a workspace of many crates
-//! buys, at the price of one file.
+//! Who may import whom, that no circle stands inside a folder, and that what is pure stays so. It
+//! is what a workspace of many crates buys, at the price of one file.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-/// What each module may import of this crate beside itself.
-const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("backoff", &[]),
-    ("clock", &[]),
-    ("drain", &[]),
-    ("topic", &[]),
-    ("sse", &[]),
-    ("protocol", &[]),
-    ("metrics", &["protocol"]),
-    ("hub", &["sse", "topic"]),
-    ("history", &[LEAVES, "hub"]),
-    // The client knows the wire and no server code; the session and the key set are asked by it.
-    ("access", &[LEAVES, "hub", "client"]),
-    ("limits", &["protocol"]),
-    ("service", &[LEAVES, "hub", "history", "access", "limits"]),
-    ("tls", &[LEAVES]),
-    (
-        "net",
-        &[
-            LEAVES, "hub", "history", "access", "limits", "tls", "service",
-        ],
-    ),
-    (
-        "config",
-        &[
-            LEAVES, "hub", "history", "access", "limits", "tls", "service", "net",
-        ],
-    ),
-    (
-        "edge",
-        &[
-            LEAVES, "hub", "history", "access", "limits", "tls", "service", "net", "config",
-        ],
-    ),
-    // Beside the server: they see the wire and not its code.
-    ("client", &[LEAVES]),
-    ("load", &[LEAVES, "client"]),
-    (
-        "cli",
-        &[
-            LEAVES, "hub", "history", "access", "limits", "tls", "service", "net", "config",
-            "edge", "client", "load",
-        ],
-    ),
+/// The floors of the server, from the ground up: a module may import those of the floors below.
+const FLOORS: &[&[&str]] = &[
+    &["backoff", "clock", "drain", "protocol"],
+    &["limits"],
+    &["metrics"],
+    &["sse", "topic"],
+    &["hub"],
+    &["history"],
+    &["outbound", "tls"],
+    &["access"],
+    &["exchange"],
+    &["proxy"],
+    &["service"],
+    &["net"],
+    &["config"],
+    &["edge"],
+    &["cli"],
 ];
 
-/// Stands for the modules that everything may import.
-const LEAVES: &str = "leaves";
-const LEAF_MODULES: &[&str] = &[
-    "backoff", "clock", "drain", "protocol", "topic", "sse", "metrics",
+/// Modules that may import these and no others, whatever their floor.
+const ONLY: &[(&str, &[&str])] = &[
+    ("hub", &["sse", "topic"]),
+    // Tools: they see the wire and not the server's code, and nothing of the server imports them.
+    ("client", &["backoff", "clock", "protocol", "sse"]),
+    ("load", &["client", "clock", "protocol", "sse"]),
+];
+
+/// What may import the tools.
+const TOOLS: (&[&str], &[&str]) = (&["cli", "access"], &["client", "load"]);
+
+/// Folders that a circle stands in still.
+const STILL: &[&str] = &[
+    "net", "history", "config", "hub", "cli", "service", "client",
 ];
 
 /// Files without clock, lock, task or socket.
@@ -65,19 +48,19 @@ const PURE: &[&str] = &[
     "protocol.rs",
     "topic.rs",
     "sse/",
+    "limits/",
     "hub/entry.rs",
     "hub/gap.rs",
     "hub/resume.rs",
     "hub/ring.rs",
-    "limits/",
     "access/groups.rs",
     "access/origins.rs",
     "access/pattern.rs",
     "access/rules.rs",
-    "config/units.rs",
-    "service/validate.rs",
+    "exchange/validate.rs",
     "net/h3/guard.rs",
     "net/h3/field_section.rs",
+    "config/units.rs",
 ];
 const IMPURE: &[&str] = &[
     "tokio",
@@ -90,131 +73,324 @@ const IMPURE: &[&str] = &[
     "clock::now",
 ];
 
-fn sources() -> BTreeMap<PathBuf, String> {
-    fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
+/// A source file: the module that it is, and its text before its tests.
+struct Source {
+    /// Its path below `src`, to name it by.
+    file: String,
+    /// The module, such as `net::h2::sink`; a folder's `mod.rs` is the folder.
+    module: Vec<String>,
+    is_face: bool,
+    code: String,
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(folder: &Path, below: &str, found: &mut Vec<Source>) {
         for entry in fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy();
             if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.insert(path.clone(), fs::read_to_string(&path).expect("text"));
+                walk(&path, &format!("{below}{name}/"), found);
+            } else if name.ends_with(".rs") && name != "tests.rs" && name != "main.rs" {
+                let file = format!("{below}{name}");
+                let text = fs::read_to_string(&path).expect("text");
+                let mut module: Vec<String> = file[..file.len() - 3]
+                    .split('/')
+                    .map(str::to_owned)
+                    .collect();
+                let is_face = matches!(&*name, "mod.rs" | "lib.rs");
+                if is_face {
+                    module.pop();
+                }
+                found.push(Source {
+                    code: code(&text),
+                    file,
+                    module,
+                    is_face,
+                });
             }
         }
     }
-    let mut found = BTreeMap::new();
-    walk(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
-        &mut found,
-    );
+    let mut found = Vec::new();
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    walk(&src, "", &mut found);
+    assert!(found.len() > 50, "the sources are there");
     found
 }
 
-/// The part of a source before its tests, which may import what they like.
-fn code(source: &str) -> &str {
-    source.split("#[cfg(test)]").next().unwrap_or(source)
+/// The part of a source before its tests, which may import what they like, without comments.
+fn code(source: &str) -> String {
+    let code = source.split("#[cfg(test)]").next().unwrap_or(source);
+    let lines = code
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(""));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
-fn name(path: &Path) -> String {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    path.strip_prefix(src)
-        .expect("it is below src")
-        .display()
-        .to_string()
-}
-
-/// The modules of this crate that a source names, in `crate::x` and in `use crate::{x, y::z}`.
-fn imports(source: &str) -> Vec<String> {
+/// The paths that follow `prefix` in a source, each to its end: `crate::{a, b::C}` after `crate::`
+/// are `a` and `b::C`.
+fn paths(code: &str, prefix: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
-    for (at, _) in source.match_indices("crate::") {
-        let rest = &source[at + "crate::".len()..];
-        if !rest.starts_with('{') {
-            found.push(
-                rest.split(|c: char| !c.is_alphanumeric() && c != '_')
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned(),
-            );
+    for (at, _) in code.match_indices(prefix) {
+        let before = code[..at].chars().next_back();
+        if before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != ':') {
+            expand(&code[at + prefix.len()..], &mut Vec::new(), &mut found);
+        }
+    }
+    found
+}
+
+/// Reads one tree of a `use`; returns how much of the text it took.
+fn expand(text: &str, stem: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> usize {
+    let mut at = 0;
+    let depth = stem.len();
+    loop {
+        let rest = &text[at..];
+        let word: String = rest
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect();
+        at += word.len();
+        if word.is_empty() && text[at..].starts_with('{') {
+            at += 1;
+            while !text[at..].starts_with('}') && at < text.len() {
+                let skip = text[at..].len() - text[at..].trim_start_matches([' ', '\n', ',']).len();
+                at += skip;
+                if !text[at..].starts_with('}') {
+                    at += expand(&text[at..], stem, found).max(1);
+                }
+            }
+            at += 1;
+            break;
+        }
+        stem.push(word);
+        if text[at..].starts_with("::") {
+            at += 2;
             continue;
         }
-        let (mut depth, mut word, mut fresh) = (0, String::new(), true);
-        for c in rest.chars() {
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            if depth == 1 && (c.is_alphanumeric() || c == '_') && fresh {
-                word.push(c);
-            } else if depth <= 1 {
-                if !word.is_empty() {
-                    found.push(std::mem::take(&mut word));
-                    fresh = false;
-                }
-                if c == ',' || c == '{' {
-                    fresh = true;
-                }
-            }
-            if depth == 0 {
-                break;
-            }
+        // `a as b`
+        if let Some(alias) = text[at..].strip_prefix(" as ") {
+            let name = alias.find(|c: char| !c.is_alphanumeric() && c != '_');
+            at += 4 + name.unwrap_or(alias.len());
         }
+        found.push(stem.clone());
+        break;
     }
-    found
+    stem.truncate(depth);
+    at
+}
+
+impl Source {
+    /// Everything of this crate that it names, as absolute paths.
+    fn imports(&self) -> Vec<Vec<String>> {
+        let mut all = paths(&self.code, "crate::");
+        let parent = &self.module[..self.module.len().saturating_sub(1)];
+        for path in paths(&self.code, "super::") {
+            let ups = path.iter().take_while(|word| *word == "super").count();
+            let base = &parent[..parent.len().saturating_sub(ups)];
+            all.push([base, &path[ups..]].concat());
+        }
+        all
+    }
 }
 
 #[test]
 fn imports_go_one_way() {
-    let known: Vec<&str> = MAY_IMPORT.iter().map(|(module, _)| *module).collect();
+    let floor = |module: &str| FLOORS.iter().position(|floor| floor.contains(&module));
+    let known = |module: &str| floor(module).is_some() || ONLY.iter().any(|(m, _)| *m == module);
     let mut wrong = Vec::new();
-    for (path, source) in sources() {
-        let name = name(&path);
-        if matches!(name.as_str(), "lib.rs" | "main.rs") || name.ends_with("tests.rs") {
-            continue;
-        }
-        let module = name.split(['/', '.']).next().expect("a name");
-        let Some((_, may)) = MAY_IMPORT.iter().find(|(known, _)| *known == module) else {
-            wrong.push(format!(
-                "{name}: the module {module} has no place in the order"
-            ));
+    for source in sources() {
+        let Some(module) = source.module.first() else {
             continue;
         };
-        for import in imports(code(&source)) {
-            let allowed = import == module
-                || may.contains(&import.as_str())
-                || (may.contains(&LEAVES) && LEAF_MODULES.contains(&import.as_str()));
-            if known.contains(&import.as_str()) && !allowed {
-                wrong.push(format!("{name} imports {import}"));
+        if !known(module) {
+            wrong.push(format!(
+                "{}: {module} has no place in the order",
+                source.file
+            ));
+        }
+        for import in source.imports() {
+            let import = import[0].as_str();
+            if import == module || !known(import) {
+                continue;
+            }
+            let only = ONLY.iter().find(|(m, _)| m == module);
+            let allowed = match only {
+                Some((_, only)) => only.contains(&import),
+                None if TOOLS.1.contains(&import) => TOOLS.0.contains(&module.as_str()),
+                None => floor(import) < floor(module),
+            };
+            if !allowed {
+                wrong.push(format!("{} imports {import}", source.file));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The files of a folder import each other one way too. Its face counts as one of them: what it
+/// defines itself its files may use only if it does not use them; passing names on is not using.
+#[test]
+fn no_circle_stands_inside_a_folder() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    for face in sources.iter().filter(|source| source.is_face) {
+        let folder = &face.module;
+        let below = |module: &[String]| module.starts_with(folder) && module.len() > folder.len();
+        let children: BTreeSet<&String> = sources
+            .iter()
+            .filter(|source| below(&source.module))
+            .map(|source| &source.module[folder.len()])
+            .collect();
+        let is_child = |name: &String| children.contains(name);
+        let (passed_on, used) = statements(&face.code);
+        // Which child a name of the face comes from.
+        let mut origin: BTreeMap<&str, &str> = BTreeMap::new();
+        for path in passed_on
+            .iter()
+            .chain(&used)
+            .filter(|path| is_child(&path[0]))
+        {
+            let name = path.last().expect("a path has an end");
+            origin.insert(name, &path[0]);
+        }
+        const FACE: &str = "its face";
+        let mut edges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for path in used.iter().filter(|path| is_child(&path[0])) {
+            edges.entry(FACE).or_default().insert(&path[0]);
+        }
+        let imports: Vec<_> = sources
+            .iter()
+            .filter(|source| below(&source.module))
+            .map(|source| (&source.module[folder.len()], source.imports()))
+            .collect();
+        for (from, imports) in &imports {
+            for import in imports.iter().filter(|path| below(path)) {
+                let name = &import[folder.len()];
+                let to = match (is_child(name), origin.get(name.as_str())) {
+                    (true, _) => name,
+                    (false, Some(child)) => *child,
+                    (false, None) => FACE,
+                };
+                if to != from.as_str() {
+                    edges.entry(from).or_default().insert(to);
+                }
+            }
+        }
+        if !folder.is_empty()
+            && !STILL.contains(&folder[0].as_str())
+            && let Some(circle) = circle(&edges)
+        {
+            wrong.push(format!("{}: {}", folder.join("::"), circle.join(" > ")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The paths of a face that are passed on (`pub use child::Name`), and those that it uses itself:
+/// in a `use`, or in place.
+fn statements(code: &str) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
+    let (mut passed_on, mut used) = (Vec::new(), Vec::new());
+    let mut rest = String::new();
+    for statement in code.split_inclusive(';') {
+        let trimmed = statement.trim_start();
+        let public = trimmed.strip_prefix("pub use ").or_else(|| {
+            let (_, rest) = trimmed.strip_prefix("pub(")?.split_once(") ")?;
+            rest.strip_prefix("use ")
+        });
+        if let Some(tree) = public {
+            expand(tree, &mut Vec::new(), &mut passed_on);
+        } else if let Some(tree) = trimmed.strip_prefix("use ") {
+            expand(tree, &mut Vec::new(), &mut used);
+        } else {
+            rest.push_str(statement);
+        }
+    }
+    // `child::name` in place.
+    for (at, _) in rest.match_indices("::") {
+        let head: String = rest[..at]
+            .chars()
+            .rev()
+            .take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':')
+            .collect();
+        let head: String = head.chars().rev().collect();
+        let first = head.split("::").next().unwrap_or_default();
+        if !first.is_empty() {
+            used.push(vec![first.to_owned(), String::new()]);
+        }
+    }
+    (passed_on, used)
+}
+
+/// A way from somewhere back to it.
+fn circle<'a>(edges: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Option<Vec<&'a str>> {
+    fn walk<'a>(
+        at: &'a str,
+        edges: &BTreeMap<&'a str, BTreeSet<&'a str>>,
+        way: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+    ) -> Option<Vec<&'a str>> {
+        if let Some(begin) = way.iter().position(|known| *known == at) {
+            return Some([&way[begin..], &[at]].concat());
+        }
+        if !done.insert(at) {
+            return None;
+        }
+        way.push(at);
+        let found = edges
+            .get(at)
+            .into_iter()
+            .flatten()
+            .find_map(|next| walk(next, edges, way, done));
+        way.pop();
+        found
+    }
+    let mut done = BTreeSet::new();
+    edges
+        .keys()
+        .find_map(|start| walk(start, edges, &mut Vec::new(), &mut done))
 }
 
 #[test]
 fn what_is_pure_stays_pure() {
     let mut wrong = Vec::new();
-    let mut seen = 0;
-    for (path, source) in sources() {
-        let name = name(&path);
-        if !PURE.iter().any(|pure| name.starts_with(pure)) {
+    let mut seen = BTreeSet::new();
+    for source in sources() {
+        let Some(pure) = PURE.iter().find(|pure| source.file.starts_with(**pure)) else {
             continue;
-        }
-        seen += 1;
-        let lines = code(&source)
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"));
-        for line in lines {
+        };
+        seen.insert(pure);
+        for line in source.code.lines() {
             if let Some(word) = IMPURE.iter().find(|word| line.contains(**word)) {
-                wrong.push(format!("{name} names {word}: {}", line.trim()));
+                wrong.push(format!("{} names {word}: {}", source.file, line.trim()));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(seen >= PURE.len());
+    let gone: Vec<_> = PURE.iter().filter(|pure| !seen.contains(pure)).collect();
+    assert!(gone.is_empty(), "these are gone: {gone:?}");
 }
 
 #[test]
 fn the_reader_of_imports_reads() {
-    let source = "use crate::{a::B, c::{d, e}, f};\ncrate::g::h(); use crate::i;";
-    assert_eq!(imports(source), ["a", "c", "f", "g", "i"]);
+    let read = |code| {
+        let paths = paths(code, "crate::");
+        paths.iter().map(|path| path.join("::")).collect::<Vec<_>>()
+    };
+    let source = "use crate::{a::B, c::{d, e::F as G}, f};\ncrate::g::h(); use crate::i;";
+    assert_eq!(read(source), ["a::B", "c::d", "c::e::F", "f", "g::h", "i"]);
+
+    let (passed_on, used) = statements("mod a;\npub use a::{B, C};\nuse d::E;\nfn f() { g::h() }");
+    assert_eq!(passed_on, [["a", "B"], ["a", "C"]]);
+    assert_eq!(used, [["d", "E"], ["g", ""]]);
+
+    let edges = |pairs: &[(&'static str, &'static str)]| {
+        let mut edges: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (from, to) in pairs {
+            edges.entry(*from).or_default().insert(*to);
+        }
+        edges
+    };
+    assert_eq!(circle(&edges(&[("a", "b"), ("b", "c"), ("a", "c")])), None);
+    let found = circle(&edges(&[("a", "b"), ("b", "c"), ("c", "b")]));
+    assert_eq!(found, Some(vec!["b", "c", "b"]));
 }

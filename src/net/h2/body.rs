@@ -21,7 +21,7 @@ pub(super) struct Http2Body {
 
 impl http_body::Body for Http2Body {
     type Data = Bytes;
-    type Error = crate::service::BodyError;
+    type Error = crate::exchange::BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

@@ -33,16 +33,16 @@ use body::Http2Body;
 use cork::{Cork, Corked};
 
 use super::{
-    ListenerContext,
+    Listening,
     lifecycle::{Lifecycle, Step},
     outbox::Outbox,
 };
 use crate::{
     clock,
     drain::Watch,
+    exchange::{Peer, Reply, Request},
     limits::{Conduct, Limit},
     protocol::Protocol,
-    service::{Peer, Reply, Request},
 };
 
 /// How much of a stream h2 may hold for a slow reader: the rest stays in the ring.
@@ -58,12 +58,12 @@ const GOODBYE: Duration = Duration::from_secs(2);
 type Answering = Pin<Box<dyn Future<Output = (SendResponse<Bytes>, Reply)> + Send>>;
 
 /// Serves a connection to its end.
-pub(super) async fn serve<T>(io: T, context: Arc<ListenerContext>, peer: Peer, drain: Watch)
+pub(super) async fn serve<T>(io: T, listening: Arc<Listening>, peer: Peer, drain: Watch)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = context.shared().limits;
-    let _open = context.open(Protocol::Http2);
+    let limits = listening.context().limits;
+    let _open = listening.open(Protocol::Http2);
     let (cork, corked) = Cork::new(io);
     let mut builder = h2::server::Builder::new();
     builder
@@ -75,17 +75,17 @@ where
         // A page may be left while it opens its streams; `Conduct` judges who does so all the time.
         .max_pending_accept_reset_streams(limits.http2_streams.value);
     let handshake = builder.handshake(corked);
-    let handshake = context.shared().within(limits.handshake, handshake);
+    let handshake = listening.context().within(limits.handshake, handshake);
     let connection = match handshake.await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!("HTTP/2 handshake failed: {error}"),
         Err(_) => return,
     };
     let driver = Driver {
-        outbox: Outbox::new(context.clone(), Protocol::Http2, peer.mailbox.clone()),
+        outbox: Outbox::new(listening.clone(), Protocol::Http2, peer.mailbox.clone()),
         connection,
         cork,
-        context,
+        listening,
         peer,
         answering: FuturesUnordered::new(),
         lifecycle: Lifecycle::new(drain, limits.idle.value, limits.stall.value, clock::now()),
@@ -98,7 +98,7 @@ where
 struct Driver<T> {
     connection: Connection<Corked<T>, Bytes>,
     cork: Cork<T>,
-    context: Arc<ListenerContext>,
+    listening: Arc<Listening>,
     peer: Peer,
     answering: FuturesUnordered<Answering>,
     outbox: Outbox<SendStream<Bytes>>,
@@ -128,7 +128,7 @@ where
             End::Io(error) => return tracing::debug!("HTTP/2 connection cut: {error}"),
             End::Limit(limit) => {
                 tracing::info!("HTTP/2 connection closed: the peer passed {}", limit.key());
-                self.context.shared().hits.count(limit);
+                self.listening.context().hits.count(limit);
                 self.connection
                     .abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
             }
@@ -212,9 +212,9 @@ where
             body,
             peer: self.peer.clone(),
         };
-        let context = self.context.clone();
+        let listening = self.listening.clone();
         self.answering.push(Box::pin(async move {
-            (respond, context.service.call(request).await)
+            (respond, listening.service.call(request).await)
         }));
     }
 
@@ -250,7 +250,7 @@ where
         match self.lifecycle.step(busy, clock::now()) {
             Step::Stay(until) => self.outbox.poll_timer(cx, until).map(Ok),
             Step::Leave => {
-                self.context.shared().hits.count(Limit::Idle);
+                self.listening.context().hits.count(Limit::Idle);
                 self.leave();
                 Poll::Ready(Ok(()))
             }

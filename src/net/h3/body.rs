@@ -31,7 +31,7 @@ impl Http3Body {
 
 impl http_body::Body for Http3Body {
     type Data = Bytes;
-    type Error = crate::service::BodyError;
+    type Error = crate::exchange::BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

@@ -37,16 +37,16 @@ pub(super) use transport::var_int;
 use transport::{Bidi, SharedSend, Transport};
 
 use super::{
-    ListenerContext,
+    Listening,
     lifecycle::{Lifecycle, Step},
     outbox::Outbox,
 };
 use crate::{
     clock,
     drain::Watch,
+    exchange::{Body, Peer, Request},
     limits::{Conduct, Limit, Limits},
     protocol::Protocol,
-    service::{Body, Peer, Request},
 };
 
 /// How much is handed to quinn in one pass.
@@ -66,27 +66,27 @@ fn field_section(limits: &Limits) -> u64 {
 /// Serves a connection to its end.
 pub(super) async fn serve(
     connection: quinn::Connection,
-    context: Arc<ListenerContext>,
+    listening: Arc<Listening>,
     peer: Peer,
     drain: Watch,
 ) {
-    let limits = context.shared().limits;
-    let _open = context.open(Protocol::Http3);
+    let limits = listening.context().limits;
+    let _open = listening.open(Protocol::Http3);
     let mut builder = h3::server::builder();
     builder
         .max_field_section_size(field_section(&limits))
         .send_grease(false);
     let begun = builder.build(Transport::new(connection.clone()));
-    let http = match context.shared().within(limits.handshake, begun).await {
+    let http = match listening.context().within(limits.handshake, begun).await {
         Ok(Ok(http)) => http,
         Ok(Err(error)) => return tracing::debug!("HTTP/3 handshake failed: {error}"),
         Err(_) => return,
     };
     let driver = Driver {
-        outbox: Outbox::new(context.clone(), Protocol::Http3, peer.mailbox.clone()),
+        outbox: Outbox::new(listening.clone(), Protocol::Http3, peer.mailbox.clone()),
         connection,
         http,
-        context,
+        listening,
         peer,
         setups: FuturesUnordered::new(),
         // Nothing is in flight then: a stream counts until its end is acknowledged.
@@ -99,7 +99,7 @@ pub(super) async fn serve(
 struct Driver {
     connection: quinn::Connection,
     http: Connection<Transport, Bytes>,
-    context: Arc<ListenerContext>,
+    listening: Arc<Listening>,
     peer: Peer,
     setups: FuturesUnordered<Setup>,
     outbox: Outbox<QuicSink>,
@@ -132,7 +132,7 @@ impl Driver {
                 Pause::Lost(why) => return tracing::debug!("HTTP/3 connection ended: {why}"),
                 Pause::Limit(limit) => {
                     tracing::info!("HTTP/3 connection closed: the peer passed {}", limit.key());
-                    self.context.shared().hits.count(limit);
+                    self.listening.context().hits.count(limit);
                     return self.close(Code::H3_EXCESSIVE_LOAD, limit.key());
                 }
             }
@@ -201,13 +201,13 @@ impl Driver {
     }
 
     fn begin(&mut self, stream: Bidi<Bytes>) {
-        let send = stream.shared();
+        let send = stream.context();
         let resolver = self
             .http
             .create_resolver(FrameStream::new(BufRecvStream::new(stream)));
-        let (context, peer) = (self.context.clone(), self.peer.clone());
+        let (listening, peer) = (self.listening.clone(), self.peer.clone());
         self.setups.push(Box::pin(async move {
-            let body = answer(resolver, &context, peer).await;
+            let body = answer(resolver, &listening, peer).await;
             match body {
                 Some(body) => Some((send, body)),
                 None => {
@@ -238,7 +238,7 @@ impl Driver {
         match self.lifecycle.step(busy, clock::now()) {
             Step::Stay(until) => self.outbox.poll_timer(cx, until).map(Ok),
             Step::Leave => {
-                self.context.shared().hits.count(Limit::Idle);
+                self.listening.context().hits.count(Limit::Idle);
                 Poll::Ready(Err(Pause::Leave))
             }
             Step::Close => Poll::Ready(Err(Pause::Finished)),
@@ -250,19 +250,19 @@ impl Driver {
 /// more use.
 async fn answer(
     resolver: RequestResolver<Transport, Bytes>,
-    context: &ListenerContext,
+    listening: &Listening,
     peer: Peer,
 ) -> Option<Body> {
-    let limits = context.shared().limits;
-    let resolved = context
-        .shared()
+    let limits = listening.context().limits;
+    let resolved = listening
+        .context()
         .within(limits.handshake, resolver.resolve_request())
         .await;
     let (request, stream) = match resolved {
         Ok(Ok(resolved)) => resolved,
         // h3 has answered 431 itself: the stream only has to be ended.
         Ok(Err(StreamError::HeaderTooBig { .. })) => {
-            context.shared().hits.count(Limit::HeaderBytes);
+            listening.context().hits.count(Limit::HeaderBytes);
             return Some(Body::Full(Bytes::new()));
         }
         Ok(Err(error)) => {
@@ -282,10 +282,10 @@ async fn answer(
         drop(recv);
         None
     };
-    let reply = context.service.call(Request { parts, body, peer }).await;
+    let reply = listening.service.call(Request { parts, body, peer }).await;
     let (head, body) = reply.into_response();
-    let sent = context
-        .shared()
+    let sent = listening
+        .context()
         .within(limits.stall, send.send_response(head));
     match sent.await {
         Ok(Ok(())) => Some(body),

@@ -182,7 +182,7 @@ impl<B: Buf> Bidi<B> {
     }
 
     /// The sending half, for the connection's task.
-    pub(super) fn shared(&self) -> SharedSend {
+    pub(super) fn context(&self) -> SharedSend {
         self.send.stream.clone()
     }
 }

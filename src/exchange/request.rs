@@ -1,0 +1,41 @@
+//! A request, and who sends it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, request::Parts};
+use http_body_util::combinators::UnsyncBoxBody;
+
+use crate::{hub::mailbox::Mailbox, limits::Slots, protocol::Protocol};
+
+/// A request's body.
+pub type RequestBody = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Why a request's body ended early: the peer, its connection, or its pace.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request whose head came in.
+#[derive(Debug)]
+pub struct Request {
+    /// Its head.
+    pub parts: Parts,
+    /// Its body, if it may have one.
+    pub body: Option<RequestBody>,
+    /// Who asks.
+    pub peer: Peer,
+}
+
+/// Who asks, and over what.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Its address.
+    pub remote: SocketAddr,
+    /// The mailbox of its connection.
+    pub mailbox: Arc<Mailbox>,
+    /// The event streams of its connection.
+    pub places: Slots,
+    /// What tells it that HTTP/3 is there, if it is and the peer does not use it.
+    pub alt_svc: Option<HeaderValue>,
+}
