@@ -112,10 +112,10 @@ impl Problem {
 
     /// 405, naming what is allowed.
     #[must_use]
-    pub fn method(method: &Method, allow: &'static str) -> Self {
+    pub fn method(method: &Method, allow: &str) -> Self {
         let detail = format!("{method} is not offered here; use {allow}");
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
-            .with_header(header::ALLOW, HeaderValue::from_static(allow))
+        let allow = HeaderValue::try_from(allow).expect("methods are tokens");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, detail).with_header(header::ALLOW, allow)
     }
 
     /// The limit that was passed.

@@ -24,7 +24,7 @@ use crate::{
 const CHUNK: usize = 16 << 10;
 
 /// An open event stream.
-pub struct EventStream {
+pub(super) struct EventStream {
     // Before `subscription`: whoever finds the stream registered finds its place in the mailbox.
     counted: Counted,
     subscription: Subscription,
@@ -77,7 +77,7 @@ struct Polled {
 /// What holds a stream's place among the open ones.
 pub(super) struct Counted {
     pub(super) _open: OpenGuard,
-    pub(super) _place: Slot,
+    pub(super) _place: Option<Slot>,
     pub(super) registration: Registration,
 }
 

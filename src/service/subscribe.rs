@@ -1,184 +1,167 @@
 //! `GET /events`: opening an event stream.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header, request::Parts};
+use http::{Method, StatusCode, header, request::Parts};
 use serde_json::json;
 
 use super::{
-    Context, EventStream, StreamInfo,
-    event_stream::{Counted, Pace, TokenEnd},
+    Context,
+    event_stream::{Counted, EventStream, Pace, TokenEnd},
+    stream_request::{Poll, StreamRequest},
+    streams::StreamInfo,
 };
 use crate::{
     access::{Denied, Identity},
     clock,
     exchange::{Body, EventBody as _, Peer, Problem, Reply},
-    hub::{Opening, Resume},
-    limits::{Bound, Slot},
+    hub::Opening,
+    limits::Slot,
     sse::Draft,
     topic::Topic,
 };
-
-/// The spellings of the cursor in a query, for clients that cannot set a header: the HTML
-/// standard's polyfills and the peers of this edge each have their own.
-const CURSOR_NAMES: [&str; 6] = [
-    "lastEventId",
-    "lastEventID",
-    "last_event_id",
-    "Last-Event-ID",
-    "evs_last_event_id",
-    "last-event-id",
-];
 
 /// How long a client that polls is kept waiting for an event: less than proxies wait.
 const POLL: Duration = Duration::from_secs(25);
 /// What old polyfills ask for before the first event: some browsers pass nothing on before 2 KiB.
 const PADDING: usize = 2 << 10;
 
-/// What the query of an event stream asks for.
-struct Query<'a> {
-    topics: Vec<Topic>,
-    cursor: Option<Cow<'a, str>>,
-    last: Option<usize>,
-    quiet: bool,
-    poll: bool,
-    padding: bool,
+/// What pages of other sites ask before they ask for an event stream.
+pub(super) fn preflight(context: &Context, parts: &Parts) -> Reply {
+    let mut reply = Reply::new(StatusCode::NO_CONTENT, Body::Full(Bytes::new()));
+    reply.headers.remove(header::CONTENT_LENGTH);
+    let fields = context.access.origins().preflight_fields(&parts.headers);
+    reply.headers.extend(fields);
+    reply.with(header::ALLOW, "GET, HEAD, OPTIONS")
 }
 
-/// Answers a request to the event stream's path, with what pages of other sites need to see.
-pub(super) async fn answer(context: &Arc<Context>, parts: &Parts, peer: &Peer) -> Reply {
-    let origins = context.access.origins();
-    if parts.method == Method::OPTIONS {
-        let mut reply = Reply::new(StatusCode::NO_CONTENT, Body::Full(Bytes::new()));
-        reply.headers.remove(header::CONTENT_LENGTH);
-        reply
-            .headers
-            .extend(origins.preflight_fields(&parts.headers));
-        return reply.with(header::ALLOW, ALLOWED);
-    }
-    let mut reply = match open(context, parts, peer).await {
-        Ok(reply) => reply,
-        Err(Refused::Problem(problem)) => problem.into(),
-        Err(Refused::Denied(denied)) => refuse(context, denied),
+/// Answers a request for an event stream: with one, or with the refusal that fits.
+pub(super) async fn answer(
+    context: &Arc<Context>,
+    parts: &Parts,
+    peer: &Peer,
+) -> Result<Reply, Problem> {
+    let asked = StreamRequest::parse(parts, context.limits.stream_topics)?;
+    let plan = match Plan::settle(context, parts, peer, &asked).await? {
+        Settled::Open(plan) => plan,
+        Settled::Refused(refusal) => return Ok(refusal),
     };
-    reply.headers.extend(origins.reply_fields(&parts.headers));
-    reply
+    if parts.method == Method::HEAD {
+        return Ok(head());
+    }
+    Ok(reply(context, peer, &asked, plan))
 }
 
-const ALLOWED: &str = "GET, HEAD, OPTIONS";
-
-enum Refused {
-    Problem(Problem),
-    Denied(Denied),
+/// What is settled before a stream is opened: from there on nothing can be refused.
+struct Plan {
+    identity: Identity,
+    /// Its place on its connection; HEAD takes none.
+    place: Option<Slot>,
+    /// How often someone had been disconnected when it was asked who this is.
+    generation: u64,
 }
 
-impl<T: Into<Problem>> From<T> for Refused {
-    fn from(problem: T) -> Self {
-        Self::Problem(problem.into())
+/// What came of settling.
+enum Settled {
+    Open(Plan),
+    /// Not now, or not for this one.
+    Refused(Reply),
+}
+
+impl Plan {
+    /// Settles who asks, whether they may, and whether there is room.
+    async fn settle(
+        context: &Context,
+        parts: &Parts,
+        peer: &Peer,
+        asked: &StreamRequest<'_>,
+    ) -> Result<Settled, Problem> {
+        let generation = context.access.generation();
+        let (now, wall) = (clock::now(), clock::wall());
+        let access = &context.access;
+        let identified = access.identify(&parts.headers, &parts.uri, now, wall).await;
+        let allowed = identified.and_then(|identity| {
+            access.may_subscribe(&identity, asked.topics.iter())?;
+            Ok(identity)
+        });
+        let identity = match allowed {
+            Ok(identity) => identity,
+            Err(denied) => return refuse(context, denied).map(Settled::Refused),
+        };
+        let mut plan = Self {
+            identity,
+            place: None,
+            generation,
+        };
+        if parts.method == Method::HEAD {
+            return Ok(Settled::Open(plan));
+        }
+        if context.drain.is_draining() {
+            let refusal = Reply::gentle_refusal(context.drain_retry());
+            return Ok(Settled::Refused(refusal));
+        }
+        match peer.places.take() {
+            Ok(place) => plan.place = Some(place),
+            Err(limit) => {
+                let refusal = Reply::gentle_refusal(context.long_retry());
+                return Ok(Settled::Refused(refusal.bitten_by(limit)));
+            }
+        }
+        Ok(Settled::Open(plan))
     }
 }
 
 /// The refusal that fits: for good where that is meant, gently where another attempt may succeed.
-fn refuse(context: &Context, denied: Denied) -> Reply {
+fn refuse(context: &Context, denied: Denied) -> Result<Reply, Problem> {
     let reason = match denied {
-        Denied::Unauthorized(_) | Denied::Forbidden(_) => return Problem::from(denied).into(),
+        Denied::Unauthorized(_) | Denied::Forbidden(_) => return Err(denied.into()),
         Denied::Expired => "expired",
         Denied::Unavailable => "unavailable",
     };
     let data = json!({ "reason": reason });
     let retry = Some(context.long_retry());
     let draft = Draft::new(Some("edge-auth"), &data.to_string(), retry);
-    Reply::short_stream(draft.finish_without_id())
+    Ok(Reply::short_stream(draft.finish_without_id()))
 }
 
-async fn open(context: &Arc<Context>, parts: &Parts, peer: &Peer) -> Result<Reply, Refused> {
-    if parts.method != Method::GET && parts.method != Method::HEAD {
-        return Err(Problem::method(&parts.method, ALLOWED).into());
-    }
-    let query = Query::parse(
-        parts.uri.query().unwrap_or_default(),
-        context.limits.stream_topics,
-    )?;
-    let poll = query.poll
-        || parts
-            .headers
-            .get("x-requestor")
-            .is_some_and(|value| value == "XHR");
-    if !poll && !accepts_event_stream(&parts.headers) {
-        return Err(Problem::new(
-            StatusCode::NOT_ACCEPTABLE,
-            "what is here is text/event-stream, which the request's Accept leaves out",
-        )
-        .into());
-    }
-    let generation = context.access.generation();
-    let (now, wall) = (clock::now(), clock::wall());
-    let identified = context
-        .access
-        .identify(&parts.headers, &parts.uri, now, wall)
-        .await;
-    let identity = identified.map_err(Refused::Denied)?;
-    context
-        .access
-        .may_subscribe(&identity, query.topics.iter())
-        .map_err(Refused::Denied)?;
-    if parts.method == Method::HEAD {
-        return Ok(Reply::new(StatusCode::OK, Body::Full("".into())).into_event_stream_head());
-    }
-    if context.drain.is_draining() {
-        return Ok(Reply::gentle_refusal(context.drain_retry()));
-    }
-    let place = match peer.places.take() {
-        Ok(place) => place,
-        Err(limit) => {
-            return Ok(Reply::gentle_refusal(context.long_retry()).bitten_by(limit));
-        }
-    };
-    let mut stream = subscribe(context, parts, peer, query, identity, place);
+/// The head of an event stream without one: it has no length.
+fn head() -> Reply {
+    let mut reply = Reply::new(StatusCode::OK, Body::Full(Bytes::new())).into_event_stream();
+    reply.headers.remove(header::CONTENT_LENGTH);
+    reply
+}
+
+/// Opens the stream, and says what it is.
+fn reply(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Plan) -> Reply {
+    let generation = plan.generation;
+    let mut stream = open(context, peer, asked, plan);
     if context.access.generation() != generation {
         // Someone was disconnected meanwhile: who this is has to be settled anew.
         stream.end_at(clock::now(), context.retry());
     }
-    Ok(match poll {
-        true => {
-            let stream = stream.answer_poll_by(clock::now() + POLL);
-            let reply =
-                Reply::new(StatusCode::OK, Body::Events(Box::new(stream))).into_event_stream();
-            match wants_event_stream(&parts.headers) {
-                true => reply,
-                false => reply.with(header::CONTENT_TYPE, "text/plain; charset=utf-8"),
-            }
-        }
-        false => Reply::new(StatusCode::OK, Body::Events(Box::new(stream))).into_event_stream(),
-    })
+    if asked.poll.is_some() {
+        stream = stream.answer_poll_by(clock::now() + POLL);
+    }
+    let reply = Reply::new(StatusCode::OK, Body::Events(Box::new(stream))).into_event_stream();
+    match asked.poll {
+        Some(Poll::Text) => reply.with(header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        Some(Poll::EventStream) | None => reply,
+    }
 }
 
-/// Begins the stream. From here on nothing can be refused.
-fn subscribe(
-    context: &Arc<Context>,
-    parts: &Parts,
-    peer: &Peer,
-    query: Query<'_>,
-    identity: Identity,
-    place: Slot,
-) -> EventStream {
-    let header = parts.headers.get("last-event-id");
-    let cursor = match header {
-        Some(id) if !id.is_empty() => Some(String::from_utf8_lossy(id.as_bytes())),
-        _ => query.cursor.clone(),
-    };
-    let resume = match (&cursor, query.last) {
-        (Some(id), _) => Resume::After(id),
-        (None, Some(events)) => Resume::Last(events),
-        (None, None) => Resume::Live,
-    };
+/// Opens the stream: subscribes it, and has it counted and listed.
+fn open(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Plan) -> EventStream {
+    let Plan {
+        identity, place, ..
+    } = plan;
     // Audience is topics: everyone also reads those of their standing, user and groups.
-    let mut reads = query.topics.clone();
+    let mut reads = asked.topics.clone();
     reads.extend(identity.reserved_topics());
-
     let now = clock::now();
-    let (subscription, opening) = context.hub.subscribe(&reads, resume, &peer.mailbox, now);
+    let (subscription, opening) = context
+        .hub
+        .subscribe(&reads, asked.resume(), &peer.mailbox, now);
     let pace = Pace {
         keepalive: context.events.keepalive,
         retry: context.retry(),
@@ -189,17 +172,13 @@ fn subscribe(
         notice: context.access.expiry_notice(),
         told: false,
     });
-    let mut named: Vec<Topic> = subscription
-        .topics()
-        .filter(|topic| !topic.is_reserved())
-        .cloned()
-        .collect();
-    named.shrink_to_fit();
-    let first = first_bytes(&query, &named, &opening, pace.retry);
+    let named = subscription.topics().filter(|topic| !topic.is_reserved());
+    let named: Box<[Topic]> = named.cloned().collect();
+    let first = first_bytes(asked, &named, &opening, pace.retry);
     let handle = subscription.handle();
     let info = StreamInfo::new(
         Arc::new(identity),
-        named.into(),
+        named,
         peer.protocol,
         peer.remote,
         clock::wall(),
@@ -221,14 +200,19 @@ fn subscribe(
     )
 }
 
-fn first_bytes(query: &Query<'_>, topics: &[Topic], opening: &Opening, retry: Duration) -> Bytes {
+fn first_bytes(
+    asked: &StreamRequest<'_>,
+    topics: &[Topic],
+    opening: &Opening,
+    retry: Duration,
+) -> Bytes {
     let mut first = Vec::new();
-    if query.padding {
+    if asked.padding {
         first.push(b':');
         first.resize(1 + PADDING, b' ');
         first.push(b'\n');
     }
-    if query.quiet {
+    if asked.quiet {
         first.extend_from_slice(crate::sse::retry(retry).as_bytes());
         return first.into();
     }
@@ -244,194 +228,4 @@ fn first_bytes(query: &Query<'_>, topics: &[Topic], opening: &Opening, retry: Du
     }
     first.extend_from_slice(&open);
     first.into()
-}
-
-/// Whether the type is asked for by its name: what polls may get plain text.
-fn wants_event_stream(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter();
-    values.into_iter().any(|value| {
-        let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
-        value
-            .split(',')
-            .any(|range| range.trim().starts_with("text/event-stream"))
-    })
-}
-
-impl Reply {
-    /// The head of an event stream without one: it has no length.
-    fn into_event_stream_head(self) -> Self {
-        let mut reply = self.into_event_stream();
-        reply.headers.remove(header::CONTENT_LENGTH);
-        reply
-    }
-}
-
-impl<'a> Query<'a> {
-    fn parse(query: &'a str, topics: Bound<usize>) -> Result<Self, Problem> {
-        let mut parsed = Self {
-            topics: Vec::new(),
-            cursor: None,
-            last: None,
-            quiet: false,
-            poll: false,
-            padding: false,
-        };
-        let mut named = 0;
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "topic" => {
-                    named += 1;
-                    if named <= topics.value {
-                        let topic = Topic::parse(&value).map_err(|error| (error, &*value))?;
-                        parsed.topics.push(topic);
-                    }
-                }
-                "last" => {
-                    let last = value.parse().map_err(|_| {
-                        Problem::field(
-                            "last",
-                            &value,
-                            "last is not a whole number; say how many events",
-                        )
-                    })?;
-                    parsed.last = Some(last);
-                }
-                "poll" => parsed.poll = matches!(&*value, "1" | "true"),
-                "padding" => parsed.padding = matches!(&*value, "1" | "true"),
-                "edge" => match &*value {
-                    "quiet" => parsed.quiet = true,
-                    _ => {
-                        return Err(Problem::field(
-                            "edge",
-                            &value,
-                            "edge can be `quiet` or left out",
-                        ));
-                    }
-                },
-                name if CURSOR_NAMES.contains(&name) && !value.is_empty() => {
-                    parsed.cursor = Some(value);
-                }
-                _ => {}
-            }
-        }
-        match named {
-            0 => Err(Problem::field(
-                "topic",
-                "",
-                "no topic is named; add ?topic=NAME, once for each",
-            )),
-            n if n > topics.value => {
-                let (most, key) = (topics.value, topics.limit.key());
-                let detail = format!(
-                    "{n} topics are named, the limit is {most} ({key}); open another stream"
-                );
-                Err(Problem::field("topic", &n.to_string(), detail).by(topics))
-            }
-            _ => Ok(parsed),
-        }
-    }
-}
-
-/// RFC 9110 12.5.1, as far as one type needs it: the most specific range that matches decides.
-fn accepts_event_stream(headers: &HeaderMap) -> bool {
-    let mut best = None;
-    for value in headers.get_all(header::ACCEPT) {
-        for range in String::from_utf8_lossy(value.as_bytes()).split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            let specific = match parts
-                .next()
-                .unwrap_or_default()
-                .to_ascii_lowercase()
-                .as_str()
-            {
-                "text/event-stream" => 2,
-                "text/*" => 1,
-                "*/*" => 0,
-                "" => continue,
-                _ => {
-                    best = best.max(Some((-1, false)));
-                    continue;
-                }
-            };
-            let weight = parts.find_map(|p| p.strip_prefix("q=").or_else(|| p.strip_prefix("Q=")));
-            let refused = weight.is_some_and(|q| q.parse() == Ok(0.0));
-            best = best.max(Some((specific, !refused)));
-        }
-    }
-    best.is_none_or(|(_, accepted)| accepted)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn accepts(value: &str) -> bool {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, value.parse().expect("a value"));
-        accepts_event_stream(&headers)
-    }
-
-    #[test]
-    fn what_leaves_event_streams_out_and_what_does_not() {
-        assert!(accepts_event_stream(&HeaderMap::new()));
-        for yes in [
-            "text/event-stream",
-            "*/*",
-            "text/*;q=0.1",
-            "application/json, */*",
-            "",
-            "Text/Event-Stream;q=1",
-        ] {
-            assert!(accepts(yes), "{yes}");
-        }
-        for no in [
-            "application/json",
-            "text/html, image/*",
-            "text/event-stream;q=0",
-            "*/*;q=0",
-            "*/*, text/event-stream;q=0.0",
-        ] {
-            assert!(!accepts(no), "{no}");
-        }
-    }
-
-    fn topics(value: usize) -> Bound<usize> {
-        let limit = crate::limits::Limit::StreamTopics;
-        Bound { limit, value }
-    }
-
-    #[test]
-    fn every_spelling_of_the_cursor() {
-        for name in CURSOR_NAMES {
-            let text = format!("topic=a&{name}=x%201");
-            let query = Query::parse(&text, topics(9)).expect("it is right");
-            assert_eq!(query.cursor.as_deref(), Some("x 1"), "{name}");
-        }
-        assert!(
-            Query::parse("topic=a&lastEventId=", topics(9))
-                .expect("it is right")
-                .cursor
-                .is_none()
-        );
-    }
-
-    #[test]
-    fn a_wrong_query_is_named() {
-        for (query, field) in [
-            ("", "topic"),
-            ("topic=", "topic"),
-            ("topic=a&topic=b", "topic"),
-            ("topic=a&last=x", "last"),
-            ("topic=a&edge=loud", "edge"),
-        ] {
-            let problem = Query::parse(query, topics(1))
-                .err()
-                .expect("it is wrong")
-                .json();
-            assert!(
-                problem.contains(&format!("\"field\":\"{field}\"")),
-                "{query}: {problem}"
-            );
-        }
-    }
 }

@@ -38,9 +38,7 @@ const ONLY: &[(&str, &[&str])] = &[
 const TOOLS: (&[&str], &[&str]) = (&["cli", "access"], &["client", "load"]);
 
 /// Folders that a circle stands in still.
-const STILL: &[&str] = &[
-    "net", "history", "config", "hub", "cli", "service", "client",
-];
+const STILL: &[&str] = &["net", "history", "config", "hub", "cli", "client"];
 
 /// Files without clock, lock, task or socket.
 const PURE: &[&str] = &[
@@ -58,6 +56,8 @@ const PURE: &[&str] = &[
     "access/pattern.rs",
     "access/rules.rs",
     "exchange/validate.rs",
+    "service/routes.rs",
+    "service/stream_request.rs",
     "net/h3/guard.rs",
     "net/h3/field_section.rs",
     "config/units.rs",

@@ -1,19 +1,11 @@
-//! Delivering to people rather than to readers of a topic: to all of a standing, to users, to
-//! groups and those nested in them. Groups are expanded when something is published, so a change
-//! of theirs takes effect at once.
+//! People rather than topics: users, groups and those nested in them. Groups are expanded when
+//! something is published, so a change of theirs takes effect at once.
 
-use std::sync::Arc;
+use serde::Deserialize;
 
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{json, value::RawValue};
-
-use super::{
-    Context,
-    publish::{Event, collect, json_limit},
-};
 use crate::{
-    access::{Name, Standing},
-    exchange::{Problem, Reply, Request},
+    access::{Access, Name},
+    exchange::Problem,
     topic::Topic,
 };
 
@@ -28,103 +20,21 @@ const MAX_EXPANDED: usize = 10_000;
 #[serde(deny_unknown_fields)]
 pub(super) struct To {
     #[serde(default)]
-    users: Vec<String>,
+    pub(super) users: Vec<String>,
     #[serde(default)]
-    groups: Vec<String>,
-}
-
-/// The JSON of `POST /broadcast`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Broadcast {
-    event: Option<String>,
-    data: Box<RawValue>,
-    id: Option<String>,
-    retry: Option<u64>,
-    #[serde(default = "yes")]
-    authenticated: bool,
-    #[serde(default)]
-    anonymous: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// The JSON of `POST /send`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Send {
-    event: Option<String>,
-    data: Box<RawValue>,
-    id: Option<String>,
-    retry: Option<u64>,
-    #[serde(default)]
-    users: Vec<String>,
-    #[serde(default)]
-    groups: Vec<String>,
-}
-
-/// `POST /broadcast`: to everyone with an event stream of that standing, whatever its topics.
-pub(super) async fn broadcast(context: &Arc<Context>, request: Request) -> Result<Reply, Problem> {
-    let asked: Broadcast = read(context, request).await?;
-    let standings = [
-        asked.authenticated.then_some(Standing::Authenticated),
-        asked.anonymous.then_some(Standing::Anonymous),
-    ];
-    let topics: Vec<Topic> = standings
-        .into_iter()
-        .flatten()
-        .map(Standing::topic)
-        .collect();
-    if topics.is_empty() {
-        let detail = "authenticated and anonymous are both false: it is for nobody";
-        return Err(Problem::field("authenticated", "false", detail));
-    }
-    let event = Event::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
-    deliver(context, event).await
-}
-
-/// `POST /send`: to users, and to all members of groups and of those nested in them.
-pub(super) async fn send(context: &Arc<Context>, request: Request) -> Result<Reply, Problem> {
-    let asked: Send = read(context, request).await?;
-    let to = To {
-        users: asked.users,
-        groups: asked.groups,
-    };
-    let topics = to.topics(context)?;
-    let event = Event::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
-    deliver(context, event).await
-}
-
-async fn read<T: DeserializeOwned>(context: &Context, request: Request) -> Result<T, Problem> {
-    let body = collect(context, request.body, "body", json_limit(context)).await?;
-    serde_json::from_slice(&body).map_err(|error| {
-        let detail = format!("the event is not as expected: {error}");
-        Problem::new(http::StatusCode::BAD_REQUEST, detail)
-    })
-}
-
-async fn deliver(context: &Context, event: Event) -> Result<Reply, Problem> {
-    event.check(context)?;
-    let published = event.publish(context).await?;
-    Ok(Reply::json(&json!({
-        "id": published.id,
-        "delivered": published.receivers > 0,
-        "receivers": published.receivers,
-    })))
+    pub(super) groups: Vec<String>,
 }
 
 impl To {
     /// The reserved topics of these people.
-    pub(super) fn topics(&self, context: &Context) -> Result<Vec<Topic>, Problem> {
+    pub(super) fn topics(&self, access: &Access) -> Result<Vec<Topic>, Problem> {
         let users = names("users", &self.users)?;
         let groups = names("groups", &self.groups)?;
         if users.is_empty() && groups.is_empty() {
             let detail = "neither users nor groups are named: it is for nobody";
             return Err(Problem::field("users", "", detail));
         }
-        let expansion = context.access.groups().expand(&groups);
+        let expansion = access.groups().expand(&groups);
         let mut topics: Vec<Topic> = users
             .iter()
             .chain(&expansion.users)
@@ -162,7 +72,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        access::{Groups, Member},
+        access::{Groups, Member, Standing},
         hub::{Entry, Hub, Next, Placed, Resume, Retention, Target, mailbox::Mailbox},
         sse::{Draft, Epoch},
     };

@@ -1,0 +1,106 @@
+//! What every request of an edge shares.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Metrics, streams::Streams};
+use crate::{
+    access::Access,
+    backoff,
+    drain::Watch,
+    history::Order,
+    hub::Hub,
+    limits::{Bound, Hits, Limit, Limits},
+    metrics::Registry,
+};
+
+/// How many times as long as usual a client waits that cannot be let in.
+const REFUSED_RETRY: u32 = 6;
+
+/// `[events]`
+#[derive(Clone, Debug)]
+pub struct EventSettings {
+    /// `events.enabled`
+    pub enabled: bool,
+    /// `events.path`
+    pub path: String,
+    /// `events.retry`
+    pub retry: Duration,
+    /// `events.keepalive`
+    pub keepalive: Duration,
+}
+
+impl Default for EventSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            path: "/events".into(),
+            retry: Duration::from_secs(3),
+            keepalive: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What every request of an edge shares.
+#[derive(Debug)]
+pub struct Context {
+    /// The hub, for those who read.
+    pub hub: Arc<Hub>,
+    /// The one order, the only way to publish.
+    pub order: Arc<Order>,
+    /// Who may do what.
+    pub access: Access,
+    /// The open event streams.
+    pub streams: Arc<Streams>,
+    /// What the service counts.
+    pub metrics: Metrics,
+    /// Everything that is counted, for `/metrics`.
+    pub registry: Registry,
+    /// The limits.
+    pub limits: Limits,
+    /// How often each bit.
+    pub hits: Arc<Hits>,
+    /// `[events]`
+    pub events: EventSettings,
+    /// `drain.spread`
+    pub drain_spread: Duration,
+    /// Whether `/` is the demo page.
+    pub demo: bool,
+    /// Whether the edge is ending.
+    pub drain: Watch,
+}
+
+impl Context {
+    /// Waits for `future` no longer than a limit says.
+    ///
+    /// # Errors
+    ///
+    /// The limit, which has bitten and is counted.
+    pub async fn within<T>(
+        &self,
+        bound: Bound<Duration>,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Limit> {
+        let result = tokio::time::timeout(bound.value, future).await;
+        result.map_err(|_| {
+            self.hits.count(bound.limit);
+            bound.limit
+        })
+    }
+
+    /// A time to come back after, as a client is told on an ordinary stream.
+    pub(super) fn retry(&self) -> Duration {
+        backoff::jittered_by_half(self.events.retry, fastrand::f64())
+    }
+
+    /// A time to come back after for those who cannot be let in just now.
+    pub(super) fn long_retry(&self) -> Duration {
+        self.retry() * REFUSED_RETRY
+    }
+
+    /// A time to come back after for clients of an edge that ends.
+    #[must_use]
+    pub fn drain_retry(&self) -> Duration {
+        // Chromium spins on zero.
+        backoff::within(self.drain_spread, fastrand::f64()).max(Duration::from_millis(100))
+    }
+}

@@ -1,0 +1,74 @@
+//! The private listener: topics, streams, groups, health, metrics. No web page can reach it.
+
+mod gate;
+mod groups;
+mod query;
+mod streams;
+mod topics;
+
+use http::{HeaderValue, StatusCode, header, request::Parts};
+use serde_json::json;
+
+use super::{Context, routes::Route};
+use crate::{
+    clock,
+    exchange::{Problem, Reply},
+    hub::Entry,
+    metrics,
+};
+
+pub use gate::Gate;
+
+/// Answers the operator.
+pub(super) async fn answer(
+    context: &Context,
+    route: Route<'_>,
+    parts: &Parts,
+) -> Result<Reply, Problem> {
+    let query = parts.uri.query().unwrap_or_default();
+    match route {
+        Route::ListTopics => topics::list(context, query),
+        Route::ShowTopic(topic) => topics::show(context, topic),
+        Route::DeleteTopic(topic) => topics::delete(context, topic).await,
+        Route::ListStreams => streams::list(context, query),
+        Route::ShowGroup(group) => groups::show(context, group),
+        Route::AddMember(group, member) => groups::add(context, group, member),
+        Route::RemoveMember(group, member) => groups::remove(context, group, member),
+        Route::Disconnect(user) => disconnect(context, user).await,
+        Route::Ready => ready(context),
+        Route::Metrics => Ok(exposition(context)),
+        // Whatever else there is was answered before.
+        _ => Ok(plain("ok\n")),
+    }
+}
+
+/// Ends the streams of a user, who is asked about anew when they come back.
+async fn disconnect(context: &Context, user: &str) -> Result<Reply, Problem> {
+    let user = query::name("user", user)?;
+    // First: whoever comes back is asked about anew.
+    context.access.forget(&user);
+    let entry = Entry::Disconnect(user.user_topic());
+    let ended = context.order.put(entry, clock::now()).await?.receivers;
+    Ok(Reply::json(&json!({ "streams": ended })))
+}
+
+fn ready(context: &Context) -> Result<Reply, Problem> {
+    if context.drain.is_draining() {
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the edge is ending");
+        return Err(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("5")));
+    }
+    Ok(plain("ready\n"))
+}
+
+fn exposition(context: &Context) -> Reply {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Reply::text(
+        StatusCode::OK,
+        OPEN_METRICS,
+        metrics::render(&context.registry),
+    )
+}
+
+fn plain(text: &'static str) -> Reply {
+    Reply::text(StatusCode::OK, "text/plain; charset=utf-8", text)
+}

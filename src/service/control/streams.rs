@@ -1,0 +1,68 @@
+//! Who is connected.
+
+use serde_json::json;
+
+use super::query::{DEFAULT_PAGE, next, page_limit};
+use crate::{
+    access::Name,
+    exchange::{Problem, Reply},
+    protocol::Protocol,
+    service::{
+        Context,
+        streams::{Filter, StreamInfo},
+    },
+    topic::Topic,
+};
+
+/// `GET /streams`: who is connected.
+pub(super) fn list(context: &Context, query: &str) -> Result<Reply, Problem> {
+    let mut filter = Filter::default();
+    let (mut after, mut limit) = (0, DEFAULT_PAGE);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "user" => filter.user = Some(value.into_owned()),
+            "group" => filter.group = Some(value.into_owned()),
+            "topic" => filter.topic = Some(value.into_owned()),
+            "protocol" => {
+                let known = Protocol::ALL
+                    .into_iter()
+                    .find(|known| known.as_str() == value);
+                let wrong = || Problem::field("protocol", &value, "protocol is h1, h2 or h3");
+                filter.protocol = Some(known.ok_or_else(wrong)?);
+            }
+            "after" => {
+                let wrong = |_| Problem::field("after", &value, "after is the id of a stream");
+                after = value.parse().map_err(wrong)?;
+            }
+            "limit" => limit = page_limit(&value)?,
+            other => {
+                let detail = format!(
+                    "`{other}` is not known here; user, group, topic, protocol, after and limit are"
+                );
+                return Err(Problem::field("query", other, detail));
+            }
+        }
+    }
+    let page = context.streams.list(after, limit, &filter);
+    let next = next(&page, limit).map(|(id, _)| *id);
+    let streams: Vec<_> = page
+        .iter()
+        .map(|(id, info)| describe_stream(*id, info))
+        .collect();
+    Ok(Reply::json(&json!({ "streams": streams, "next": next })))
+}
+
+fn describe_stream(id: u64, info: &StreamInfo) -> serde_json::Value {
+    let groups: Vec<&str> = info.identity.groups().iter().map(Name::as_str).collect();
+    let topics: Vec<&str> = info.topics.iter().map(Topic::as_str).collect();
+    json!({
+        "id": id,
+        "user": info.identity.user().map(Name::as_str),
+        "groups": groups,
+        "topics": topics,
+        "protocol": info.protocol.as_str(),
+        "address": info.remote.to_string(),
+        "since": humantime::format_rfc3339_seconds(info.since).to_string(),
+        "lag": info.lag(),
+    })
+}

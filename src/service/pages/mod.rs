@@ -1,0 +1,37 @@
+//! Pages for people.
+
+use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
+
+use super::Context;
+use crate::exchange::{Problem, Reply, authority};
+
+const DEMO: &str = include_str!("demo.html");
+
+/// The page allows itself its own inline parts and nothing from elsewhere.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The demo page.
+pub(super) fn demo(context: &Context) -> Reply {
+    // The page is written for the default path.
+    let page = match context.events.path.as_str() {
+        "/events" => DEMO.into(),
+        path => DEMO.replace("/events?topic=", &format!("{path}?topic=")),
+    };
+    Reply::text(StatusCode::OK, "text/html; charset=utf-8", page)
+        .with(header::CACHE_CONTROL, "no-cache")
+        .with(header::CONTENT_SECURITY_POLICY, POLICY)
+        .with(HeaderName::from_static("x-content-type-options"), "nosniff")
+}
+
+/// Whether a request comes from a page of the edge's own: no other site publishes through its
+/// visitors.
+pub(super) fn check_own(parts: &Parts) -> Result<(), Problem> {
+    let own = format!("https://{}", authority(parts));
+    let origin = parts.headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+    if origin.is_some_and(|origin| origin.eq_ignore_ascii_case(own.as_bytes())) {
+        return Ok(());
+    }
+    let detail = "only the demo page may publish here; use the control listener";
+    Err(Problem::field("origin", "", detail).forbidden())
+}

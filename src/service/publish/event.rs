@@ -1,0 +1,301 @@
+//! Events as publishers describe them: as a plain body, or in one of three kinds of JSON.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::audience::To;
+use crate::{
+    access::Standing,
+    exchange::Problem,
+    hub::{Entry, Target},
+    service::Context,
+    sse::{self, Draft},
+    topic::Topic,
+};
+
+/// The shortest time a publisher may have clients wait before they reconnect: Chromium spins on
+/// less.
+const MIN_RETRY: Duration = Duration::from_millis(500);
+/// The longest.
+const MAX_RETRY: Duration = Duration::from_secs(24 * 3600);
+
+/// An event as a publisher describes it, checked.
+pub(super) struct Event {
+    topics: Vec<Topic>,
+    /// Only for readers of one of these as well.
+    to: Option<Vec<Topic>>,
+    event: Option<String>,
+    data: String,
+    id: Option<String>,
+    retry: Option<Duration>,
+}
+
+/// The JSON of `POST /publish`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Json<'a> {
+    topic: Topics,
+    event: Option<String>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    id: Option<String>,
+    retry: Option<u64>,
+    /// `null` is not the same as nothing: a publisher that computed it meant somebody.
+    #[serde(default, deserialize_with = "present")]
+    to: Option<To>,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<To>, D::Error> {
+    To::deserialize(deserializer).map(Some)
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a topic or a list of topics")]
+enum Topics {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// The JSON of `POST /broadcast`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Broadcast {
+    event: Option<String>,
+    data: Box<RawValue>,
+    id: Option<String>,
+    retry: Option<u64>,
+    #[serde(default = "yes")]
+    authenticated: bool,
+    #[serde(default)]
+    anonymous: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The JSON of `POST /send`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Send {
+    event: Option<String>,
+    data: Box<RawValue>,
+    id: Option<String>,
+    retry: Option<u64>,
+    #[serde(default)]
+    users: Vec<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+}
+
+impl Event {
+    /// Reads the JSON of `POST /publish`.
+    pub(super) fn from_json(
+        json: &[u8],
+        context: &Context,
+        most_topics: usize,
+    ) -> Result<Self, Problem> {
+        let json: Json<'_> = parse(json)?;
+        let names = match json.topic {
+            Topics::One(name) => vec![name],
+            Topics::Many(names) => names,
+        };
+        if names.is_empty() || names.len() > most_topics {
+            let n = names.len();
+            let detail = format!("{n} topics are named; name 1 to {most_topics} (events.topics)");
+            return Err(Problem::field("topic", &n.to_string(), detail).with_limit(most_topics));
+        }
+        let topics = names
+            .iter()
+            .map(|name| parse_topic(name))
+            .collect::<Result<_, _>>()?;
+        let event = Self::of_parts(topics, json.event, json.data, json.id, json.retry)?;
+        let to = json.to.map(|to| to.topics(&context.access)).transpose()?;
+        let event = Self { to, ..event };
+        event.check(context)?;
+        Ok(event)
+    }
+
+    /// Reads the JSON of `POST /broadcast`.
+    pub(super) fn from_broadcast(json: &[u8], context: &Context) -> Result<Self, Problem> {
+        let asked: Broadcast = parse(json)?;
+        let standings = [
+            asked.authenticated.then_some(Standing::Authenticated),
+            asked.anonymous.then_some(Standing::Anonymous),
+        ];
+        let standings = standings.into_iter().flatten();
+        let topics: Vec<Topic> = standings.map(Standing::topic).collect();
+        if topics.is_empty() {
+            let detail = "authenticated and anonymous are both false: it is for nobody";
+            return Err(Problem::field("authenticated", "false", detail));
+        }
+        let event = Self::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
+        event.check(context)?;
+        Ok(event)
+    }
+
+    /// Reads the JSON of `POST /send`.
+    pub(super) fn from_send(json: &[u8], context: &Context) -> Result<Self, Problem> {
+        let asked: Send = parse(json)?;
+        let to = To {
+            users: asked.users,
+            groups: asked.groups,
+        };
+        let topics = to.topics(&context.access)?;
+        let event = Self::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
+        event.check(context)?;
+        Ok(event)
+    }
+
+    /// The parts that every JSON has.
+    fn of_parts(
+        topics: Vec<Topic>,
+        event: Option<String>,
+        data: &RawValue,
+        id: Option<String>,
+        retry: Option<u64>,
+    ) -> Result<Self, Problem> {
+        let data = data.get();
+        Ok(Self {
+            topics,
+            to: None,
+            event,
+            data: match data.starts_with('"') {
+                true => serde_json::from_str(data).map_err(|error| {
+                    Problem::field("data", "", format!("data is not text: {error}"))
+                })?,
+                // Any other JSON goes as the publisher wrote it: no number loses a digit.
+                false => data.to_owned(),
+            },
+            id,
+            retry: retry.map(Duration::from_millis),
+        })
+    }
+
+    pub(super) fn topics(&self) -> &[Topic] {
+        &self.topics
+    }
+
+    /// Leaves what other visitors would feel, or what would tell of them: the id, how long they
+    /// wait to reconnect, and for whom it is.
+    pub(super) fn plain(self) -> Self {
+        Self {
+            to: None,
+            id: None,
+            retry: None,
+            ..self
+        }
+    }
+
+    fn check(&self, context: &Context) -> Result<(), Problem> {
+        let limit = context.limits.event_bytes;
+        if self.data.len() > limit.value {
+            return Err(Problem::too_large("data", self.data.len(), limit));
+        }
+        if let Some(event) = &self.event {
+            sse::validate_type(event).map_err(|error| (error, event.as_str()))?;
+        }
+        if let Some(id) = &self.id {
+            sse::validate_id(id).map_err(|error| (error, id.as_str()))?;
+            if id.is_empty() {
+                return Err(Problem::field(
+                    "id",
+                    "",
+                    "id is empty; leave it out to have one made",
+                ));
+            }
+        }
+        match self.retry {
+            Some(retry) if retry < MIN_RETRY || retry > MAX_RETRY => {
+                let ms = retry.as_millis();
+                let (least, most) = (MIN_RETRY.as_millis(), MAX_RETRY.as_millis());
+                let detail = format!("retry is {ms} ms, it must be {least} to {most}");
+                Err(Problem::field("retry", &ms.to_string(), detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// As an entry of the order.
+    pub(super) fn into_entry(self) -> Entry {
+        Entry::Event {
+            draft: Draft::new(self.event.as_deref(), &self.data, self.retry),
+            target: Target {
+                topics: self.topics,
+                to: self.to,
+                id: self.id.map(Into::into),
+            },
+        }
+    }
+}
+
+/// What `POST /topics/{topic}` says before its body, which is the data.
+pub(super) struct Head(Event);
+
+impl Head {
+    pub(super) fn parse(topic: &str, query: &str) -> Result<Self, Problem> {
+        let mut event = Event {
+            topics: vec![parse_topic(topic)?],
+            to: None,
+            event: None,
+            data: String::new(),
+            id: None,
+            retry: None,
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "event" => event.event = Some(value.into_owned()),
+                "id" => event.id = Some(value.into_owned()),
+                "retry" => {
+                    let wrong = "retry is not a whole number of milliseconds";
+                    let ms = value.parse();
+                    let ms = ms.map_err(|_| Problem::field("retry", &value, wrong))?;
+                    event.retry = Some(Duration::from_millis(ms));
+                }
+                other => {
+                    let detail = format!("`{other}` is not known here; event, id and retry are");
+                    return Err(Problem::field("query", other, detail));
+                }
+            }
+        }
+        Ok(Self(event))
+    }
+
+    pub(super) fn topics(&self) -> &[Topic] {
+        &self.0.topics
+    }
+
+    /// The event, with its data.
+    pub(super) fn with(self, data: Bytes, context: &Context) -> Result<Event, Problem> {
+        let event = Event {
+            data: text(data)?,
+            ..self.0
+        };
+        event.check(context)?;
+        Ok(event)
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Problem> {
+    serde_json::from_slice(json).map_err(|error| {
+        let detail = format!("the event is not as expected: {error}");
+        Problem::new(StatusCode::BAD_REQUEST, detail)
+    })
+}
+
+fn text(body: Bytes) -> Result<String, Problem> {
+    String::from_utf8(body.into()).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let detail =
+            format!("data is not UTF-8 at byte {at}; encode binary data, in Base64 for example");
+        Problem::field("data", "", detail)
+    })
+}
+
+fn parse_topic(name: &str) -> Result<Topic, Problem> {
+    Topic::parse(name).map_err(|error| (error, name).into())
+}

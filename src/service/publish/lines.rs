@@ -1,0 +1,146 @@
+//! Lines of JSON: each is published as it comes, and answered on its own.
+
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures_util::stream;
+use http::{StatusCode, header};
+
+use super::{event::Event, permit::Permit, published::Published};
+use crate::{
+    exchange::{Body, Problem, Reply, RequestBody},
+    service::{
+        Context,
+        body::{in_time, json_bytes, next_chunk},
+    },
+};
+
+/// How many lines are published before readers get their turn: the ring is their queue.
+const BATCH: usize = 32;
+
+/// Publishes line by line, as the lines come, and answers line by line.
+struct Lines {
+    context: Arc<Context>,
+    permit: Permit,
+    body: Option<RequestBody>,
+    /// What came and was not published yet.
+    buffer: BytesMut,
+    /// `buffer` holds no line end before this.
+    searched: usize,
+}
+
+pub(super) fn lines(context: Arc<Context>, permit: Permit, body: Option<RequestBody>) -> Reply {
+    let lines = Lines {
+        context,
+        permit,
+        body,
+        buffer: BytesMut::new(),
+        searched: 0,
+    };
+    let answers = stream::unfold(lines, |mut lines| async {
+        let answers = lines.answers().await?;
+        Some((Ok(answers), lines))
+    });
+    Reply::new(StatusCode::OK, Body::Stream(Box::pin(answers)))
+        .with(header::CONTENT_TYPE, "application/x-ndjson")
+        .with(header::CACHE_CONTROL, "no-store")
+}
+
+impl Lines {
+    /// The answers to the next lines, one or more; `None` at the end.
+    async fn answers(&mut self) -> Option<Bytes> {
+        let mut answers = String::new();
+        loop {
+            let mut answered = 0;
+            while answered < BATCH
+                && let Some(line) = self.line()
+            {
+                answered += usize::from(self.answer(&line, &mut answers).await);
+            }
+            if !answers.is_empty() {
+                // Readers take what was published before more comes: the ring is their queue.
+                tokio::task::yield_now().await;
+                return Some(answers.into());
+            }
+            let limit = json_bytes(&self.context);
+            let body = self.body.as_mut()?;
+            // Between two lines a publisher may think as long as it likes, but not within one.
+            let chunk = match self.buffer.is_empty() {
+                true => next_chunk(body).await,
+                false => in_time(&self.context, next_chunk(body)).await,
+            };
+            let ended = match chunk {
+                Ok(Some(chunk)) if self.buffer.len() + chunk.len() > limit.value + (64 << 10) => {
+                    Err(Problem::too_large(
+                        "line",
+                        self.buffer.len() + chunk.len(),
+                        limit,
+                    ))
+                }
+                Ok(Some(chunk)) => {
+                    self.buffer.extend_from_slice(&chunk);
+                    continue;
+                }
+                Ok(None) => Ok(()),
+                Err(problem) => Err(problem),
+            };
+            self.body = None;
+            match ended {
+                // The last line need not end in a line end.
+                Ok(()) if !self.buffer.is_empty() => self.buffer.extend_from_slice(b"\n"),
+                Ok(()) => return None,
+                Err(problem) => {
+                    self.buffer.clear();
+                    return Some((self.refuse(&problem) + "\n").into());
+                }
+            }
+        }
+    }
+
+    /// The answer to a line that is refused.
+    fn refuse(&self, problem: &Problem) -> String {
+        if let Some(limit) = problem.bitten() {
+            self.context.hits.count(limit);
+        }
+        problem.json()
+    }
+
+    fn line(&mut self) -> Option<BytesMut> {
+        let found = self.buffer[self.searched..]
+            .iter()
+            .position(|&b| b == b'\n');
+        let Some(end) = found else {
+            self.searched = self.buffer.len();
+            return None;
+        };
+        let line = self.buffer.split_to(self.searched + end);
+        self.buffer.advance(1);
+        self.searched = 0;
+        Some(line)
+    }
+
+    /// Publishes a line. `false` for a blank one, which has no answer.
+    async fn answer(&mut self, line: &[u8], answers: &mut String) -> bool {
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            return false;
+        }
+        let answer = match publish_line(&self.context, &self.permit, line).await {
+            Ok(published) => serde_json::to_string(&published).expect("strings and numbers only"),
+            Err(problem) => self.refuse(&problem),
+        };
+        answers.push_str(&answer);
+        answers.push('\n');
+        true
+    }
+}
+
+async fn publish_line(
+    context: &Context,
+    permit: &Permit,
+    line: &[u8],
+) -> Result<Published, Problem> {
+    let event = Event::from_json(line, context, context.limits.stream_topics.value)?;
+    permit.check(event.topics())?;
+    Published::of(context, event).await
+}

@@ -1,0 +1,107 @@
+//! Taking events from publishers: one as a plain body, one as JSON, or many as lines of JSON; to
+//! topics, or to people.
+
+mod audience;
+mod event;
+mod lines;
+mod permit;
+mod published;
+
+use std::sync::Arc;
+
+use http::{StatusCode, header, request::Parts};
+
+use super::{
+    Context, body,
+    routes::{self, Expect, Route},
+};
+use crate::exchange::{Problem, Reply, RequestBody};
+use event::{Event, Head};
+use published::Published;
+
+pub(super) use permit::Permit;
+
+/// All topics of the demo are below this.
+const DEMO_TOPICS: &str = "demo/";
+/// The most topics that a visitor of the demo publishes to at once: as many as the page opens.
+const MAX_DEMO_TOPICS: usize = 900;
+
+/// Answers a publisher. What its permit says of the head of the request is checked before the body
+/// is read.
+pub(super) async fn answer(
+    context: &Arc<Context>,
+    route: Route<'_>,
+    expect: Expect,
+    permit: Permit,
+    parts: &Parts,
+    body: Option<RequestBody>,
+) -> Result<Reply, Problem> {
+    let published = match route {
+        Route::PublishTo(topic) => {
+            let topic = routes::decode(topic)?;
+            let head = Head::parse(&topic, parts.uri.query().unwrap_or_default())?;
+            permit.check(head.topics())?;
+            let data = body::collect(context, expect, body).await?;
+            Published::of(context, head.with(data, context)?).await?
+        }
+        Route::Broadcast => {
+            permit.check_people()?;
+            let json = body::collect(context, expect, body).await?;
+            Published::to_people(context, Event::from_broadcast(&json, context)?).await?
+        }
+        Route::Send => {
+            permit.check_people()?;
+            let json = body::collect(context, expect, body).await?;
+            Published::to_people(context, Event::from_send(&json, context)?).await?
+        }
+        _ if is_lines(parts)? => return Ok(lines::lines(context.clone(), permit, body)),
+        _ => {
+            let json = body::collect(context, expect, body).await?;
+            let event = Event::from_json(&json, context, context.limits.stream_topics.value)?;
+            permit.check(event.topics())?;
+            Published::of(context, event).await?
+        }
+    };
+    Ok(Reply::json(&published))
+}
+
+/// Answers a visitor of the demo page, who publishes to its topics and leaves other visitors in
+/// peace.
+pub(super) async fn from_demo(context: &Context, json: &[u8]) -> Result<Reply, Problem> {
+    let event = Event::from_json(json, context, MAX_DEMO_TOPICS)?;
+    let foreign = |topic: &&crate::topic::Topic| !topic.as_str().starts_with(DEMO_TOPICS);
+    if let Some(topic) = event.topics().iter().find(foreign) {
+        let detail = format!("visitors of the demo publish to topics below {DEMO_TOPICS} only");
+        return Err(Problem::field("topic", topic.as_str(), detail).forbidden());
+    }
+    Ok(Reply::json(&Published::of(context, event.plain()).await?))
+}
+
+/// Whether the body of `POST /publish` is lines of JSON, rather than one event.
+fn is_lines(parts: &Parts) -> Result<bool, Problem> {
+    match content_type(parts).as_str() {
+        "application/x-ndjson" => Ok(true),
+        // curl says the last of these of whatever it is given.
+        "application/json" | "" | "application/x-www-form-urlencoded" => Ok(false),
+        other => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!(
+                "`{}` is not taken here; send application/json or application/x-ndjson",
+                other.chars().take(80).collect::<String>()
+            ),
+        )),
+    }
+}
+
+fn content_type(parts: &Parts) -> String {
+    let value = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = value
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default();
+    essence.trim().to_ascii_lowercase()
+}

@@ -1,0 +1,38 @@
+//! Putting an event into the order, and what its publisher is told.
+
+use serde::Serialize;
+
+use super::event::Event;
+use crate::{clock, exchange::Problem, service::Context};
+
+/// What a publisher is told.
+#[derive(Serialize)]
+pub(super) struct Published {
+    id: String,
+    receivers: usize,
+    /// Whether anyone got it, for who sends to people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivered: Option<bool>,
+}
+
+impl Published {
+    /// Publishes an event.
+    pub(super) async fn of(context: &Context, event: Event) -> Result<Self, Problem> {
+        let receipt = context.order.put(event.into_entry(), clock::now()).await?;
+        Ok(Self {
+            id: receipt.id,
+            receivers: receipt.receivers,
+            delivered: None,
+        })
+    }
+
+    /// Sends an event to people.
+    pub(super) async fn to_people(context: &Context, event: Event) -> Result<Self, Problem> {
+        let published = Self::of(context, event).await?;
+        let delivered = Some(published.receivers > 0);
+        Ok(Self {
+            delivered,
+            ..published
+        })
+    }
+}

@@ -1,0 +1,353 @@
+//! Which request is for what: a table, from which 404, 405 and `Allow` come too.
+//!
+//! Pure: a listener's offer, a method and a path in, a route out.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
+
+use crate::exchange::Problem;
+
+/// What a listener offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer<'a> {
+    /// The public listeners'.
+    Public {
+        /// The path of the event streams, if there are any.
+        events: Option<&'a str>,
+        /// Whether the demo page is there.
+        demo: bool,
+        /// Whether publishers outside are let in.
+        publishers: bool,
+    },
+    /// The control listener's.
+    Control,
+}
+
+/// What a request is for. Names are as they stand in the path, percent-encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route<'p> {
+    EventStream,
+    Preflight,
+    DemoPage,
+    DemoPublish,
+    Publish,
+    PublishTo(&'p str),
+    Broadcast,
+    Send,
+    ListTopics,
+    ShowTopic(&'p str),
+    DeleteTopic(&'p str),
+    ListStreams,
+    ShowGroup(&'p str),
+    AddMember(&'p str, &'p str),
+    RemoveMember(&'p str, &'p str),
+    Disconnect(&'p str),
+    Health,
+    Ready,
+    Metrics,
+}
+
+/// What a request may bring along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// Nothing that anyone would read.
+    Nothing,
+    /// The data of an event, as it is.
+    Data,
+    /// An event in JSON.
+    Event,
+    /// The same, from a visitor of the demo.
+    DemoEvent,
+}
+
+/// Why there is no route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NoRoute {
+    /// 404
+    Path,
+    /// 405: the methods that there are.
+    Method(String),
+}
+
+/// By whom a row is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Events,
+    Demo,
+    Publishers,
+    Control,
+}
+
+type Captures<'p> = SmallVec<[&'p str; 2]>;
+
+struct Row {
+    by: &'static [By],
+    /// `*` stands for one segment, `**` for the rest; [`EVENTS`] for the path that is configured.
+    path: &'static str,
+    methods: &'static [Method],
+    expect: Expect,
+    route: for<'p> fn(&[&'p str]) -> Route<'p>,
+}
+
+const EVENTS: &str = "events.path";
+const READ: &[Method] = &[Method::GET, Method::HEAD];
+const POST: &[Method] = &[Method::POST];
+
+/// A row that reads no body.
+const fn row(
+    by: &'static [By],
+    methods: &'static [Method],
+    path: &'static str,
+    route: for<'p> fn(&[&'p str]) -> Route<'p>,
+) -> Row {
+    Row {
+        by,
+        path,
+        methods,
+        expect: Expect::Nothing,
+        route,
+    }
+}
+
+impl Row {
+    const fn with(mut self, expect: Expect) -> Self {
+        self.expect = expect;
+        self
+    }
+}
+
+/// The first row that matches is taken. `Allow` names the methods of all rows of a path, in order.
+const TABLE: &[Row] = &[
+    row(&[By::Events], READ, EVENTS, |_| Route::EventStream),
+    row(&[By::Events], &[Method::OPTIONS], EVENTS, |_| {
+        Route::Preflight
+    }),
+    row(&[By::Demo], READ, "/", |_| Route::DemoPage),
+    row(&[By::Demo], POST, "/demo/publish", |_| Route::DemoPublish).with(Expect::DemoEvent),
+    row(&[By::Control], READ, "/healthz", |_| Route::Health),
+    row(&[By::Control], READ, "/readyz", |_| Route::Ready),
+    row(&[By::Control], READ, "/metrics", |_| Route::Metrics),
+    row(&[By::Control, By::Publishers], POST, "/publish", |_| {
+        Route::Publish
+    })
+    .with(Expect::Event),
+    row(&[By::Control, By::Publishers], POST, "/broadcast", |_| {
+        Route::Broadcast
+    })
+    .with(Expect::Event),
+    row(&[By::Control, By::Publishers], POST, "/send", |_| {
+        Route::Send
+    })
+    .with(Expect::Event),
+    row(&[By::Control], READ, "/topics", |_| Route::ListTopics),
+    row(&[By::Control], READ, "/topics/**", |p| {
+        Route::ShowTopic(p[0])
+    }),
+    row(&[By::Control, By::Publishers], POST, "/topics/**", |p| {
+        Route::PublishTo(p[0])
+    })
+    .with(Expect::Data),
+    row(&[By::Control], &[Method::DELETE], "/topics/**", |p| {
+        Route::DeleteTopic(p[0])
+    }),
+    row(&[By::Control], READ, "/streams", |_| Route::ListStreams),
+    row(&[By::Control], READ, "/groups/*", |p| {
+        Route::ShowGroup(p[0])
+    }),
+    row(&[By::Control], &[Method::PUT], "/groups/*/members/*", |p| {
+        Route::AddMember(p[0], p[1])
+    }),
+    row(
+        &[By::Control],
+        &[Method::DELETE],
+        "/groups/*/members/*",
+        |p| Route::RemoveMember(p[0], p[1]),
+    ),
+    row(&[By::Control], POST, "/users/*/disconnect", |p| {
+        Route::Disconnect(p[0])
+    }),
+];
+
+/// Finds the route of a request, and what it may bring along.
+pub(super) fn find<'p>(
+    offer: Offer<'_>,
+    method: &Method,
+    path: &'p str,
+) -> Result<(Route<'p>, Expect), NoRoute> {
+    let mut allow: Vec<&str> = Vec::new();
+    for row in TABLE
+        .iter()
+        .filter(|row| row.by.iter().any(|by| offer.has(*by)))
+    {
+        let Some(captures) = captures(row.path, path, offer) else {
+            continue;
+        };
+        if row.methods.contains(method) {
+            return Ok(((row.route)(&captures), row.expect));
+        }
+        allow.extend(row.methods.iter().map(Method::as_str));
+    }
+    if allow.is_empty() {
+        return Err(NoRoute::Path);
+    }
+    Err(NoRoute::Method(allow.join(", ")))
+}
+
+impl Offer<'_> {
+    fn has(self, by: By) -> bool {
+        match self {
+            Self::Public {
+                events,
+                demo,
+                publishers,
+            } => match by {
+                By::Events => events.is_some(),
+                By::Demo => demo,
+                By::Publishers => publishers,
+                By::Control => false,
+            },
+            Self::Control => by == By::Control,
+        }
+    }
+}
+
+/// What the stars of a pattern stand for in a path; `None` when it is not such a path.
+fn captures<'p>(pattern: &str, path: &'p str, offer: Offer<'_>) -> Option<Captures<'p>> {
+    if pattern == EVENTS {
+        let is_it = matches!(offer, Offer::Public { events: Some(events), .. } if events == path);
+        return is_it.then(Captures::new);
+    }
+    let mut captures = Captures::new();
+    let mut rest = Some(path.strip_prefix('/')?);
+    for expected in pattern[1..].split('/') {
+        let here = rest?;
+        if expected == "**" {
+            captures.push(here);
+            return Some(captures);
+        }
+        let (segment, further) = match here.split_once('/') {
+            Some((segment, further)) => (segment, Some(further)),
+            None => (here, None),
+        };
+        match expected {
+            "*" => captures.push(segment),
+            expected if expected == segment => {}
+            _ => return None,
+        }
+        rest = further;
+    }
+    rest.is_none().then_some(captures)
+}
+
+/// A part of a path, decoded.
+pub(super) fn decode(part: &str) -> Result<String, Problem> {
+    let decoded = percent_decode_str(part).decode_utf8();
+    decoded
+        .map(Into::into)
+        .map_err(|_| Problem::field("path", part, "the path is not UTF-8, percent-encoded"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PUBLIC: Offer<'_> = Offer::Public {
+        events: Some("/events"),
+        demo: true,
+        publishers: true,
+    };
+
+    fn allow(offer: Offer<'_>, path: &str) -> String {
+        match find(offer, &Method::PATCH, path) {
+            Err(NoRoute::Method(allow)) => allow,
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_path_allows_what_is_offered_there() {
+        assert_eq!(allow(PUBLIC, "/events"), "GET, HEAD, OPTIONS");
+        assert_eq!(allow(PUBLIC, "/topics/a/b"), "POST");
+        assert_eq!(
+            allow(Offer::Control, "/topics/a"),
+            "GET, HEAD, POST, DELETE"
+        );
+        assert_eq!(allow(Offer::Control, "/groups/g/members/m"), "PUT, DELETE");
+    }
+
+    #[test]
+    fn names_are_taken_from_the_path() {
+        let control = |method, path| find(Offer::Control, &method, path).map(|(route, _)| route);
+        assert_eq!(
+            control(Method::POST, "/topics/a/b"),
+            Ok(Route::PublishTo("a/b"))
+        );
+        assert_eq!(control(Method::GET, "/topics/"), Ok(Route::ShowTopic("")));
+        assert_eq!(control(Method::GET, "/topics"), Ok(Route::ListTopics));
+        let member = control(Method::PUT, "/groups/g/members/user:m");
+        assert_eq!(member, Ok(Route::AddMember("g", "user:m")));
+        for nothing in [
+            "/",
+            "/groups",
+            "/groups/a/b",
+            "/groups/g/members/m/x",
+            "/healthz/",
+        ] {
+            assert_eq!(
+                control(Method::GET, nothing),
+                Err(NoRoute::Path),
+                "{nothing}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_offered_is_not_there() {
+        let bare = Offer::Public {
+            events: None,
+            demo: false,
+            publishers: false,
+        };
+        for row in TABLE {
+            let path = row.path.replace("**", "a").replace('*', "a");
+            let path = path.replace(EVENTS, "/events");
+            assert_eq!(
+                find(bare, &row.methods[0], &path),
+                Err(NoRoute::Path),
+                "{path}"
+            );
+            let offer = if row.by.contains(&By::Control) {
+                Offer::Control
+            } else {
+                PUBLIC
+            };
+            let found = find(offer, &row.methods[0], &path);
+            assert_eq!(found.map(|(_, expect)| expect), Ok(row.expect), "{path}");
+        }
+        // Where nothing else is, the path of the events is as good as any.
+        let moved = Offer::Public {
+            events: Some("/"),
+            demo: true,
+            publishers: false,
+        };
+        let found = find(moved, &Method::GET, "/");
+        assert_eq!(found.map(|(route, _)| route), Ok(Route::EventStream));
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_answered(path in "/?[a-z/*%.]{0,30}", method in "[A-Z]{1,8}") {
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            for offer in [PUBLIC, Offer::Control] {
+                let allowed = match find(offer, &method, &path) {
+                    Err(NoRoute::Method(allow)) => allow,
+                    _ => continue,
+                };
+                prop_assert!(!allowed.split(", ").any(|allowed| allowed == method.as_str()));
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What a request for an event stream asks for, in all of its spellings: query, `Accept`, cursor.
+//!
+//! Pure.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, StatusCode, header, request::Parts};
+
+use crate::{exchange::Problem, hub::Resume, limits::Bound, topic::Topic};
+
+/// The spellings of the cursor in a query, for clients that cannot set a header: the HTML
+/// standard's polyfills and the peers of this edge each have their own.
+const CURSOR_NAMES: [&str; 6] = [
+    "lastEventId",
+    "lastEventID",
+    "last_event_id",
+    "Last-Event-ID",
+    "evs_last_event_id",
+    "last-event-id",
+];
+
+/// What a request for an event stream asks for.
+#[derive(Debug)]
+pub(super) struct StreamRequest<'a> {
+    /// The topics that it names.
+    pub(super) topics: Vec<Topic>,
+    /// Without the priming event.
+    pub(super) quiet: bool,
+    /// Answered with the first events there are, for clients that can do no better.
+    pub(super) poll: Option<Poll>,
+    /// With a comment that old browsers need before they pass anything on.
+    pub(super) padding: bool,
+    cursor: Option<Cow<'a, str>>,
+    last: Option<usize>,
+}
+
+/// How a client that polls wants its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Poll {
+    /// As an event stream, which it asks for by name.
+    EventStream,
+    /// As plain text.
+    Text,
+}
+
+impl<'a> StreamRequest<'a> {
+    /// Reads the head of a request, which may name so many topics.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] names the part of the query that is wrong; 406 when an event stream is not
+    /// what is asked for.
+    pub(super) fn parse(parts: &'a Parts, topics: Bound<usize>) -> Result<Self, Problem> {
+        let headers = &parts.headers;
+        let mut asked = Self::of_query(parts.uri.query().unwrap_or_default(), topics)?;
+        if asked.poll.is_some() || headers.get("x-requestor").is_some_and(|v| v == "XHR") {
+            asked.poll = Some(if names_event_stream(headers) {
+                Poll::EventStream
+            } else {
+                Poll::Text
+            });
+        } else if !accepts_event_stream(headers) {
+            return Err(Problem::new(
+                StatusCode::NOT_ACCEPTABLE,
+                "what is here is text/event-stream, which the request's Accept leaves out",
+            ));
+        }
+        // A browser's own header knows better than the query of the page's first visit.
+        if let Some(id) = headers.get("last-event-id").filter(|id| !id.is_empty()) {
+            asked.cursor = Some(String::from_utf8_lossy(id.as_bytes()));
+        }
+        Ok(asked)
+    }
+
+    /// Where it wants to begin.
+    pub(super) fn resume(&self) -> Resume<'_> {
+        match (&self.cursor, self.last) {
+            (Some(id), _) => Resume::After(id),
+            (None, Some(events)) => Resume::Last(events),
+            (None, None) => Resume::Live,
+        }
+    }
+
+    /// Reads the query alone.
+    fn of_query(query: &'a str, topics: Bound<usize>) -> Result<Self, Problem> {
+        let mut parsed = Self {
+            topics: Vec::new(),
+            cursor: None,
+            last: None,
+            quiet: false,
+            poll: None,
+            padding: false,
+        };
+        let mut named = 0;
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "topic" => {
+                    named += 1;
+                    if named <= topics.value {
+                        let topic = Topic::parse(&value).map_err(|error| (error, &*value))?;
+                        parsed.topics.push(topic);
+                    }
+                }
+                "last" => {
+                    let last = value.parse().map_err(|_| {
+                        Problem::field(
+                            "last",
+                            &value,
+                            "last is not a whole number; say how many events",
+                        )
+                    })?;
+                    parsed.last = Some(last);
+                }
+                "poll" if matches!(&*value, "1" | "true") => parsed.poll = Some(Poll::Text),
+                "padding" => parsed.padding = matches!(&*value, "1" | "true"),
+                "edge" => match &*value {
+                    "quiet" => parsed.quiet = true,
+                    _ => {
+                        return Err(Problem::field(
+                            "edge",
+                            &value,
+                            "edge can be `quiet` or left out",
+                        ));
+                    }
+                },
+                name if CURSOR_NAMES.contains(&name) && !value.is_empty() => {
+                    parsed.cursor = Some(value);
+                }
+                _ => {}
+            }
+        }
+        match named {
+            0 => Err(Problem::field(
+                "topic",
+                "",
+                "no topic is named; add ?topic=NAME, once for each",
+            )),
+            n if n > topics.value => {
+                let (most, key) = (topics.value, topics.limit.key());
+                let detail = format!(
+                    "{n} topics are named, the limit is {most} ({key}); open another stream"
+                );
+                Err(Problem::field("topic", &n.to_string(), detail).by(topics))
+            }
+            _ => Ok(parsed),
+        }
+    }
+}
+
+/// Whether the type is asked for by its name: what polls may get plain text.
+fn names_event_stream(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter();
+    values.into_iter().any(|value| {
+        let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+        value
+            .split(',')
+            .any(|range| range.trim().starts_with("text/event-stream"))
+    })
+}
+
+/// RFC 9110 12.5.1, as far as one type needs it: the most specific range that matches decides.
+fn accepts_event_stream(headers: &HeaderMap) -> bool {
+    let mut best = None;
+    for value in headers.get_all(header::ACCEPT) {
+        for range in String::from_utf8_lossy(value.as_bytes()).split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let specific = match parts
+                .next()
+                .unwrap_or_default()
+                .to_ascii_lowercase()
+                .as_str()
+            {
+                "text/event-stream" => 2,
+                "text/*" => 1,
+                "*/*" => 0,
+                "" => continue,
+                _ => {
+                    best = best.max(Some((-1, false)));
+                    continue;
+                }
+            };
+            let weight = parts.find_map(|p| p.strip_prefix("q=").or_else(|| p.strip_prefix("Q=")));
+            let refused = weight.is_some_and(|q| q.parse() == Ok(0.0));
+            best = best.max(Some((specific, !refused)));
+        }
+    }
+    best.is_none_or(|(_, accepted)| accepted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepts(value: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, value.parse().expect("a value"));
+        accepts_event_stream(&headers)
+    }
+
+    #[test]
+    fn what_leaves_event_streams_out_and_what_does_not() {
+        assert!(accepts_event_stream(&HeaderMap::new()));
+        for yes in [
+            "text/event-stream",
+            "*/*",
+            "text/*;q=0.1",
+            "application/json, */*",
+            "",
+            "Text/Event-Stream;q=1",
+        ] {
+            assert!(accepts(yes), "{yes}");
+        }
+        for no in [
+            "application/json",
+            "text/html, image/*",
+            "text/event-stream;q=0",
+            "*/*;q=0",
+            "*/*, text/event-stream;q=0.0",
+        ] {
+            assert!(!accepts(no), "{no}");
+        }
+    }
+
+    fn topics(value: usize) -> Bound<usize> {
+        let limit = crate::limits::Limit::StreamTopics;
+        Bound { limit, value }
+    }
+
+    #[test]
+    fn every_spelling_of_the_cursor() {
+        for name in CURSOR_NAMES {
+            let text = format!("topic=a&{name}=x%201");
+            let query = StreamRequest::of_query(&text, topics(9)).expect("it is right");
+            assert_eq!(query.cursor.as_deref(), Some("x 1"), "{name}");
+        }
+        assert!(
+            StreamRequest::of_query("topic=a&lastEventId=", topics(9))
+                .expect("it is right")
+                .cursor
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_wrong_query_is_named() {
+        for (query, field) in [
+            ("", "topic"),
+            ("topic=", "topic"),
+            ("topic=a&topic=b", "topic"),
+            ("topic=a&last=x", "last"),
+            ("topic=a&edge=loud", "edge"),
+        ] {
+            let problem = StreamRequest::of_query(query, topics(1))
+                .expect_err("it is wrong")
+                .json();
+            assert!(
+                problem.contains(&format!("\"field\":\"{field}\"")),
+                "{query}: {problem}"
+            );
+        }
+    }
+}
