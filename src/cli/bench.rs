@@ -67,7 +67,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        super::block_on(self.bench())
+        super::runtime::block_on(self.bench())
     }
 
     async fn bench(self) -> anyhow::Result<()> {

@@ -59,7 +59,7 @@ impl From<Version> for Protocol {
 
 impl Listen {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        super::block_on(self.listen())
+        super::runtime::block_on(self.listen())
     }
 
     async fn listen(self) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ mod bench;
 mod cert;
 mod listen;
 mod publish;
+mod runtime;
 mod serve;
 mod token;
 
@@ -65,17 +66,6 @@ pub fn explain(error: &anyhow::Error) -> String {
         }
     }
     line
-}
-
-/// A runtime for a command that is a client.
-fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    let result = runtime.block_on(future);
-    // Standard input may still be read by a thread of its own.
-    runtime.shutdown_background();
-    result
 }
 
 #[cfg(test)]

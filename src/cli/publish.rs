@@ -50,7 +50,7 @@ pub(super) struct Publish {
 
 impl Publish {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        super::block_on(self.publish())
+        super::runtime::block_on(self.publish())
     }
 
     async fn publish(self) -> anyhow::Result<()> {

@@ -5,5 +5,7 @@
 
 mod memory;
 mod order;
+mod receipt;
 
-pub use order::{NotStored, Order, Receipt};
+pub use order::Order;
+pub use receipt::{NotStored, Receipt};

@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use thiserror::Error;
-
-use super::memory::Memory;
+use super::{NotStored, Receipt, memory::Memory};
 use crate::hub::{Ask, Entry, Found, Hub, Retention};
 
 /// The one order of entries. An enum rather than a trait object: each event goes through it.
@@ -13,21 +11,6 @@ pub enum Order {
     /// Gone with the process.
     Memory(Memory),
 }
-
-/// What whoever put in an entry is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// The id under which it can be resumed after: the publisher's own, or its place.
-    pub id: String,
-    /// The event streams that it went to, told, or ended, each counted once.
-    pub receivers: usize,
-    /// The events that it took out of history; `None` when what it names is not there.
-    pub removed: Option<usize>,
-}
-
-/// Why an entry has no place in the order. Memory takes every one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum NotStored {}
 
 impl Order {
     /// An order in memory, whose history begins now. `random` makes its event ids unlike those of

@@ -15,6 +15,7 @@ mod gap;
 pub mod mailbox;
 mod metrics;
 mod resume;
+mod retention;
 pub mod ring;
 mod subscription;
 mod topics;
@@ -24,7 +25,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use smallvec::SmallVec;
@@ -42,37 +43,13 @@ pub use gap::GapReason;
 pub use mailbox::StreamHandle;
 pub use metrics::Metrics;
 pub use resume::Resume;
+pub use retention::Retention;
 pub use subscription::{Ask, Chunk, Found, Next, Opening, Subscription};
 
 /// How many entries are applied under one hold of the lock.
 const UNDER_ONE_LOCK: usize = 64;
 /// Nothing is kept beyond the rings.
 const NOWHERE: u64 = u64::MAX;
-
-/// `[history]`: the bounds of the rings, all of them on by default.
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    /// `history.events`: the most events a topic keeps.
-    pub events: usize,
-    /// `history.age`: how long an event is kept.
-    pub age: Duration,
-    /// `history.topic_bytes`: the most bytes a topic keeps.
-    pub topic_bytes: usize,
-    /// `history.total_bytes`: the most bytes all topics keep together; the least recently
-    /// published topics give way first.
-    pub total_bytes: usize,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self {
-            events: 1000,
-            age: Duration::from_secs(3600),
-            topic_bytes: 1 << 20,
-            total_bytes: 256 << 20,
-        }
-    }
-}
 
 /// What is known of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Listening, deadline::Deadline};
+use super::{deadline::Deadline, listening::Listening};
 use crate::{
     backoff, clock,
     drain::Watch,

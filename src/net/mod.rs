@@ -11,6 +11,7 @@ mod h2;
 mod h3;
 mod lifecycle;
 mod listener;
+mod listening;
 mod metrics;
 mod outbox;
 mod quic;
@@ -18,24 +19,5 @@ mod sink;
 mod tcp;
 mod write_timeout;
 
-use tokio::task::JoinError;
-use tracing::Span;
-
-use listener::Listening;
-
 pub use listener::{BindError, ControlListener, HttpsListener};
 pub use metrics::Metrics;
-
-/// The span of a connection, in which everything is logged that concerns it. Its protocol is
-/// recorded once it is settled.
-fn connection_span(client: std::net::SocketAddr) -> Span {
-    tracing::info_span!("connection", %client, protocol = tracing::field::Empty)
-}
-
-fn report_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!("a connection's task panicked, which is a bug: {error}");
-    }
-}

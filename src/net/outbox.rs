@@ -12,8 +12,8 @@ use std::{
 };
 
 use super::{
-    Listening,
     deadline::Deadline,
+    listening::Listening,
     sink::{Gone, Sink},
 };
 use crate::{

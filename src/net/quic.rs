@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use super::{
-    Listening,
     h3::{self, var_int},
+    listening::{Listening, connection_span, report_panic},
 };
 use crate::{drain::Watch, limits::Slot, protocol::Protocol, service::Context};
 
@@ -87,7 +87,7 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
         // Each branch is cancel-safe: accept and join_next lose nothing, draining is kept.
         tokio::select! {
             () = &mut draining => break,
-            Some(ended) = connections.join_next() => super::report_panic(ended),
+            Some(ended) = connections.join_next() => report_panic(ended),
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
                 let Some(admission) = listening.admit() else {
@@ -101,7 +101,7 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
                     let _: Result<_, _> = incoming.retry();
                     continue;
                 }
-                let span = super::connection_span(incoming.remote_address());
+                let span = connection_span(incoming.remote_address());
                 span.record("protocol", Protocol::Http3.as_str());
                 let served = serve(incoming, listening.clone(), handshake, drain.clone());
                 let served = async move {
@@ -114,7 +114,7 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
     }
     endpoint.set_server_config(None);
     while let Some(ended) = connections.join_next().await {
-        super::report_panic(ended);
+        report_panic(ended);
     }
     endpoint.close(VarInt::from_u32(0), b"");
     let _: Result<_, _> = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;

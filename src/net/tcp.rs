@@ -11,7 +11,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{Instrument as _, Span};
 
-use super::{Listening, h1, h2, write_timeout::WriteTimeout};
+use super::{
+    h1, h2,
+    listening::{Listening, connection_span, report_panic},
+    write_timeout::WriteTimeout,
+};
 use crate::{drain::Watch, exchange::Peer, protocol::Protocol};
 
 /// How long accepting pauses when the system has no more files or memory to give.
@@ -56,7 +60,7 @@ pub(super) async fn accept(
         // Each branch is cancel-safe: accept and join_next lose nothing, draining is kept.
         tokio::select! {
             () = &mut draining => break,
-            Some(ended) = connections.join_next() => super::report_panic(ended),
+            Some(ended) = connections.join_next() => report_panic(ended),
             accepted = listener.accept() => match accepted {
                 Ok((stream, remote)) => {
                     failing = false;
@@ -67,7 +71,7 @@ pub(super) async fn accept(
                             served.await;
                             drop(admission);
                         };
-                        connections.spawn(served.instrument(super::connection_span(remote)));
+                        connections.spawn(served.instrument(connection_span(remote)));
                     }
                 }
                 // The one who came has gone again: that says nothing about the next.
@@ -84,7 +88,7 @@ pub(super) async fn accept(
     }
     drop(listener);
     while let Some(ended) = connections.join_next().await {
-        super::report_panic(ended);
+        report_panic(ended);
     }
 }
 

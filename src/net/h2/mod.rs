@@ -33,8 +33,8 @@ use body::Http2Body;
 use cork::{Cork, Corked};
 
 use super::{
-    Listening,
     lifecycle::{Lifecycle, Step},
+    listening::Listening,
     outbox::Outbox,
 };
 use crate::{

@@ -37,8 +37,8 @@ pub(super) use transport::var_int;
 use transport::{Bidi, SharedSend, Transport};
 
 use super::{
-    Listening,
     lifecycle::{Lifecycle, Step},
+    listening::Listening,
     outbox::Outbox,
 };
 use crate::{

@@ -1,0 +1,143 @@
+//! What the connections of a listener share, and how they are logged.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::HeaderValue;
+use tokio::task::JoinError;
+use tracing::Span;
+
+use super::metrics::Metrics;
+use crate::{
+    exchange::Peer,
+    hub::mailbox::Mailbox,
+    limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Slot, Slots},
+    metrics::OpenGuard,
+    protocol::Protocol,
+    service::{Context, Service},
+};
+
+/// What the connections of a listener share.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) service: Service,
+    /// What the public listeners count; nothing of the control listener, whose connections are the
+    /// operator's own.
+    metrics: Option<Arc<Metrics>>,
+    alt_svc: Option<HeaderValue>,
+    /// Shared by all public listeners; `None` for the control listener, which stays reachable.
+    admission: Option<Arc<Admission>>,
+}
+
+impl Listening {
+    /// A public listener's, whose clients may come over HTTP/3 on the same port.
+    pub(super) fn public(
+        service: Service,
+        port: u16,
+        metrics: Arc<Metrics>,
+        admission: Arc<Admission>,
+    ) -> Self {
+        // RFC 7838: browsers come over HTTP/3 from the next connection on.
+        let alt_svc = format!("h3=\":{port}\"; ma=86400");
+        Self {
+            service,
+            metrics: Some(metrics),
+            alt_svc: HeaderValue::try_from(alt_svc).ok(),
+            admission: Some(admission),
+        }
+    }
+
+    /// The control listener's.
+    pub(super) fn private(service: Service) -> Self {
+        Self {
+            service,
+            metrics: None,
+            alt_svc: None,
+            admission: None,
+        }
+    }
+
+    pub(super) fn context(&self) -> &Arc<Context> {
+        self.service.context()
+    }
+
+    /// Counts a connection while the guard lives.
+    pub(super) fn open(&self, protocol: Protocol) -> Option<OpenGuard> {
+        let metrics = self.metrics.as_ref()?;
+        Some(metrics.connections.guard(protocol))
+    }
+
+    /// Counts events that were written to event streams.
+    pub(super) fn delivered(&self, protocol: Protocol, events: u64) {
+        if let Some(metrics) = &self.metrics {
+            metrics.delivered.add(protocol, events);
+        }
+    }
+
+    /// Counts a failure of accept(2).
+    pub(super) fn accept_failed(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.accept_errors.inc();
+        }
+    }
+
+    /// Room for one more connection, held as long as it lives; `None` when there is none, which is
+    /// counted.
+    pub(super) fn admit(&self) -> Option<Option<Slot>> {
+        let Some(admission) = &self.admission else {
+            return Some(None);
+        };
+        match admission.connection() {
+            Ok(slot) => Some(Some(slot)),
+            Err(limit) => {
+                self.context().hits.count(limit);
+                None
+            }
+        }
+    }
+
+    /// Room for one more QUIC handshake, held while it lasts; `None` when whoever comes must first
+    /// show that its address is its own, which is counted.
+    pub(super) fn begin_handshake(&self) -> Option<Slot> {
+        let handshake = self.admission.as_ref()?.handshake();
+        handshake
+            .map_err(|limit| self.context().hits.count(limit))
+            .ok()
+    }
+
+    pub(super) fn peer(&self, protocol: Protocol, remote: SocketAddr) -> Peer {
+        let limits = &self.context().limits;
+        let places = match protocol {
+            Protocol::Http1 => HTTP1_STREAMS,
+            Protocol::Http2 => less_headroom(limits.http2_streams),
+            Protocol::Http3 => less_headroom(limits.http3_streams),
+        };
+        Peer {
+            protocol,
+            remote,
+            mailbox: Mailbox::new(),
+            places: Slots::new(places),
+            alt_svc: self.alt_svc.clone().filter(|_| protocol != Protocol::Http3),
+        }
+    }
+}
+
+fn less_headroom(granted: Bound<usize>) -> Bound<usize> {
+    Bound {
+        value: granted.value - HEADROOM,
+        ..granted
+    }
+}
+
+/// The span of a connection, in which everything is logged that concerns it. Its protocol is
+/// recorded once it is settled.
+pub(super) fn connection_span(client: SocketAddr) -> Span {
+    tracing::info_span!("connection", %client, protocol = tracing::field::Empty)
+}
+
+pub(super) fn report_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("a connection's task panicked, which is a bug: {error}");
+    }
+}
