@@ -1,6 +1,17 @@
 //! Telling every task that the edge is ending in good order.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
+
+/// `[drain]`
+#[derive(Clone, Copy, Debug)]
+pub struct DrainSettings {
+    /// `drain.spread`
+    pub spread: Duration,
+    /// `drain.grace`
+    pub grace: Duration,
+}
 
 /// Starts the drain. Dropping it without starting starts it too: nobody is left to wait for.
 #[derive(Debug)]

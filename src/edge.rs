@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::{
     access::Access,
     clock,
-    config::{Config, Drain},
+    config::Config,
     drain,
     history::Order,
     hub::Hub,
@@ -48,7 +48,7 @@ pub struct Edge {
     resolver: Arc<Resolver>,
     https: Vec<SocketAddr>,
     control: SocketAddr,
-    drain: Drain,
+    drain: drain::DrainSettings,
     signal: drain::Signal,
     control_signal: drain::Signal,
     public: JoinSet<()>,

@@ -19,7 +19,7 @@
 //! | [`service`] | from a request to a reply, the same for all protocols | |
 //! | [`tls`] | certificates, and swapping them | |
 //! | [`net`] | sockets, the three drivers | `h3::guard`, `flood` |
-//! | [`config`] | what may be written, checked whole | `units` |
+//! | [`config`] | what may be written, checked whole | `range`, `value` |
 //! | [`edge`] | bind, serve, drain | |
 //! | [`client`] | a client over the three protocols, and an `EventSource` on it | |
 //! | [`load`] | the load harness: it sees only the wire | |

@@ -37,7 +37,7 @@ use crate::topic::Topic;
 
 /// `[access]` and `[groups]`
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct AccessSettings {
     /// `access.subscribe`: who may open event streams at all.
     pub subscribe: Vec<Standing>,
     /// `access.cookie`: the cookie that may carry a token.
@@ -69,7 +69,7 @@ pub struct Settings {
 /// Settles who asks and what they may do.
 #[derive(Debug)]
 pub struct Access {
-    settings: Settings,
+    settings: AccessSettings,
     jwks: Option<Jwks>,
     session: Option<ForwardAuth>,
     groups: Mutex<Groups>,
@@ -100,7 +100,7 @@ pub enum Publisher {
 impl Access {
     /// With these settings.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: AccessSettings) -> Self {
         Self {
             jwks: settings.jwks.clone().map(Jwks::new),
             session: settings

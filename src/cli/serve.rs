@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, Log, LogFormat, units::Raw},
+    config::{Config, Log, LogFormat, Raw},
     edge::{Drained, Edge},
     tls::Source,
 };

@@ -7,11 +7,13 @@ use serde::Deserialize;
 use toml::Table;
 
 use super::{
-    MAX_TIME, between,
+    range::{self, MAX_TIME},
     reader::Reader,
-    units::{Raw, Setting},
+    value::{Raw, Setting},
 };
-use crate::access::{Groups, Key, Keys, Member, Name, Origins, Rule, Settings, Standing, Token};
+use crate::access::{
+    AccessSettings, Groups, Key, Keys, Member, Name, Origins, Rule, Standing, Token,
+};
 
 /// `[[access.key]]`
 #[derive(Deserialize)]
@@ -57,7 +59,7 @@ impl Setting for Vec<Standing> {
     }
 }
 
-pub(super) fn take(reader: &mut Reader) -> Settings {
+pub(super) fn take(reader: &mut Reader) -> AccessSettings {
     let subscribe: Option<Vec<Standing>> = reader.take(
         "access.subscribe",
         None,
@@ -117,7 +119,7 @@ pub(super) fn take(reader: &mut Reader) -> Settings {
     );
     let identifies = !keys.is_empty() || jwks.is_some() || session.is_some();
     let both = vec![Standing::Authenticated, Standing::Anonymous];
-    Settings {
+    AccessSettings {
         subscribe: subscribe.unwrap_or(match identifies {
             true => vec![Standing::Authenticated],
             false => both,
@@ -130,19 +132,19 @@ pub(super) fn take(reader: &mut Reader) -> Settings {
             "access.session_cache",
             Duration::from_secs(10),
             "How long the app's answer is remembered for the very same credentials.",
-            |time| between(*time, Duration::ZERO, MAX_TIME),
+            |time| range::time(*time, &(Duration::ZERO..=MAX_TIME)),
         ),
         session_timeout: reader.take_if(
             "access.session_timeout",
             Duration::from_secs(2),
             "How long the app's answer is waited for.",
-            |time| between(*time, Duration::from_millis(50), Duration::from_secs(60)),
+            |time| range::time(*time, &(Duration::from_millis(50)..=Duration::from_secs(60))),
         ),
         expiry_notice: reader.take_if(
             "access.expiry_notice",
             Duration::from_secs(30),
             "How long before its token's end a stream is told, by `edge-auth`.",
-            |time| between(*time, Duration::ZERO, MAX_TIME),
+            |time| range::time(*time, &(Duration::ZERO..=MAX_TIME)),
         ),
         origins: take_origins(reader),
         rules: take_rules(reader),

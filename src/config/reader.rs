@@ -7,7 +7,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::units::{Raw, Setting};
+use super::value::{Raw, Setting};
 
 /// Where values come from, the strongest first.
 #[derive(Clone, Debug, Default)]

@@ -60,7 +60,8 @@ const PURE: &[&str] = &[
     "service/stream_request.rs",
     "net/h3/guard.rs",
     "net/h3/field_section.rs",
-    "config/units.rs",
+    "config/range.rs",
+    "config/value.rs",
 ];
 const IMPURE: &[&str] = &[
     "tokio",

@@ -31,7 +31,7 @@ pub trait Setting: Sized {
 
 /// A size in bytes, written with a unit: `256 KiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bytes(pub usize);
+pub(super) struct Bytes(pub(super) usize);
 
 const UNITS: [(&str, usize); 5] = [
     ("GiB", 1 << 30),
