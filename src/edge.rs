@@ -20,6 +20,7 @@ use crate::{
     limits::{Admission, Hits},
     metrics,
     net::{self, BindError, ControlListener, HttpsListener},
+    outbound::Outbound,
     service::{self, Context, Gate, Service},
     tls::{Certificate, CertificateError, CertificateFiles, Resolver},
 };
@@ -84,7 +85,7 @@ impl Edge {
         let context = Arc::new(Context {
             hub,
             order,
-            access: Access::new(config.access.clone()),
+            access: Access::new(config.access.clone(), &Outbound::default()),
             streams: Arc::default(),
             metrics: service::Metrics::register(&mut registry),
             registry,

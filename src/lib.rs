@@ -17,6 +17,7 @@
 //! | [`access`], [`limits`] | who is asking, who may do what, and how much | `pattern`, `groups`, `rules`, `origins`; `limits` |
 //! | [`exchange`] | what is asked and answered | `validate` |
 //! | [`service`] | from a request to a reply, the same for all protocols | |
+//! | [`outbound`] | what the edge asks of others | |
 //! | [`tls`] | certificates, and swapping them | |
 //! | [`net`] | sockets, the three drivers | `h3::guard`, `flood` |
 //! | [`config`] | what may be written, checked whole | `range`, `value` |
@@ -43,6 +44,7 @@ pub mod limits;
 pub mod load;
 pub mod metrics;
 pub mod net;
+pub mod outbound;
 pub mod protocol;
 pub mod service;
 pub mod sse;

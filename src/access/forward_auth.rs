@@ -10,14 +10,16 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
-
+use http_body_util::Full;
 use tokio::sync::Semaphore;
 
 use super::{Denied, Identity, Name, identity::MAX_GROUPS};
-use crate::client::{Connection, Protocol, Target, Trust, full};
+use crate::outbound::Outbound;
 
 /// The most answers that are remembered.
 const MAX_CACHED: usize = 4096;
+/// The longest answer that is read: only its head matters.
+const MAX_ANSWER: usize = 64 << 10;
 /// The most questions that are asked at a time.
 const MAX_ASKING: usize = 64;
 
@@ -25,6 +27,7 @@ const MAX_ASKING: usize = 64;
 #[derive(Debug)]
 pub struct ForwardAuth {
     url: Uri,
+    outbound: Outbound,
     cache_for: Duration,
     timeout: Duration,
     cache: Mutex<HashMap<Credential, Answer>>,
@@ -55,9 +58,10 @@ impl ForwardAuth {
     /// The endpoint at `url`; answers are remembered for `cache_for`, and waited for no longer
     /// than `timeout`.
     #[must_use]
-    pub fn new(url: Uri, cache_for: Duration, timeout: Duration) -> Self {
+    pub fn new(url: Uri, outbound: Outbound, cache_for: Duration, timeout: Duration) -> Self {
         Self {
             url,
+            outbound,
             cache_for,
             timeout,
             cache: Mutex::default(),
@@ -164,17 +168,16 @@ impl ForwardAuth {
         headers: &HeaderMap,
         uri: &Uri,
     ) -> Result<Identity, Denied> {
-        let down = |error: &dyn std::fmt::Display| {
-            tracing::warn!("access.session cannot be asked: {error}");
+        let down = |error: &(dyn std::error::Error + 'static)| {
+            tracing::warn!(error, "access.session cannot be asked");
             Denied::Unavailable
         };
-        let target = Target::of(&self.url, Trust::System).map_err(|error| down(&error))?;
-        let mut connection = Connection::open(&target, Protocol::Http1)
-            .await
-            .map_err(|error| down(&error))?;
-        let path = self.url.path_and_query().map_or("/", |path| path.as_str());
+        let unclear = |what: &dyn std::fmt::Display| {
+            tracing::warn!("access.session: {what}");
+            Denied::Unavailable
+        };
         let original = uri.path_and_query().map_or("/", |path| path.as_str());
-        let mut request = Request::get(path)
+        let mut request = Request::get(&self.url)
             .header("x-forwarded-uri", original)
             .header("x-forwarded-method", "GET")
             .header("x-forwarded-proto", "https");
@@ -191,19 +194,19 @@ impl ForwardAuth {
         for authorization in &credential.1 {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        let request = request.body(full("")).map_err(|error| down(&error))?;
-        let response = connection
-            .send(request)
-            .await
+        let request = request
+            .body(Full::default())
             .map_err(|error| down(&error))?;
-        match response.status {
-            StatusCode::OK => read(&response.headers).ok_or_else(|| {
-                down(&"Remote-User or Remote-Groups is not a name, or there is more than one")
+        let answer = self.outbound.ask(request, MAX_ANSWER).await;
+        let answer = answer.map_err(|error| down(&error))?;
+        match answer.status() {
+            StatusCode::OK => read(answer.headers()).ok_or_else(|| {
+                unclear(&"Remote-User or Remote-Groups is not a name, or there is more than one")
             }),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Err(Denied::Unauthorized("the session is not good here"))
             }
-            status => Err(down(&format!("the answer is {status}"))),
+            status => Err(unclear(&format!("the answer is {status}"))),
         }
     }
 }

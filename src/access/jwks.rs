@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Key, jwt};
-use crate::client::{Connection, Protocol, Target, Trust};
-use http::Uri;
+use http::{Request, StatusCode, Uri};
+use http_body_util::Full;
 use jsonwebtoken::jwk::Jwk;
+use thiserror::Error;
+
+use super::{Key, jwt};
+use crate::outbound::{Outbound, OutboundError};
 
 /// How long a set is good.
 const FRESH: Duration = Duration::from_secs(300);
@@ -23,17 +26,18 @@ const MAX_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Jwks {
     url: Uri,
-    state: Arc<Mutex<State>>,
+    outbound: Outbound,
+    state: Arc<Mutex<Fetched>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Fetched {
     keys: Option<Vec<Key>>,
     fetched: Option<Instant>,
     tried: Option<Instant>,
 }
 
-impl State {
+impl Fetched {
     /// The keys, if they may have signed a token that names `kid`.
     fn known(&self, kid: Option<&str>) -> Option<Vec<Key>> {
         let keys = self.keys.as_ref()?;
@@ -45,9 +49,10 @@ impl State {
 impl Jwks {
     /// The set behind `url`, fetched when it is first needed.
     #[must_use]
-    pub fn new(url: Uri) -> Self {
+    pub fn new(url: Uri, outbound: Outbound) -> Self {
         Self {
             url,
+            outbound,
             state: Arc::default(),
         }
     }
@@ -69,7 +74,12 @@ impl Jwks {
             }
             state.tried = Some(now);
             // In a task of its own: whoever asked for it may leave.
-            tokio::spawn(fetch_into(self.url.clone(), self.state.clone(), now))
+            tokio::spawn(fetch_into(
+                self.outbound.clone(),
+                self.url.clone(),
+                self.state.clone(),
+                now,
+            ))
         };
         // A panic in there is a bug that its task reports; there are no new keys then.
         let _: Result<(), _> = fetching.await;
@@ -82,19 +92,22 @@ impl Jwks {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Fetched> {
         self.state.lock().expect("no holder of this lock panics")
     }
 }
 
-async fn fetch_into(url: Uri, state: Arc<Mutex<State>>, now: Instant) {
-    match tokio::time::timeout(TIMEOUT, fetch(&url)).await {
+async fn fetch_into(outbound: Outbound, url: Uri, state: Arc<Mutex<Fetched>>, now: Instant) {
+    match tokio::time::timeout(TIMEOUT, fetch(&outbound, &url)).await {
         Ok(Ok(keys)) => {
             let mut state = state.lock().expect("no holder of this lock panics");
             state.keys = Some(keys);
             state.fetched = Some(now);
         }
-        Ok(Err(why)) => tracing::warn!("access.jwks cannot be fetched: {why}"),
+        Ok(Err(why)) => {
+            let error: &(dyn std::error::Error + 'static) = &why;
+            tracing::warn!(error, "access.jwks cannot be fetched");
+        }
         Err(_) => {
             let seconds = TIMEOUT.as_secs();
             tracing::warn!("access.jwks cannot be fetched: no answer in {seconds} s");
@@ -102,27 +115,29 @@ async fn fetch_into(url: Uri, state: Arc<Mutex<State>>, now: Instant) {
     }
 }
 
-async fn fetch(url: &Uri) -> Result<Vec<Key>, String> {
-    let text = |error: crate::client::ClientError| error.to_string();
-    let target = Target::of(url, Trust::System).map_err(text)?;
-    let mut connection = Connection::open(&target, Protocol::Http1)
-        .await
-        .map_err(text)?;
-    let path = url.path_and_query().map_or("/", |path| path.as_str());
-    let mut response = connection.get(path).await.map_err(text)?;
-    if response.status != http::StatusCode::OK {
-        return Err(format!("the answer is {}", response.status));
+/// Why there is no set.
+#[derive(Debug, Error)]
+enum FetchError {
+    #[error("it cannot be asked for")]
+    Request(#[from] http::Error),
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
+    #[error("the answer is {0}")]
+    Status(StatusCode),
+    #[error("it is not JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("it is not a JWK set")]
+    NoSet,
+}
+
+async fn fetch(outbound: &Outbound, url: &Uri) -> Result<Vec<Key>, FetchError> {
+    let request = Request::get(url).body(Full::default())?;
+    let answer = outbound.ask(request, MAX_BYTES).await?;
+    if answer.status() != StatusCode::OK {
+        return Err(FetchError::Status(answer.status()));
     }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(text)? {
-        body.extend_from_slice(&chunk);
-        if body.len() > MAX_BYTES {
-            return Err(format!("the set is over {MAX_BYTES} bytes long"));
-        }
-    }
-    let set: serde_json::Value =
-        serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    let keys = set["keys"].as_array().ok_or("it is not a JWK set")?;
+    let set: serde_json::Value = serde_json::from_slice(answer.body())?;
+    let keys = set["keys"].as_array().ok_or(FetchError::NoSet)?;
     // Keys of kinds that are not known here do not spoil the others (RFC 7517 5).
     let keys = keys
         .iter()

@@ -33,7 +33,7 @@ pub use pattern::Pattern;
 pub use rules::{InvalidRule, Rule, Who};
 pub use token::Token;
 
-use crate::topic::Topic;
+use crate::{outbound::Outbound, topic::Topic};
 
 /// `[access]` and `[groups]`
 #[derive(Clone, Debug)]
@@ -100,13 +100,14 @@ pub enum Publisher {
 impl Access {
     /// With these settings.
     #[must_use]
-    pub fn new(settings: AccessSettings) -> Self {
+    pub fn new(settings: AccessSettings, outbound: &Outbound) -> Self {
+        let jwks = settings.jwks.clone();
         Self {
-            jwks: settings.jwks.clone().map(Jwks::new),
-            session: settings
-                .session
-                .clone()
-                .map(|url| ForwardAuth::new(url, settings.session_cache, settings.session_timeout)),
+            jwks: jwks.map(|url| Jwks::new(url, outbound.clone())),
+            session: settings.session.clone().map(|url| {
+                let (cache, timeout) = (settings.session_cache, settings.session_timeout);
+                ForwardAuth::new(url, outbound.clone(), cache, timeout)
+            }),
             groups: Mutex::new(settings.groups.clone()),
             settings,
         }

@@ -35,7 +35,7 @@ const ONLY: &[(&str, &[&str])] = &[
 ];
 
 /// What may import the tools.
-const TOOLS: (&[&str], &[&str]) = (&["cli", "access"], &["client", "load"]);
+const TOOLS: (&[&str], &[&str]) = (&["cli"], &["client", "load"]);
 
 /// Folders that a circle stands in still.
 const STILL: &[&str] = &["net", "history", "config", "hub", "cli", "client"];

@@ -1,0 +1,7 @@
+//! What the edge itself asks of others: the app, whose session it is; a key set. One pooled client,
+//! with trust made once.
+
+mod pool;
+mod trust;
+
+pub use pool::{Outbound, OutboundError};
