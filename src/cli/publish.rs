@@ -13,7 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::client::{Connection, Protocol, RequestBody, Response, Target, Trust, full};
+use crate::client::{Connection, Protocol, Response, Target, Trust, Upload, full};
 
 /// What needs no encoding in a path.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
@@ -91,7 +91,7 @@ impl Publish {
     }
 
     /// Standard input as the lines of JSON that the edge takes.
-    fn lines(&self) -> RequestBody {
+    fn lines(&self) -> Upload {
         let (topic, event, retry) = (self.topic.clone(), self.event.clone(), self.retry);
         let input = BufReader::new(tokio::io::stdin()).lines();
         let lines = stream::unfold(input, move |mut input| {

@@ -5,9 +5,16 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 
-use super::{ClientError, Connection, Protocol, Response, Target, Trust, full};
+use super::{
+    connection::{Connection, Response},
+    error::ClientError,
+    target::Target,
+    tls::Trust,
+    upload::{Upload, full},
+};
 use crate::{
     backoff,
+    protocol::Protocol,
     sse::{Item, Message, Parser},
 };
 
@@ -150,7 +157,7 @@ impl EventSource {
         )))
     }
 
-    fn request(&self, url: &Uri) -> Result<Request<super::RequestBody>, Refused> {
+    fn request(&self, url: &Uri) -> Result<Request<Upload>, Refused> {
         let path = url.path_and_query().map_or("/", |path| path.as_str());
         let mut request = Request::get(path)
             .header(header::ACCEPT, "text/event-stream")

@@ -7,15 +7,20 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 
-use super::{Body, ClientError, Protocol, RequestBody, Target, lost};
+use super::{
+    error::{ClientError, lost},
+    target::Target,
+    upload::Upload,
+};
+use crate::protocol::Protocol;
 
 #[derive(Debug)]
-pub(super) struct Client {
-    sender: http1::SendRequest<RequestBody>,
+pub(super) struct Http1 {
+    sender: http1::SendRequest<Upload>,
     connection: JoinHandle<()>,
 }
 
-impl Client {
+impl Http1 {
     pub(super) async fn connect(target: &Target) -> Result<Self, ClientError> {
         let stream = target.stream(Protocol::Http1, b"http/1.1").await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
@@ -28,8 +33,8 @@ impl Client {
 
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<(Parts, Body), ClientError> {
+        request: Request<Upload>,
+    ) -> Result<(Parts, Incoming), ClientError> {
         self.sender.ready().await.map_err(lost)?;
         let (head, body) = self
             .sender
@@ -37,11 +42,11 @@ impl Client {
             .await
             .map_err(lost)?
             .into_parts();
-        Ok((head, Body::Http1(body)))
+        Ok((head, body))
     }
 }
 
-impl Drop for Client {
+impl Drop for Http1 {
     fn drop(&mut self) {
         self.connection.abort();
     }

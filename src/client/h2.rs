@@ -10,19 +10,24 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::task::JoinHandle;
 
-use super::{Body, ClientError, Protocol, RequestBody, Target, lost};
+use super::{
+    error::{ClientError, lost},
+    target::Target,
+    upload::Upload,
+};
+use crate::protocol::Protocol;
 
 /// As browsers have them: a stream may fill, the connection hardly.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct Http2 {
     sender: SendRequest<Bytes>,
     connection: JoinHandle<()>,
 }
 
-impl Client {
+impl Http2 {
     pub(super) async fn connect(target: &Target) -> Result<Self, ClientError> {
         let stream = target.stream(Protocol::Http2, b"h2").await?;
         let (sender, connection) = Builder::new()
@@ -42,8 +47,8 @@ impl Client {
 
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<(Parts, Body), ClientError> {
+        request: Request<Upload>,
+    ) -> Result<(Parts, RecvStream), ClientError> {
         self.sender = self.sender.clone().ready().await.map_err(lost)?;
         let (parts, body) = request.into_parts();
         let end = body.is_end_stream();
@@ -61,17 +66,17 @@ impl Client {
             head
         };
         let (head, body) = head.into_parts();
-        Ok((head, Body::Http2(body)))
+        Ok((head, body))
     }
 }
 
-impl Drop for Client {
+impl Drop for Http2 {
     fn drop(&mut self) {
         self.connection.abort();
     }
 }
 
-async fn upload(mut stream: SendStream<Bytes>, mut body: RequestBody) -> Result<(), h2::Error> {
+async fn upload(mut stream: SendStream<Bytes>, mut body: Upload) -> Result<(), h2::Error> {
     while let Some(Ok(frame)) = body.frame().await {
         let Ok(mut data) = frame.into_data() else {
             continue;

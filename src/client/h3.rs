@@ -13,10 +13,16 @@ use http_body_util::BodyExt as _;
 use quinn::{Endpoint, crypto::rustls::QuicClientConfig};
 use tokio::task::JoinHandle;
 
-use super::{ClientError, Protocol, RequestBody, Target, lost, tls};
+use super::{
+    error::{ClientError, lost},
+    target::Target,
+    tls,
+    upload::Upload,
+};
+use crate::protocol::Protocol;
 
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct Http3 {
     quic: quinn::Connection,
     sender: Sender,
     driver: JoinHandle<()>,
@@ -31,7 +37,7 @@ impl std::fmt::Debug for Sender {
     }
 }
 
-impl Client {
+impl Http3 {
     pub(super) async fn connect(target: &Target) -> Result<Self, ClientError> {
         if !target.secure {
             return Err(ClientError::Protocol {
@@ -88,8 +94,8 @@ impl Client {
 
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<(Parts, super::Body), ClientError> {
+        request: Request<Upload>,
+    ) -> Result<(Parts, Incoming), ClientError> {
         let (parts, mut body) = request.into_parts();
         let stream = self
             .sender
@@ -112,11 +118,11 @@ impl Client {
         });
         let response = recv.recv_response().await.map_err(lost)?;
         let (head, ()) = response.into_parts();
-        Ok((head, super::Body::Http3(Body(recv))))
+        Ok((head, Incoming(recv)))
     }
 }
 
-impl Drop for Client {
+impl Drop for Http3 {
     fn drop(&mut self) {
         self.driver.abort();
         self.quic.close(0x100u32.into(), b"");
@@ -124,9 +130,9 @@ impl Drop for Client {
 }
 
 /// A response's body.
-pub(super) struct Body(RequestStream<RecvStream, Bytes>);
+pub(super) struct Incoming(RequestStream<RecvStream, Bytes>);
 
-impl Body {
+impl Incoming {
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
         let data = self.0.recv_data().await.map_err(lost)?;
         Ok(data.map(|mut data| data.copy_to_bytes(data.remaining())))

@@ -8,10 +8,8 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{ClientError, Target};
+use super::error::ClientError;
 
 /// Who may vouch for a server.
 #[derive(Clone, Debug, Default)]
@@ -60,20 +58,6 @@ fn roots(trust: &Trust) -> Result<RootCertStore, ClientError> {
         }
     }
     Ok(roots)
-}
-
-pub(super) async fn connect(
-    target: &Target,
-    stream: TcpStream,
-    alpn: &[u8],
-) -> Result<TlsStream<TcpStream>, ClientError> {
-    let connector = TlsConnector::from(Arc::new(config(&target.trust, alpn)?));
-    let name =
-        ServerName::try_from(target.host.clone()).map_err(|error| target.unreachable(error))?;
-    connector
-        .connect(name, stream)
-        .await
-        .map_err(|error| target.unreachable(error))
 }
 
 /// Takes any certificate, but not a signature that is not its.

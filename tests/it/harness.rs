@@ -9,7 +9,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::Value;
 use seventh::{
-    client::{ClientError, Connection, Protocol, RequestBody, Response, Target, Trust, full},
+    client::{ClientError, Connection, Protocol, Response, Target, Trust, Upload, full},
     config::Config,
     edge::{Drained, Edge, StartError},
     sse::{Item, Message, Parser},
@@ -220,7 +220,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub async fn of(connection: &mut Connection, request: Request<RequestBody>) -> Self {
+    pub async fn of(connection: &mut Connection, request: Request<Upload>) -> Self {
         let mut response = patiently("an answer", connection.send(request))
             .await
             .expect("an answer");
@@ -342,7 +342,7 @@ impl Events {
 }
 
 /// A request's body that is written as the test goes on.
-pub fn streaming() -> (mpsc::Sender<Bytes>, RequestBody) {
+pub fn streaming() -> (mpsc::Sender<Bytes>, Upload) {
     let (sender, receiver) = mpsc::channel(1);
     let frames = stream::unfold(receiver, |mut receiver| async {
         let bytes = receiver.recv().await?;

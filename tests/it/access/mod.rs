@@ -18,7 +18,7 @@ use http::{Request, StatusCode};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
-use seventh::client::{Connection, Protocol, RequestBody, full};
+use seventh::client::{Connection, Protocol, Upload, full};
 
 use crate::harness::{Answer, Events, TestEdge};
 
@@ -143,7 +143,7 @@ fn request(
     path: &str,
     fields: &[(&str, &str)],
     body: &'static str,
-) -> http::Result<Request<RequestBody>> {
+) -> http::Result<Request<Upload>> {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in fields {
         request = request.header(*name, *value);
@@ -177,7 +177,7 @@ fn bearer(token: &str) -> String {
 }
 
 /// A request for the last event of topic `a` with a token, if it can stand in a field at all.
-fn poll_request(token: &str) -> http::Result<Request<RequestBody>> {
+fn poll_request(token: &str) -> http::Result<Request<Upload>> {
     request(
         "GET",
         "/events?topic=a&poll=1&last=1",

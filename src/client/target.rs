@@ -1,0 +1,131 @@
+//! Where to connect, and how.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::Uri;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    error::{BoxError, ClientError, lost},
+    tls::{self, Trust},
+};
+use crate::protocol::Protocol;
+
+/// How long a connection may be quiet before the kernel asks whether the server is still there.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Where to connect, and how.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub(super) host: String,
+    port: u16,
+    pub(super) secure: bool,
+    /// Connect here, whatever the name resolves to.
+    pub address: Option<SocketAddr>,
+    /// Who may vouch for the server.
+    pub trust: Trust,
+}
+
+impl Target {
+    /// The server of a URL. `https` is TLS; `http` is none, for the control listener.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Url`] for anything else.
+    pub fn of(url: &Uri, trust: Trust) -> Result<Self, ClientError> {
+        let wrong = || ClientError::Url(url.to_string());
+        let secure = match url.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(wrong()),
+        };
+        let host = url.host().ok_or_else(wrong)?;
+        Ok(Self {
+            host: host
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned(),
+            port: url.port_u16().unwrap_or(if secure { 443 } else { 80 }),
+            secure,
+            address: None,
+            trust,
+        })
+    }
+
+    /// Host and port, as they stand in a request.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    pub(super) async fn resolve(&self) -> Result<Vec<SocketAddr>, ClientError> {
+        if let Some(address) = self.address {
+            return Ok(vec![address]);
+        }
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        found
+            .map(Iterator::collect)
+            .map_err(|error| self.unreachable(error))
+    }
+
+    pub(super) fn unreachable(&self, source: impl Into<BoxError>) -> ClientError {
+        ClientError::Connect {
+            host: self.authority(),
+            source: source.into(),
+        }
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, ClientError> {
+        let addresses = self.resolve().await?;
+        let stream = TcpStream::connect(&addresses[..])
+            .await
+            .map_err(|error| self.unreachable(error))?;
+        stream.set_nodelay(true).map_err(lost)?;
+        // A server that vanished is noticed, though nothing is sent.
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE);
+        SockRef::from(&stream)
+            .set_tcp_keepalive(&keepalive)
+            .map_err(lost)?;
+        Ok(stream)
+    }
+
+    /// A TCP connection, with TLS that settles on `alpn` if the target is secure.
+    pub(super) async fn stream(
+        &self,
+        protocol: Protocol,
+        alpn: &[u8],
+    ) -> Result<Box<dyn Stream>, ClientError> {
+        let stream = self.tcp().await?;
+        if !self.secure {
+            return Ok(Box::new(stream));
+        }
+        let connector = TlsConnector::from(Arc::new(tls::config(&self.trust, alpn)?));
+        let name = ServerName::try_from(self.host.clone());
+        let name = name.map_err(|error| self.unreachable(error))?;
+        let connected = connector.connect(name, stream).await;
+        let stream = connected.map_err(|error| self.unreachable(error))?;
+        let spoken = stream.get_ref().1.alpn_protocol();
+        // A server without ALPN speaks HTTP/1.1.
+        if spoken == Some(alpn) || (spoken.is_none() && protocol == Protocol::Http1) {
+            return Ok(Box::new(stream));
+        }
+        Err(ClientError::Protocol {
+            host: self.authority(),
+            protocol,
+        })
+    }
+}
+
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
