@@ -90,9 +90,10 @@ fn parse(origin: &str) -> Result<HeaderValue, InvalidOrigin> {
         .or_else(|| origin.strip_prefix("http://"));
     let authority: http::uri::Authority = host.ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
     let plain = !authority.as_str().contains(['@', '*']) && !origin.contains(char::is_uppercase);
-    match plain && !authority.host().is_empty() {
-        true => origin.parse().map_err(|_| wrong()),
-        false => Err(wrong()),
+    if plain && !authority.host().is_empty() {
+        origin.parse().map_err(|_| wrong())
+    } else {
+        Err(wrong())
     }
 }
 

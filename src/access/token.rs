@@ -24,11 +24,10 @@ impl Token {
                 token.len()
             ));
         }
-        match token.bytes().all(|b| b.is_ascii_graphic()) {
-            true => Ok(Self(token.into())),
-            false => Err(
-                "holds a character that cannot stand in a header; take ASCII without spaces".into(),
-            ),
+        if token.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(Self(token.into()))
+        } else {
+            Err("holds a character that cannot stand in a header; take ASCII without spaces".into())
         }
     }
 

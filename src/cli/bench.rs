@@ -109,9 +109,10 @@ impl Bench {
         let report = load::run(&plan, &Bar(bar.clone())).await;
         bar.finish_and_clear();
         let report = report?;
-        match self.json {
-            true => println!("{}", as_json(&plan, &report)),
-            false => print(&plan, &report),
+        if self.json {
+            println!("{}", as_json(&plan, &report));
+        } else {
+            print(&plan, &report);
         }
         drop(server);
         Ok(())
@@ -238,12 +239,13 @@ fn print(plan: &Plan, report: &Report) {
     }
     if let Some(cpu) = report.cpu {
         print!("server CPU  {:.2} s", cpu.as_secs_f64());
-        match report.delivered > 0 && !cpu.is_zero() {
-            true => println!(
+        if report.delivered > 0 && !cpu.is_zero() {
+            println!(
                 ": {:.0} events per CPU-second",
                 per_second(report.delivered, cpu)
-            ),
-            false => println!(),
+            );
+        } else {
+            println!();
         }
     }
     if let Some([before, connected, streaming]) = report.memory {

@@ -136,9 +136,10 @@ impl Printer {
     }
 
     fn colors(&self) -> (&'static str, &'static str, &'static str) {
-        match self.color {
-            true => ("\x1b[2m", "\x1b[1;36m", "\x1b[0m"),
-            false => ("", "", ""),
+        if self.color {
+            ("\x1b[2m", "\x1b[1;36m", "\x1b[0m")
+        } else {
+            ("", "", "")
         }
     }
 }

@@ -161,12 +161,13 @@ fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io:
     }
     let port = edge.https().first().map_or(0, SocketAddr::port);
     let path = &config.events.path;
-    match config.demo {
-        true => writeln!(out, "open           https://localhost:{port}/")?,
-        false => writeln!(
+    if config.demo {
+        writeln!(out, "open           https://localhost:{port}/")?;
+    } else {
+        writeln!(
             out,
             "event streams  https://localhost:{port}{path}?topic=NAME"
-        )?,
+        )?;
     }
     let token = match config.control.token {
         Some(_) => " -H 'Authorization: Bearer TOKEN'",

@@ -248,16 +248,15 @@ fn accept(response: &Response) -> Result<(), Refused> {
         .split(|&b| b == b';')
         .next()
         .unwrap_or_default();
-    match essence
+    if essence
         .trim_ascii()
         .eq_ignore_ascii_case(b"text/event-stream")
     {
-        true => Ok(()),
-        false => {
-            let content_type = String::from_utf8_lossy(content_type).into_owned();
-            Err(Refused::ForGood(format!(
-                "the answer is `{content_type}`, not text/event-stream"
-            )))
-        }
+        Ok(())
+    } else {
+        let content_type = String::from_utf8_lossy(content_type).into_owned();
+        Err(Refused::ForGood(format!(
+            "the answer is `{content_type}`, not text/event-stream"
+        )))
     }
 }

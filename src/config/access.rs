@@ -82,15 +82,18 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
         "access.cookie",
         "seventh".to_owned(),
         "The cookie that may carry a token, for `withCredentials`.",
-        |name| match !name.is_empty()
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-        {
-            true => Ok(()),
-            false => Err(format!(
-                "`{name}` is not a name for a cookie; take letters, digits, - and _"
-            )),
+        |name| {
+            if !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            {
+                Ok(())
+            } else {
+                Err(format!(
+                    "`{name}` is not a name for a cookie; take letters, digits, - and _"
+                ))
+            }
         },
     );
     let keys = Keys {
@@ -118,12 +121,10 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
          `Authorization`, and answers 200 with `Remote-User` and `Remote-Groups`, or 401.",
     );
     let identifies = !keys.is_empty() || jwks.is_some() || session.is_some();
+    let only = vec![Standing::Authenticated];
     let both = vec![Standing::Authenticated, Standing::Anonymous];
     AccessSettings {
-        subscribe: subscribe.unwrap_or(match identifies {
-            true => vec![Standing::Authenticated],
-            false => both,
-        }),
+        subscribe: subscribe.unwrap_or(if identifies { only } else { both }),
         cookie,
         keys,
         jwks,
@@ -241,9 +242,10 @@ fn take_groups(reader: &mut Reader) -> Groups {
             continue;
         };
         for member in members {
-            let typed = match member.contains(':') {
-                true => member,
-                false => format!("group:{member}"),
+            let typed = if member.contains(':') {
+                member
+            } else {
+                format!("group:{member}")
             };
             let added = Member::parse(&typed).and_then(|member| groups.add(&name, member));
             if let Err(error) = added {

@@ -1,34 +1,51 @@
 //! `[events]`
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use super::{range, reader::Reader};
 use crate::service::EventSettings;
 
+/// Browsers spin on less.
+const RETRY: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(3600);
+/// Proxies on the way give up after some minutes.
+const KEEPALIVE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(240);
+
 pub(super) fn take(reader: &mut Reader) -> EventSettings {
     let default = EventSettings::default();
     EventSettings {
-        enabled: reader.take("events.enabled", default.enabled, "Whether there are event streams at all."),
+        enabled: reader.take(
+            "events.enabled",
+            default.enabled,
+            "Whether there are event streams at all.",
+        ),
         path: reader.take_if(
             "events.path",
             default.path,
             "The path of the event stream.",
-            |path| match path.starts_with('/') && !path.contains(['?', '#', '%']) && !path.starts_with("//") {
-                true => Ok(()),
-                false => Err(format!("`{path}` is not a path; begin it with one / and leave out ?, # and %")),
-            },
+            is_path,
         ),
         retry: reader.take_if(
             "events.retry",
             default.retry,
             "How long a client waits before it reconnects, give or take half.",
-            |retry| range::time(*retry, &(Duration::from_millis(500)..=Duration::from_secs(3600))),
+            |retry| range::time(*retry, &RETRY),
         ),
         keepalive: reader.take_if(
             "events.keepalive",
             default.keepalive,
-            "How long a stream may be quiet before a comment is sent; a client that vanished is gone within it.",
-            |keepalive| range::time(*keepalive, &(Duration::from_millis(100)..=Duration::from_secs(240))),
+            "How long a stream may be quiet before a comment is sent; a client that vanished is gone \
+             within it.",
+            |keepalive| range::time(*keepalive, &KEEPALIVE),
         ),
     }
+}
+
+fn is_path(path: &String) -> Result<(), String> {
+    let plain = path.starts_with('/') && !path.starts_with("//") && !path.contains(['?', '#', '%']);
+    if plain {
+        return Ok(());
+    }
+    Err(format!(
+        "`{path}` is not a path; begin it with one / and leave out ?, # and %"
+    ))
 }

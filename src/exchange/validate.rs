@@ -200,9 +200,10 @@ fn content_length(headers: &HeaderMap) -> Result<(), Malformed> {
         return Err(Malformed::ContentLength("given more than once"));
     }
     let value = value.as_bytes();
-    match !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit) {
-        true => Ok(()),
-        false => Err(Malformed::ContentLength("not a number")),
+    if !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit) {
+        Ok(())
+    } else {
+        Err(Malformed::ContentLength("not a number"))
     }
 }
 
@@ -213,9 +214,10 @@ fn transfer_encoding(parts: &Parts) -> Result<(), Malformed> {
     };
     let alone = values.next().is_none() && !parts.headers.contains_key(header::CONTENT_LENGTH);
     let chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
-    match alone && chunked && parts.version == Version::HTTP_11 {
-        true => Ok(()),
-        false => Err(Malformed::TransferEncoding),
+    if alone && chunked && parts.version == Version::HTTP_11 {
+        Ok(())
+    } else {
+        Err(Malformed::TransferEncoding)
     }
 }
 

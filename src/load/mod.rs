@@ -245,9 +245,10 @@ async fn publish(plan: &Plan, base: Instant) -> Result<u64, LoadError> {
         tokio::time::sleep_until(due.into()).await;
         let micros = due.saturating_duration_since(base).as_micros();
         let data = format!("{micros:<width$}", width = plan.size);
-        let path = match plan.own_topics {
-            true => format!("/topics/{TOPIC}/{}", n as usize % streams),
-            false => format!("/topics/{TOPIC}"),
+        let path = if plan.own_topics {
+            format!("/topics/{TOPIC}/{}", n as usize % streams)
+        } else {
+            format!("/topics/{TOPIC}")
         };
         let request = Request::post(path)
             .body(full(data))

@@ -125,9 +125,12 @@ impl EventStream {
     /// The next moment at which it has something to say without being told.
     fn deadline(&self) -> Instant {
         let ending = self.ending.map(|(at, _)| at);
-        let token = self.token.map(|token| match token.told {
-            true => token.at,
-            false => token.at.checked_sub(token.notice).unwrap_or(token.at),
+        let token = self.token.map(|token| {
+            if token.told {
+                token.at
+            } else {
+                token.at.checked_sub(token.notice).unwrap_or(token.at)
+            }
         });
         let poll = self.poll.map(|poll| poll.until);
         let all = [ending, token, poll].into_iter().flatten();

@@ -114,9 +114,10 @@ impl Parser {
     }
 
     fn take_line(&mut self, line: &[u8], items: &mut Vec<Item>) {
-        let line = match std::mem::take(&mut self.at_start) {
-            true => line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line),
-            false => line,
+        let line = if std::mem::take(&mut self.at_start) {
+            line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line)
+        } else {
+            line
         };
         if line.is_empty() {
             self.dispatch(items);

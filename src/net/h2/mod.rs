@@ -190,9 +190,10 @@ where
                 Poll::Pending => return Ok(accepted),
                 Poll::Ready(None) => return Err(End::Peer),
                 Poll::Ready(Some(Err(error))) => {
-                    return Err(match error.is_io() {
-                        true => End::Io(error.into_io().expect("it is one")),
-                        false => End::Protocol(error),
+                    return Err(if error.is_io() {
+                        End::Io(error.into_io().expect("it is one"))
+                    } else {
+                        End::Protocol(error)
                     });
                 }
                 Poll::Ready(Some(Ok((request, respond)))) => {

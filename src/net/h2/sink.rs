@@ -34,9 +34,10 @@ impl Sink for SendStream<Bytes> {
     ) -> Poll<Result<(), Gone>> {
         // h2 holds what is over the window: no more than this chunk, as there is no room then.
         // Only the end of a stream may be an empty frame: clients count them.
-        let sent = match chunk.is_empty() && !last {
-            true => Ok(()),
-            false => self.send_data(std::mem::take(chunk), last),
+        let sent = if chunk.is_empty() && !last {
+            Ok(())
+        } else {
+            self.send_data(std::mem::take(chunk), last)
         };
         Poll::Ready(sent.map_err(|_| Gone))
     }

@@ -55,9 +55,10 @@ impl http_body::Body for Http3Body {
                 None => false,
             },
         };
-        match whole {
-            true => Poll::Ready(data.map(|data| Ok(Frame::data(data)))),
-            false => Poll::Ready(Some(Err("it is not as long as Content-Length says".into()))),
+        if whole {
+            Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+        } else {
+            Poll::Ready(Some(Err("it is not as long as Content-Length says".into())))
         }
     }
 }

@@ -27,9 +27,10 @@ pub(super) fn check_fields(section: &[u8], trailers: bool) -> Result<(), &'stati
             return Err("a pseudo-header field after others");
         }
         let index = pseudo.ok_or("a pseudo-header field that is not a request's")?;
-        match std::mem::replace(&mut seen[index], true) {
-            true => Err("a pseudo-header field twice"),
-            false => Ok(()),
+        if std::mem::replace(&mut seen[index], true) {
+            Err("a pseudo-header field twice")
+        } else {
+            Ok(())
         }
     };
     // Required Insert Count and Base (RFC 9204 4.5.1).
@@ -72,9 +73,12 @@ impl Name {
         if !begins {
             return Self::Regular;
         }
-        Self::Pseudo(PSEUDO.iter().position(|known| match huffman {
-            true => huffman_name(known) == name,
-            false => known.as_bytes() == name,
+        Self::Pseudo(PSEUDO.iter().position(|known| {
+            if huffman {
+                huffman_name(known) == name
+            } else {
+                known.as_bytes() == name
+            }
         }))
     }
 }
@@ -172,8 +176,9 @@ impl<'a> Reader<'a> {
 }
 
 fn static_name(is_static: bool, index: u64) -> Name {
-    match is_static {
-        true => Name::of_static(index),
-        false => Name::Regular,
+    if is_static {
+        Name::of_static(index)
+    } else {
+        Name::Regular
     }
 }

@@ -164,12 +164,14 @@ impl Event {
             topics,
             to: None,
             event,
-            data: match data.starts_with('"') {
-                true => serde_json::from_str(data).map_err(|error| {
+            data: if data.starts_with('"') {
+                let text = serde_json::from_str(data);
+                text.map_err(|error| {
                     Problem::field("data", "", format!("data is not text: {error}"))
-                })?,
+                })?
+            } else {
                 // Any other JSON goes as the publisher wrote it: no number loses a digit.
-                false => data.to_owned(),
+                data.to_owned()
             },
             id,
             retry: retry.map(Duration::from_millis),

@@ -65,9 +65,10 @@ impl Lines {
             let limit = json_bytes(&self.context);
             let body = self.body.as_mut()?;
             // Between two lines a publisher may think as long as it likes, but not within one.
-            let chunk = match self.buffer.is_empty() {
-                true => next_chunk(body).await,
-                false => in_time(&self.context, next_chunk(body)).await,
+            let chunk = if self.buffer.is_empty() {
+                next_chunk(body).await
+            } else {
+                in_time(&self.context, next_chunk(body)).await
             };
             let ended = match chunk {
                 Ok(Some(chunk)) if self.buffer.len() + chunk.len() > limit.value + (64 << 10) => {
