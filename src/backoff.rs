@@ -4,20 +4,20 @@ use std::time::Duration;
 
 /// `base` give or take half of it; `random` is in 0..1.
 #[must_use]
-pub fn jittered_by_half(base: Duration, random: f64) -> Duration {
+pub(crate) fn jittered_by_half(base: Duration, random: f64) -> Duration {
     base.mul_f64(0.5 + random.clamp(0.0, 1.0))
 }
 
 /// A part of `span`; `random` is in 0..1.
 #[must_use]
-pub fn within(span: Duration, random: f64) -> Duration {
+pub(crate) fn within(span: Duration, random: f64) -> Duration {
     span.mul_f64(random.clamp(0.0, 1.0))
 }
 
 /// The wait after the `failures`-th failure in a row: doubled each time from `first`, at most
 /// `most`, jittered downwards by up to half.
 #[must_use]
-pub fn exponential(first: Duration, most: Duration, failures: u32, random: f64) -> Duration {
+pub(crate) fn exponential(first: Duration, most: Duration, failures: u32, random: f64) -> Duration {
     let doubled = first.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)));
     doubled
         .min(most)

@@ -15,22 +15,21 @@ pub struct DrainSettings {
 
 /// Starts the drain. Dropping it without starting starts it too: nobody is left to wait for.
 #[derive(Debug)]
-pub struct Signal(watch::Sender<bool>);
+pub(crate) struct Signal(watch::Sender<bool>);
 
 /// Held by each task that has to end when the edge drains.
 #[derive(Clone, Debug)]
 pub struct Watch(watch::Receiver<bool>);
 
-/// A signal and its watch.
 #[must_use]
-pub fn channel() -> (Signal, Watch) {
+pub(crate) fn channel() -> (Signal, Watch) {
     let (sender, receiver) = watch::channel(false);
     (Signal(sender), Watch(receiver))
 }
 
 impl Signal {
     /// Starts the drain: every watch sees it.
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         self.0.send_replace(true);
     }
 }

@@ -152,7 +152,7 @@ impl Edge {
     ///
     /// # Errors
     ///
-    /// [`CertificateError`]; then the one before is served still.
+    /// What is wrong with the files; then the certificate before is served still.
     pub fn reload_certificate(&self, files: &CertificateFiles) -> Result<(), CertificateError> {
         self.resolver.replace(Certificate::load(files)?);
         Ok(())

@@ -5,48 +5,52 @@
 //!
 //! # The map
 //!
-//! An event travels from [`service`] (a publisher's request) through the [`hub`] (one order, a
-//! ring for each topic, a mailbox for each connection) to the drivers in [`net`], which write it.
+//! An event travels from `service::publish` (a publisher's request) through `history` (its place
+//! in the one order) and the [`hub`] (a ring for each topic, a mailbox for each connection) to the
+//! drivers in `net`, which write it.
+//!
+//! The floors of the house, from the ground up. Imports go down only, and no circle of files stands
+//! inside a folder; `tests/it/layers.rs` holds both.
 //!
 //! | module | what lives there | pure |
 //! |---|---|---|
-//! | [`clock`], [`backoff`], [`drain`], [`protocol`], [`metrics`] | leaves that everything may use | `backoff`, `protocol` |
+//! | [`clock`], `backoff`, `drain`, `protocol` | leaves that everything may use | `backoff`, `protocol` |
+//! | `limits` | the table of limits; places, admission, conduct | yes |
+//! | `metrics` | the registry, and guards that count; every module owns its own set | |
 //! | [`topic`], [`sse`] | names, and the event-stream format in both directions | yes |
-//! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `ring`, `gap`, `resume` |
-//! | [`history`] | where the one order is kept | |
-//! | [`access`], [`limits`] | who is asking, who may do what, and how much | `pattern`, `groups`, `rules`, `origins`; `limits` |
-//! | [`exchange`] | what is asked and answered | `validate` |
-//! | [`service`] | from a request to a reply, the same for all protocols | |
-//! | [`outbound`] | what the edge asks of others | |
-//! | [`tls`] | certificates, and swapping them | |
-//! | [`net`] | sockets, the three drivers | `h3::guard`, `flood` |
+//! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `entry`, `ring`, `gap`, `resume` |
+//! | `history` | where the one order is kept | |
+//! | `outbound` | what the edge asks of others | |
+//! | `tls` | certificates, and swapping them | |
+//! | `access` | who is asking, and who may do what | `pattern`, `groups`, `rules`, `origins` |
+//! | `exchange` | requests, replies, failures | `validate` |
+//! | `service` | from a request to a reply, the same for all protocols | `routes`, `stream_request` |
+//! | `net` | sockets, the three drivers | `h3::guard` |
 //! | [`config`] | what may be written, checked whole | `range`, `value` |
-//! | [`edge`] | bind, serve, drain | |
-//! | [`client`] | a client over the three protocols, and an `EventSource` on it | |
-//! | [`load`] | the load harness: it sees only the wire | |
+//! | [`edge`] | build, serve, drain | |
 //! | [`cli`] | one file a command | |
 //!
-//! Imports go one way, from the bottom of the table's server half to its top; a test holds the
-//! order.
+//! Tools, which nothing of the server imports: [`client`], a client over the three protocols and an
+//! `EventSource` on it; [`load`], the load harness, which sees only the wire.
 
-pub mod access;
-pub mod backoff;
+pub(crate) mod access;
+pub(crate) mod backoff;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
-pub mod drain;
+pub(crate) mod drain;
 pub mod edge;
-pub mod exchange;
-pub mod history;
+pub(crate) mod exchange;
+pub(crate) mod history;
 pub mod hub;
-pub mod limits;
+pub(crate) mod limits;
 pub mod load;
-pub mod metrics;
-pub mod net;
-pub mod outbound;
-pub mod protocol;
-pub mod service;
+pub(crate) mod metrics;
+pub(crate) mod net;
+pub(crate) mod outbound;
+pub(crate) mod protocol;
+pub(crate) mod service;
 pub mod sse;
-pub mod tls;
+pub(crate) mod tls;
 pub mod topic;

@@ -17,14 +17,13 @@ use prometheus_client::{
     registry::Unit,
 };
 
-pub use prometheus_client::registry::Registry;
+pub(crate) use prometheus_client::registry::Registry;
 
 use crate::protocol::Protocol;
 
 /// The label of what is counted by protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ByProtocol {
-    /// The protocol.
+pub(crate) struct ByProtocol {
     pub protocol: Protocol,
 }
 
@@ -36,11 +35,11 @@ impl EncodeLabelValue for Protocol {
 
 /// A counter for each protocol.
 #[derive(Clone, Debug, Default)]
-pub struct Counters(Family<ByProtocol, Counter<u64, AtomicU64>>);
+pub(crate) struct Counters(Family<ByProtocol, Counter<u64, AtomicU64>>);
 
 impl Counters {
     /// Counters that are there from the start, at zero.
-    pub fn register(registry: &mut Registry, name: &str, help: &str) -> Self {
+    pub(crate) fn register(registry: &mut Registry, name: &str, help: &str) -> Self {
         let counters = Self::default();
         for protocol in Protocol::ALL {
             drop(counters.0.get_or_create(&ByProtocol { protocol }));
@@ -50,7 +49,7 @@ impl Counters {
     }
 
     /// Counts `n` more.
-    pub fn add(&self, protocol: Protocol, n: u64) {
+    pub(crate) fn add(&self, protocol: Protocol, n: u64) {
         if n > 0 {
             self.0.get_or_create(&ByProtocol { protocol }).inc_by(n);
         }
@@ -59,14 +58,14 @@ impl Counters {
 
 /// What is open of a kind, and what was opened, by protocol.
 #[derive(Clone, Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     open: Family<ByProtocol, Gauge>,
     opened: Counters,
 }
 
 impl Opened {
     /// A gauge of what is open and a counter of what was opened, each a name and its help.
-    pub fn register(registry: &mut Registry, open: [&str; 2], opened: [&str; 2]) -> Self {
+    pub(crate) fn register(registry: &mut Registry, open: [&str; 2], opened: [&str; 2]) -> Self {
         let gauges: Family<ByProtocol, Gauge> = Family::default();
         for protocol in Protocol::ALL {
             drop(gauges.get_or_create(&ByProtocol { protocol }));
@@ -80,7 +79,7 @@ impl Opened {
 
     /// Counts one as open while the guard lives.
     #[must_use]
-    pub fn guard(&self, protocol: Protocol) -> OpenGuard {
+    pub(crate) fn guard(&self, protocol: Protocol) -> OpenGuard {
         self.opened.add(protocol, 1);
         let gauge = self.open.get_or_create_owned(&ByProtocol { protocol });
         gauge.inc();
@@ -89,7 +88,7 @@ impl Opened {
 
     /// How many are open.
     #[must_use]
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         let open = Protocol::ALL.map(|protocol| {
             let gauge = self.open.get_or_create(&ByProtocol { protocol });
             gauge.get()
@@ -100,7 +99,7 @@ impl Opened {
 
 /// Counts something as open; dropping it counts it as closed, so that cannot be forgotten.
 #[derive(Debug)]
-pub struct OpenGuard(Gauge);
+pub(crate) struct OpenGuard(Gauge);
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
@@ -110,7 +109,7 @@ impl Drop for OpenGuard {
 
 /// A registry that holds when the edge started and nothing else yet.
 #[must_use]
-pub fn registry(started: SystemTime) -> Registry {
+pub(crate) fn registry(started: SystemTime) -> Registry {
     let mut registry = Registry::with_prefix("seventh");
     let since = started.duration_since(UNIX_EPOCH);
     registry.register_with_unit(
@@ -124,7 +123,7 @@ pub fn registry(started: SystemTime) -> Registry {
 
 /// The Prometheus text exposition.
 #[must_use]
-pub fn render(registry: &Registry) -> String {
+pub(crate) fn render(registry: &Registry) -> String {
     let mut text = String::new();
     encode(&mut text, registry).expect("writing to a String cannot fail");
     text

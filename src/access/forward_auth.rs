@@ -25,7 +25,7 @@ const MAX_ASKING: usize = 64;
 
 /// The app's endpoint that says who someone is.
 #[derive(Debug)]
-pub struct ForwardAuth {
+pub(crate) struct ForwardAuth {
     url: Uri,
     outbound: Outbound,
     cache_for: Duration,
@@ -58,7 +58,12 @@ impl ForwardAuth {
     /// The endpoint at `url`; answers are remembered for `cache_for`, and waited for no longer
     /// than `timeout`.
     #[must_use]
-    pub fn new(url: Uri, outbound: Outbound, cache_for: Duration, timeout: Duration) -> Self {
+    pub(crate) fn new(
+        url: Uri,
+        outbound: Outbound,
+        cache_for: Duration,
+        timeout: Duration,
+    ) -> Self {
         Self {
             url,
             outbound,

@@ -28,7 +28,6 @@ pub enum Member {
 /// Why a member cannot be added.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidMember {
-    /// It is neither a user nor a group.
     #[error("`{0}` is not a member; write user:NAME or group:NAME")]
     Kind(String),
     /// Its name is not one.
@@ -37,7 +36,6 @@ pub enum InvalidMember {
     /// The group would be in itself.
     #[error(transparent)]
     Cycle(#[from] Cycle),
-    /// There are too many.
     #[error("there are {MAX_MEMBERS} members in all groups already, which is the limit")]
     TooMany,
 }

@@ -19,13 +19,10 @@ pub struct Name(Box<str>);
 /// Why a name is not one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidName {
-    /// It is empty.
     #[error("the name is empty")]
     Empty,
-    /// It is too long.
     #[error("the name is {0} bytes long, the limit is {MAX_NAME}")]
     TooLong(usize),
-    /// It holds a control character.
     #[error("the name holds a control character")]
     Control,
 }
@@ -79,7 +76,6 @@ impl fmt::Debug for Name {
 /// Whether it is known who someone is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is.
     Authenticated,
     /// It is not.
     Anonymous,
@@ -149,7 +145,6 @@ impl Identity {
         }
     }
 
-    /// The user.
     #[must_use]
     pub fn user(&self) -> Option<&Name> {
         self.user.as_ref()

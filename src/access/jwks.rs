@@ -24,7 +24,7 @@ const MAX_BYTES: usize = 256 << 10;
 
 /// A JWK set.
 #[derive(Debug)]
-pub struct Jwks {
+pub(crate) struct Jwks {
     url: Uri,
     outbound: Outbound,
     state: Arc<Mutex<Fetched>>,
@@ -49,7 +49,7 @@ impl Fetched {
 impl Jwks {
     /// The set behind `url`, fetched when it is first needed.
     #[must_use]
-    pub fn new(url: Uri, outbound: Outbound) -> Self {
+    pub(crate) fn new(url: Uri, outbound: Outbound) -> Self {
         Self {
             url,
             outbound,

@@ -59,10 +59,8 @@ pub enum InvalidKey {
     /// The secret is too short (RFC 7518 3.2).
     #[error("the secret is {0} bytes long, {1} takes at least {2} random ones")]
     Short(usize, String, usize),
-    /// The file cannot be read.
     #[error("{0}: {1}")]
     File(String, String),
-    /// It is not a PEM public key of that kind.
     #[error("{0} holds no public key for {1} in PEM: {2}")]
     Pem(String, String, String),
 }
@@ -179,7 +177,6 @@ fn family(algorithm: Algorithm) -> Family {
 /// The keys, and what else a token must say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Keys {
-    /// The keys.
     pub keys: Vec<Key>,
     /// `access.issuer`: what `iss` must be.
     pub issuer: Option<String>,
@@ -194,7 +191,6 @@ pub struct Keys {
 pub struct Claims {
     /// `sub`
     pub user: Name,
-    /// The groups.
     pub groups: Vec<Name>,
     /// `topics`: all that may be read, if given.
     pub topics: Option<Vec<Pattern>>,
@@ -210,22 +206,16 @@ pub enum RefusedToken {
     /// It is not three parts of Base64url, or too long, or not JSON.
     #[error("the token is not a JSON Web Token")]
     Malformed,
-    /// Its header says what it must not.
     #[error("the token's header is not taken here")]
     Header,
-    /// No key here is for it.
     #[error("the token names an algorithm or a key that is not known here")]
     NoKey,
-    /// Its signature is wrong.
     #[error("the token's signature is wrong")]
     Signature,
-    /// Its time is over.
     #[error("the token has expired")]
     Expired,
-    /// Its time has not come.
     #[error("the token is not valid yet")]
     NotYet,
-    /// A claim is missing, or of the wrong kind, or wrong.
     #[error("the token's claim `{0}` is missing or wrong")]
     Claim(&'static str),
 }

@@ -23,15 +23,15 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 
-pub use forward_auth::ForwardAuth;
-pub use groups::{Cycle, Expansion, Groups, InvalidMember, Member};
-pub use identity::{Identity, InvalidName, Name, Standing};
-pub use jwks::Jwks;
-pub use jwt::{Claims, InvalidKey, Key, Keys, RefusedToken};
-pub use origins::{InvalidOrigin, Origins};
-pub use pattern::Pattern;
-pub use rules::{InvalidRule, Rule, Who};
-pub use token::Token;
+pub(crate) use forward_auth::ForwardAuth;
+pub(crate) use groups::{Groups, InvalidMember, Member};
+pub(crate) use identity::{Identity, InvalidName, Name, Standing};
+pub(crate) use jwks::Jwks;
+pub(crate) use jwt::{Claims, Key, Keys, RefusedToken};
+pub(crate) use origins::Origins;
+pub(crate) use pattern::Pattern;
+pub(crate) use rules::{Rule, Who};
+pub(crate) use token::Token;
 
 use crate::{outbound::Outbound, topic::Topic};
 

@@ -14,10 +14,9 @@ pub struct Rule {
 
 /// Whom a rule allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     /// Everybody of a standing.
     Standing(Standing),
-    /// A user.
     User(Name),
     /// The members of a group and of those nested in it.
     Group(Name),
@@ -26,13 +25,10 @@ pub enum Who {
 /// Why a rule is not one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidRule {
-    /// The pattern is empty or too long.
     #[error("`{0}` is not a pattern of topics; write 1 to 1024 characters, such as orders/*")]
     Pattern(String),
-    /// It is not said whom it allows.
     #[error("`{0}` is not known; write authenticated, anonymous, user:NAME or group:NAME")]
     Who(String),
-    /// A name is not one.
     #[error("`{0}`: {1}")]
     Name(String, #[source] InvalidName),
 }

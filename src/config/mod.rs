@@ -116,6 +116,12 @@ impl Config {
         reader.finish().map(|()| config)
     }
 
+    /// The limits that nobody configures: the name of each, and what it is.
+    pub fn fixed_limits() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let fixed = crate::limits::Limit::FIXED.iter();
+        fixed.map(|(limit, what)| (limit.key(), *what))
+    }
+
     /// Every setting there is.
     #[must_use]
     pub fn reference() -> Vec<Entry> {

@@ -17,7 +17,7 @@ use crate::{
 
 /// What went wrong, for the one who can do something about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
+pub(crate) struct Problem {
     #[serde(serialize_with = "code")]
     status: StatusCode,
     title: &'static str,
@@ -48,7 +48,7 @@ const SHOWN: usize = 80;
 impl Problem {
     /// A problem with `status`; `detail` names the value, the limit and the remedy.
     #[must_use]
-    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
             title: status.canonical_reason().unwrap_or("Error"),
@@ -63,7 +63,7 @@ impl Problem {
 
     /// 400 for a field of the request.
     #[must_use]
-    pub fn field(field: &'static str, value: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn field(field: &'static str, value: &str, detail: impl Into<String>) -> Self {
         Self {
             field: Some(field),
             value: Some(value.chars().take(SHOWN).collect::<String>().into()),
@@ -73,7 +73,7 @@ impl Problem {
 
     /// The same, but 403.
     #[must_use]
-    pub fn forbidden(self) -> Self {
+    pub(crate) fn forbidden(self) -> Self {
         Self {
             status: StatusCode::FORBIDDEN,
             title: "Forbidden",
@@ -83,7 +83,7 @@ impl Problem {
 
     /// 413 for a field of the request.
     #[must_use]
-    pub fn too_large(field: &'static str, bytes: usize, bound: Bound<usize>) -> Self {
+    pub(crate) fn too_large(field: &'static str, bytes: usize, bound: Bound<usize>) -> Self {
         let (limit, key) = (bound.value, bound.limit.key());
         let detail = format!("{field} is {bytes} bytes long, the limit is {limit} ({key})");
         let problem = Self {
@@ -96,7 +96,7 @@ impl Problem {
 
     /// 400 for a body that paused for too long.
     #[must_use]
-    pub fn too_slow(bound: Bound<Duration>) -> Self {
+    pub(crate) fn too_slow(bound: Bound<Duration>) -> Self {
         let (seconds, key) = (bound.value.as_secs_f64(), bound.limit.key());
         Self::new(
             StatusCode::BAD_REQUEST,
@@ -106,13 +106,13 @@ impl Problem {
 
     /// 404.
     #[must_use]
-    pub fn not_found(detail: impl Into<String>) -> Self {
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
     /// 405, naming what is allowed.
     #[must_use]
-    pub fn method(method: &Method, allow: &str) -> Self {
+    pub(crate) fn method(method: &Method, allow: &str) -> Self {
         let detail = format!("{method} is not offered here; use {allow}");
         let allow = HeaderValue::try_from(allow).expect("methods are tokens");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, detail).with_header(header::ALLOW, allow)
@@ -120,46 +120,45 @@ impl Problem {
 
     /// The limit that was passed.
     #[must_use]
-    pub fn with_limit(mut self, limit: usize) -> Self {
+    pub(crate) fn with_limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit as u64);
         self
     }
 
     /// The limit of the edge that was passed, which is counted when the client is told.
     #[must_use]
-    pub fn by(mut self, bound: Bound<usize>) -> Self {
+    pub(crate) fn by(mut self, bound: Bound<usize>) -> Self {
         self.bitten = Some(bound.limit);
         self.with_limit(bound.value)
     }
 
     /// The limit of the edge that it comes from.
     #[must_use]
-    pub fn bitten(&self) -> Option<Limit> {
+    pub(crate) fn bitten(&self) -> Option<Limit> {
         self.bitten
     }
 
     /// Adds a header field to the reply.
     #[must_use]
-    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// The status.
     #[must_use]
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
     /// The field of the request that is wrong.
     #[must_use]
-    pub fn of_field(&self) -> Option<&'static str> {
+    pub(crate) fn of_field(&self) -> Option<&'static str> {
         self.field
     }
 
     /// As a line of JSON.
     #[must_use]
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers only")
     }
 }

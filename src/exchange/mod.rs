@@ -6,7 +6,7 @@ mod reply;
 mod request;
 mod validate;
 
-pub use failure::Problem;
-pub use reply::{Body, BodyStream, EventBody, Output, Reply};
-pub use request::{BodyError, Peer, Request, RequestBody};
-pub use validate::{HeaderBounds, authority, validate};
+pub(crate) use failure::Problem;
+pub(crate) use reply::{Body, BodyStream, EventBody, Output, Reply};
+pub(crate) use request::{BodyError, Peer, Request, RequestBody};
+pub(crate) use validate::{HeaderBounds, authority, validate};

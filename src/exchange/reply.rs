@@ -15,22 +15,20 @@ use crate::{hub::StreamHandle, limits::Limit};
 
 /// An answer.
 #[derive(Debug)]
-pub struct Reply {
-    /// The status.
+pub(crate) struct Reply {
     pub status: StatusCode,
     /// The header fields.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Body,
     /// The limit that it comes from, which is counted when it goes out.
     pub bitten: Option<Limit>,
 }
 
 /// The parts of a body, as they come.
-pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
+pub(crate) type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 
 /// An event stream as the drivers see it: they ask what it has to say, and when to ask again.
-pub trait EventBody: Send {
+pub(crate) trait EventBody: Send {
     /// Its place in the connection's mailbox.
     fn handle(&self) -> &StreamHandle;
 
@@ -51,7 +49,7 @@ pub trait EventBody: Send {
 
 /// What an event stream has to say.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Output {
+pub(crate) enum Output {
     /// Bytes to write, and how many publishers' events they hold.
     Chunk(Bytes, u64),
     /// The last bytes of the stream.
@@ -61,8 +59,7 @@ pub enum Output {
 }
 
 /// The body of an answer.
-pub enum Body {
-    /// All of it.
+pub(crate) enum Body {
     Full(Bytes),
     /// An event stream.
     Events(Box<dyn EventBody>),
@@ -84,7 +81,7 @@ impl fmt::Debug for Body {
 impl Body {
     /// Whether there is nothing to send.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Full(bytes) if bytes.is_empty())
     }
 }
@@ -92,7 +89,7 @@ impl Body {
 impl Reply {
     /// With a body, whose length is said if it is known.
     #[must_use]
-    pub fn new(status: StatusCode, body: Body) -> Self {
+    pub(crate) fn new(status: StatusCode, body: Body) -> Self {
         let mut headers = HeaderMap::new();
         if let Body::Full(bytes) = &body {
             headers.insert(header::CONTENT_LENGTH, bytes.len().into());
@@ -105,15 +102,18 @@ impl Reply {
         }
     }
 
-    /// With a text.
     #[must_use]
-    pub fn text(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Self {
+    pub(crate) fn text(
+        status: StatusCode,
+        content_type: &'static str,
+        text: impl Into<Bytes>,
+    ) -> Self {
         Self::new(status, Body::Full(text.into())).with(header::CONTENT_TYPE, content_type)
     }
 
     /// With a line of JSON that is not to be stored.
     #[must_use]
-    pub fn json(value: &impl serde::Serialize) -> Self {
+    pub(crate) fn json(value: &impl serde::Serialize) -> Self {
         let mut text = serde_json::to_string(value).expect("strings and numbers only");
         text.push('\n');
         Self::text(StatusCode::OK, "application/json", text).with(header::CACHE_CONTROL, "no-store")
@@ -121,7 +121,7 @@ impl Reply {
 
     /// With one more field.
     #[must_use]
-    pub fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+    pub(crate) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.insert(name, HeaderValue::from_static(value));
         self
     }
@@ -129,19 +129,19 @@ impl Reply {
     /// An event stream that is over at once but for the time to come back after: the only refusal
     /// that an `EventSource` survives.
     #[must_use]
-    pub fn gentle_refusal(retry: Duration) -> Self {
+    pub(crate) fn gentle_refusal(retry: Duration) -> Self {
         Self::short_stream(crate::sse::retry(retry).into())
     }
 
     /// An event stream that is over once it has said this.
     #[must_use]
-    pub fn short_stream(bytes: Bytes) -> Self {
+    pub(crate) fn short_stream(bytes: Bytes) -> Self {
         Self::new(StatusCode::OK, Body::Full(bytes)).into_event_stream()
     }
 
     /// The limit that it comes from.
     #[must_use]
-    pub fn bitten_by(self, limit: Limit) -> Self {
+    pub(crate) fn bitten_by(self, limit: Limit) -> Self {
         Self {
             bitten: Some(limit),
             ..self
@@ -150,7 +150,7 @@ impl Reply {
 
     /// As an event stream: neither stored nor changed nor held back on its way.
     #[must_use]
-    pub fn into_event_stream(self) -> Self {
+    pub(crate) fn into_event_stream(self) -> Self {
         self.with(header::CONTENT_TYPE, "text/event-stream")
             .with(header::CACHE_CONTROL, "no-cache, no-transform")
             .with(HeaderName::from_static("x-accel-buffering"), "no")
@@ -158,7 +158,7 @@ impl Reply {
 
     /// The head, for the driver to send, and the body.
     #[must_use]
-    pub fn into_response(self) -> (Response<()>, Body) {
+    pub(crate) fn into_response(self) -> (Response<()>, Body) {
         let mut response = Response::new(());
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;

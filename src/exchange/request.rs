@@ -9,14 +9,14 @@ use http_body_util::combinators::UnsyncBoxBody;
 use crate::{hub::mailbox::Mailbox, limits::Slots, protocol::Protocol};
 
 /// A request's body.
-pub type RequestBody = UnsyncBoxBody<Bytes, BodyError>;
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, BodyError>;
 
 /// Why a request's body ended early: the peer, its connection, or its pace.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request whose head came in.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// Its head.
     pub parts: Parts,
     /// Its body, if it may have one.
@@ -27,8 +27,7 @@ pub struct Request {
 
 /// Who asks, and over what.
 #[derive(Clone, Debug)]
-pub struct Peer {
-    /// The protocol.
+pub(crate) struct Peer {
     pub protocol: Protocol,
     /// Its address.
     pub remote: SocketAddr,

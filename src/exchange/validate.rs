@@ -8,17 +8,14 @@ use thiserror::Error;
 
 /// Why a request is refused before anyone looks at what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Malformed {
-    /// Too many header fields.
+pub(crate) enum Malformed {
     #[error("the header has {0} fields, the limit is {1}")]
     TooManyFields(usize, usize),
-    /// Too many header bytes.
     #[error("the header is {0} bytes long, the limit is {1}")]
     TooLong(usize, usize),
     /// RFC 9112 3.2: a server must answer 400 to a request that lacks a Host or has more than one.
     #[error("the request names {0} hosts, it must name one")]
     Hosts(usize),
-    /// Host and :authority (or an absolute target) differ.
     #[error("Host and the request's target name different hosts")]
     HostsDiffer,
     /// The authority is not `host[:port]`.
@@ -36,7 +33,6 @@ pub enum Malformed {
     /// RFC 9113 8.2.2, RFC 9114 4.2.
     #[error("the field {0} has no place in this version of HTTP")]
     ConnectionField(HeaderName),
-    /// CONNECT and its kin.
     #[error("the method {0} is not offered")]
     Method(Method),
 }
@@ -44,7 +40,7 @@ pub enum Malformed {
 impl Malformed {
     /// The status to answer with.
     #[must_use]
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::TooManyFields(..) | Self::TooLong(..) => {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -57,7 +53,7 @@ impl Malformed {
 
 /// The bounds of a request's header.
 #[derive(Clone, Copy, Debug)]
-pub struct HeaderBounds {
+pub(crate) struct HeaderBounds {
     /// The most bytes, counted as names and values.
     pub bytes: usize,
     /// The most fields.
@@ -69,7 +65,7 @@ pub struct HeaderBounds {
 /// # Errors
 ///
 /// The first rule that it breaks.
-pub fn validate(parts: &Parts, bounds: HeaderBounds) -> Result<(), Malformed> {
+pub(crate) fn validate(parts: &Parts, bounds: HeaderBounds) -> Result<(), Malformed> {
     size(parts, bounds)?;
     if parts.method == Method::CONNECT || parts.method == Method::TRACE {
         return Err(Malformed::Method(parts.method.clone()));
@@ -86,7 +82,7 @@ pub fn validate(parts: &Parts, bounds: HeaderBounds) -> Result<(), Malformed> {
 
 /// The host and port that the request is for, once it is valid.
 #[must_use]
-pub fn authority(parts: &Parts) -> &str {
+pub(crate) fn authority(parts: &Parts) -> &str {
     match parts.uri.authority() {
         Some(authority) => authority.as_str(),
         None => parts

@@ -7,5 +7,5 @@ mod memory;
 mod order;
 mod receipt;
 
-pub use order::Order;
-pub use receipt::{NotStored, Receipt};
+pub(crate) use order::Order;
+pub(crate) use receipt::{NotStored, Receipt};

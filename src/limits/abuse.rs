@@ -13,7 +13,7 @@ const USELESS_BYTES: u64 = 1 << 20;
 /// What is known of a peer's manners: h2 limits none of this (resets after accept, PING, SETTINGS,
 /// WINDOW_UPDATE, PRIORITY).
 #[derive(Debug, Default)]
-pub struct Conduct {
+pub(crate) struct Conduct {
     requests: u32,
     cancelled: u32,
     answered: u64,
@@ -21,7 +21,7 @@ pub struct Conduct {
 
 impl Conduct {
     /// Notes that a request was answered, and whether its client had left before.
-    pub fn request(&mut self, cancelled: bool) {
+    pub(crate) fn request(&mut self, cancelled: bool) {
         if self.requests >= WINDOW {
             // Halved, so that the past fades.
             self.requests /= 2;
@@ -34,7 +34,7 @@ impl Conduct {
 
     /// The limit that the peer has passed, which has sent `received` bytes and taken `useful`.
     #[must_use]
-    pub fn judge(&self, received: u64, useful: u64) -> Option<Limit> {
+    pub(crate) fn judge(&self, received: u64, useful: u64) -> Option<Limit> {
         // A request may be up to 16 KiB of header; its answer counts as worth that.
         let worth = useful + self.answered * (16 << 10);
         if self.cancelled >= CANCELLED && self.cancelled * 2 >= self.requests {

@@ -4,7 +4,7 @@ use super::{Limit, Limits, PENDING_HANDSHAKES, Slot, Slots};
 
 /// Lets connections in, as long as there is room.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     connections: Slots,
     handshakes: Slots,
 }
@@ -12,7 +12,7 @@ pub struct Admission {
 impl Admission {
     /// Shared by all listeners that these limits are for.
     #[must_use]
-    pub fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             connections: Slots::new(limits.connections),
             handshakes: Slots::new(PENDING_HANDSHAKES),
@@ -24,7 +24,7 @@ impl Admission {
     /// # Errors
     ///
     /// [`Limit::Connections`] when there is none: whoever comes is turned away.
-    pub fn connection(&self) -> Result<Slot, Limit> {
+    pub(crate) fn connection(&self) -> Result<Slot, Limit> {
         self.connections.take()
     }
 
@@ -34,7 +34,7 @@ impl Admission {
     ///
     /// [`Limit::PendingHandshakes`] when there are so many under way that whoever comes must first
     /// show that its address is its own (RFC 9000 8.1).
-    pub fn handshake(&self) -> Result<Slot, Limit> {
+    pub(crate) fn handshake(&self) -> Result<Slot, Limit> {
         self.handshakes.take()
     }
 }

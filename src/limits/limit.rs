@@ -7,7 +7,6 @@ use std::{ops::RangeInclusive, time::Duration};
 /// it is counted under that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound<T> {
-    /// The limit.
     pub limit: Limit,
     /// What it is set to.
     pub value: T,
@@ -49,7 +48,6 @@ macro_rules! limits {
             $( $fixed:ident, $fixed_key:literal: $fixed_doc:literal; )+
         }
     ) => {
-        /// A limit.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Limit {
             $( $(#[doc = $reason])+ $limit, )+
@@ -161,14 +159,14 @@ limits! {
 }
 
 /// One event stream at a time is all that HTTP/1.1 can carry.
-pub const HTTP1_STREAMS: Bound<usize> = Bound {
+pub(crate) const HTTP1_STREAMS: Bound<usize> = Bound {
     limit: Limit::Http1Streams,
     value: 1,
 };
 
 /// How many QUIC handshakes may be under way before clients must first show that they are where
 /// they say they are (RFC 9000 8.1): each costs a signature.
-pub const PENDING_HANDSHAKES: Bound<usize> = Bound {
+pub(crate) const PENDING_HANDSHAKES: Bound<usize> = Bound {
     limit: Limit::PendingHandshakes,
     value: 64,
 };

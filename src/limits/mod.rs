@@ -12,12 +12,12 @@ mod hits;
 mod limit;
 mod slots;
 
-pub use abuse::Conduct;
-pub use admission::Admission;
-pub use hits::Hits;
-pub use limit::{Bound, HTTP1_STREAMS, Limit, Limits, PENDING_HANDSHAKES, Row, Source};
-pub use slots::{Slot, Slots};
+pub(crate) use abuse::Conduct;
+pub(crate) use admission::Admission;
+pub(crate) use hits::Hits;
+pub(crate) use limit::{Bound, HTTP1_STREAMS, Limit, Limits, PENDING_HANDSHAKES, Row, Source};
+pub(crate) use slots::{Slot, Slots};
 
 /// Streams of a connection that event streams leave to ordinary requests: a page's own files and
 /// its calls would hang otherwise, as browsers queue them behind the streams.
-pub const HEADROOM: usize = 16;
+pub(crate) const HEADROOM: usize = 16;

@@ -9,19 +9,19 @@ use super::{Bound, Limit};
 
 /// Places that may be taken, up to a bound. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Slots {
+pub(crate) struct Slots {
     taken: Arc<AtomicUsize>,
     bound: Bound<usize>,
 }
 
 /// A place taken; dropping it gives it back.
 #[derive(Debug)]
-pub struct Slot(Arc<AtomicUsize>);
+pub(crate) struct Slot(Arc<AtomicUsize>);
 
 impl Slots {
     /// So many, all of them free.
     #[must_use]
-    pub fn new(bound: Bound<usize>) -> Self {
+    pub(crate) fn new(bound: Bound<usize>) -> Self {
         Self {
             taken: Arc::default(),
             bound,
@@ -33,7 +33,7 @@ impl Slots {
     /// # Errors
     ///
     /// The limit behind the bound, when none is free.
-    pub fn take(&self) -> Result<Slot, Limit> {
+    pub(crate) fn take(&self) -> Result<Slot, Limit> {
         let slot = Slot(self.taken.clone());
         let before = self.taken.fetch_add(1, Ordering::Relaxed);
         // Dropped if it is one too many, which takes it back.

@@ -16,13 +16,11 @@ use crate::{drain::Watch, limits::Admission, service::Service, tls::Resolver};
 /// How often another port is tried when the one that the system gave for TCP is taken for UDP.
 const PORT_TRIES: usize = 16;
 
-/// Why an address cannot be listened on.
 #[derive(Debug, Error)]
 #[error("{key}: cannot listen on {address} ({transport}): {source}{}", remedy(.source, *.address))]
 pub struct BindError {
     /// The configuration key.
     pub key: &'static str,
-    /// The address.
     pub address: SocketAddr,
     /// `TCP` or `UDP`
     pub transport: &'static str,
@@ -43,7 +41,7 @@ fn remedy(error: &io::Error, address: SocketAddr) -> String {
 }
 
 /// A public listener: one port for TCP and UDP.
-pub struct HttpsListener {
+pub(crate) struct HttpsListener {
     address: SocketAddr,
     tcp: TcpListener,
     endpoint: quinn::Endpoint,
@@ -56,7 +54,7 @@ impl HttpsListener {
     /// # Errors
     ///
     /// [`BindError`] names the address and what is in the way.
-    pub fn bind(
+    pub(crate) fn bind(
         address: SocketAddr,
         resolver: &Arc<Resolver>,
         service: &Service,
@@ -96,12 +94,12 @@ impl HttpsListener {
 
     /// The address it is bound to.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Serves until the drain has ended.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self,
         service: Service,
         metrics: Arc<Metrics>,
@@ -126,7 +124,7 @@ impl HttpsListener {
 
 /// The private listener.
 #[derive(Debug)]
-pub struct ControlListener {
+pub(crate) struct ControlListener {
     address: SocketAddr,
     tcp: TcpListener,
 }
@@ -137,7 +135,7 @@ impl ControlListener {
     /// # Errors
     ///
     /// [`BindError`] names the address and what is in the way.
-    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
+    pub(crate) fn bind(address: SocketAddr) -> Result<Self, BindError> {
         let failed = |source| BindError {
             key: "control.listen",
             address,
@@ -153,12 +151,12 @@ impl ControlListener {
 
     /// The address it is bound to.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Serves until the drain has ended.
-    pub async fn serve(self, service: Service, drain: Watch) {
+    pub(crate) async fn serve(self, service: Service, drain: Watch) {
         let listening = Arc::new(Listening::private(service));
         tcp::accept(self.tcp, None, listening, drain).await;
     }

@@ -6,7 +6,7 @@ use crate::metrics::{Counters, Opened, Registry};
 
 /// The metrics of connections.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     pub(super) connections: Opened,
     pub(super) delivered: Counters,
     pub(super) accept_errors: Counter,
@@ -15,7 +15,7 @@ pub struct Metrics {
 impl Metrics {
     /// Makes them, and has them printed.
     #[must_use]
-    pub fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
         let accept_errors = Counter::default();
         registry.register("accept_errors", "Failures of accept", accept_errors.clone());
         Self {
@@ -38,7 +38,7 @@ impl Metrics {
 
     /// How many connections of the public listeners are open.
     #[must_use]
-    pub fn open_connections(&self) -> u64 {
+    pub(crate) fn open_connections(&self) -> u64 {
         self.connections.total()
     }
 }

@@ -19,5 +19,5 @@ mod sink;
 mod tcp;
 mod write_timeout;
 
-pub use listener::{BindError, ControlListener, HttpsListener};
-pub use metrics::Metrics;
+pub(crate) use listener::{BindError, ControlListener, HttpsListener};
+pub(crate) use metrics::Metrics;

@@ -28,7 +28,6 @@ const BACKLOG: i32 = 1024;
 /// The first bytes of HTTP/2 without TLS (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Binds a listener.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),

@@ -4,4 +4,4 @@
 mod pool;
 mod trust;
 
-pub use pool::{Outbound, OutboundError};
+pub(crate) use pool::{Outbound, OutboundError};

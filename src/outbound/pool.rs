@@ -33,13 +33,10 @@ pub struct Outbound(Arc<OnceLock<Pooled>>);
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum OutboundError {
-    /// The server cannot be reached, or left before it answered.
     #[error("no answer from the server")]
     NoAnswer(#[from] hyper_util::client::legacy::Error),
-    /// It left in the middle of its answer.
     #[error("the answer is cut short")]
     CutShort(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The answer is longer than anyone would read.
     #[error("the answer is over {0} bytes long")]
     TooLong(usize),
 }

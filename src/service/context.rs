@@ -55,7 +55,6 @@ pub struct Context {
     pub metrics: Metrics,
     /// Everything that is counted, for `/metrics`.
     pub registry: Registry,
-    /// The limits.
     pub limits: Limits,
     /// How often each bit.
     pub hits: Arc<Hits>,

@@ -26,13 +26,13 @@ use crate::exchange::{Body, HeaderBounds, Problem, Reply, Request, validate};
 use publish::Permit;
 use routes::{NoRoute, Offer, Route};
 
-pub use context::{Context, EventSettings};
-pub use control::Gate;
-pub use metrics::Metrics;
+pub(crate) use context::{Context, EventSettings};
+pub(crate) use control::Gate;
+pub(crate) use metrics::Metrics;
 
 /// One of the two faces of the edge.
 #[derive(Clone, Debug)]
-pub enum Service {
+pub(crate) enum Service {
     /// What browsers see.
     Public(Arc<Context>),
     /// What publishers and operators see.
@@ -41,7 +41,7 @@ pub enum Service {
 
 impl Service {
     /// Answers `request`.
-    pub async fn call(&self, request: Request) -> Reply {
+    pub(crate) async fn call(&self, request: Request) -> Reply {
         let context = self.context();
         let _in_progress = match self {
             Self::Public(context) => Some(context.metrics.requests.guard(request.peer.protocol)),
@@ -141,7 +141,7 @@ impl Service {
 
     /// What its requests share.
     #[must_use]
-    pub fn context(&self) -> &Arc<Context> {
+    pub(crate) fn context(&self) -> &Arc<Context> {
         match self {
             Self::Public(context) | Self::Control(context, _) => context,
         }

@@ -27,7 +27,6 @@ pub struct Streams {
 /// What is known of an open event stream.
 #[derive(Debug)]
 pub struct StreamInfo {
-    /// Whose it is.
     pub identity: Arc<Identity>,
     /// The topics it named.
     pub topics: Box<[Topic]>,
@@ -39,7 +38,6 @@ pub struct StreamInfo {
     pub since: SystemTime,
     /// Its place in its connection's mailbox.
     pub mailbox: Arc<Mailbox>,
-    /// Its key there.
     pub key: u32,
     /// How many events it was given.
     settled: AtomicU64,
@@ -49,7 +47,6 @@ pub struct StreamInfo {
 /// Which streams are asked for.
 #[derive(Debug, Default)]
 pub struct Filter {
-    /// Of this user.
     pub user: Option<String>,
     /// Of members of this group.
     pub group: Option<String>,

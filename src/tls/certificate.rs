@@ -46,7 +46,6 @@ pub enum Source {
 /// Why there is no certificate to serve.
 #[derive(Debug, Error)]
 pub enum CertificateError {
-    /// A file cannot be read.
     #[error("{what} {path}: {source}")]
     Read {
         /// `tls.cert` or `tls.key`
@@ -56,7 +55,6 @@ pub enum CertificateError {
         /// Why.
         source: io::Error,
     },
-    /// A file holds no PEM of the kind that is needed.
     #[error("{what} {path}: {reason}; it must be PEM")]
     Pem {
         /// `tls.cert` or `tls.key`

@@ -38,7 +38,6 @@ pub struct DevelopmentCertificate {
 /// Why there is no development certificate.
 #[derive(Debug, Error)]
 pub enum DevelopmentError {
-    /// A file cannot be written.
     #[error("{path} cannot be written: {source}")]
     Write {
         /// The file.
@@ -46,7 +45,6 @@ pub enum DevelopmentError {
         /// Why.
         source: io::Error,
     },
-    /// It cannot be made.
     #[error("it cannot be made: {0}")]
     Make(#[from] rcgen::Error),
 }

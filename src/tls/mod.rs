@@ -7,5 +7,5 @@ mod certificate;
 mod development;
 mod resolver;
 
-pub use certificate::{Certificate, CertificateError, CertificateFiles, Source};
-pub use resolver::Resolver;
+pub(crate) use certificate::{Certificate, CertificateError, CertificateFiles, Source};
+pub(crate) use resolver::Resolver;

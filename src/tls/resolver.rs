@@ -14,18 +14,18 @@ use super::Certificate;
 /// Answers every handshake with the certificate of the moment: connections that are open keep
 /// theirs.
 #[derive(Debug)]
-pub struct Resolver(RwLock<Certificate>);
+pub(crate) struct Resolver(RwLock<Certificate>);
 
 impl Resolver {
     /// A resolver that begins with `certificate`.
     #[must_use]
-    pub fn new(certificate: Certificate) -> Arc<Self> {
+    pub(crate) fn new(certificate: Certificate) -> Arc<Self> {
         Arc::new(Self(RwLock::new(certificate)))
     }
 
     /// The certificate of the moment.
     #[must_use]
-    pub fn current(&self) -> Certificate {
+    pub(crate) fn current(&self) -> Certificate {
         self.0
             .read()
             .expect("no holder of this lock panics")
@@ -33,20 +33,20 @@ impl Resolver {
     }
 
     /// Answers with `certificate` from the next handshake on.
-    pub fn replace(&self, certificate: Certificate) {
+    pub(crate) fn replace(&self, certificate: Certificate) {
         *self.0.write().expect("no holder of this lock panics") = certificate;
     }
 
     /// TLS 1.2 and 1.3 for HTTP/1.1 and HTTP/2.
     #[must_use]
-    pub fn tcp_config(self: &Arc<Self>) -> Arc<ServerConfig> {
+    pub(crate) fn tcp_config(self: &Arc<Self>) -> Arc<ServerConfig> {
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
         Arc::new(self.config(&versions, &[b"h2", b"http/1.1"]))
     }
 
     /// TLS 1.3 for HTTP/3.
     #[must_use]
-    pub fn quic_config(self: &Arc<Self>) -> ServerConfig {
+    pub(crate) fn quic_config(self: &Arc<Self>) -> ServerConfig {
         self.config(&[&rustls::version::TLS13], &[b"h3"])
     }
 

@@ -2,10 +2,7 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use seventh::{
-    config::{Config, variable},
-    limits::Limit,
-};
+use seventh::config::{Config, variable};
 
 /// The reference as the settings themselves have it.
 fn reference() -> String {
@@ -38,8 +35,8 @@ fn reference() -> String {
         "\n## Limits that are fixed\n\nCounted in `seventh_limit_hits_total` as those of `[limits]` are, and not configured.\n\n\
          | name | what it is |\n|---|---|\n",
     );
-    for (limit, what) in Limit::FIXED {
-        writeln!(text, "| `{}` | {what} |", limit.key()).expect("text");
+    for (name, what) in Config::fixed_limits() {
+        writeln!(text, "| `{name}` | {what} |").expect("text");
     }
     let example = variable("history.topic_bytes");
     write!(

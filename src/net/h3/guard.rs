@@ -29,7 +29,6 @@ pub(super) enum Violation {
         kind: u64,
         /// Its announced length.
         bytes: u64,
-        /// The limit.
         limit: u64,
     },
     /// H3_MESSAGE_ERROR: the stream is reset (RFC 9114 4.1.2).

@@ -15,7 +15,7 @@ use crate::{
 /// A page could otherwise post to it across sites, or reach it through a name that its own DNS
 /// points at loopback.
 #[derive(Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     /// The names under which it is the listener's own.
     hosts: Vec<String>,
     token: Option<Token>,
@@ -25,7 +25,7 @@ impl Gate {
     /// The gate of a listener bound to `address`. Beyond loopback any name is its own, as the
     /// edge cannot know how it is reached; the token is what keeps strangers out there.
     #[must_use]
-    pub fn new(address: SocketAddr, token: Option<Token>) -> Self {
+    pub(crate) fn new(address: SocketAddr, token: Option<Token>) -> Self {
         let port = address.port();
         let mut hosts = Vec::new();
         if address.ip().is_loopback() {

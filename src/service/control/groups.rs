@@ -31,7 +31,6 @@ pub(super) fn show(context: &Context, group: &str) -> Result<Reply, Problem> {
     })))
 }
 
-/// Adds a member to a group.
 pub(super) fn add(context: &Context, group: &str, member: &str) -> Result<Reply, Problem> {
     let (group, member, text) = names(group, member)?;
     match context.access.groups().add(&group, member) {

@@ -17,7 +17,7 @@ use crate::{
     metrics,
 };
 
-pub use gate::Gate;
+pub(crate) use gate::Gate;
 
 /// Answers the operator.
 pub(super) async fn answer(

@@ -271,7 +271,6 @@ impl Head {
         &self.0.topics
     }
 
-    /// The event, with its data.
     pub(super) fn with(self, data: Bytes, context: &Context) -> Result<Event, Problem> {
         let event = Event {
             data: text(data)?,
