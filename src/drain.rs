@@ -15,19 +15,19 @@ pub struct DrainSettings {
 
 /// Starts the drain. Dropping it without starting starts it too: nobody is left to wait for.
 #[derive(Debug)]
-pub(crate) struct Signal(watch::Sender<bool>);
+pub(crate) struct Trigger(watch::Sender<bool>);
 
 /// Held by each task that has to end when the edge drains.
 #[derive(Clone, Debug)]
 pub struct Watch(watch::Receiver<bool>);
 
 #[must_use]
-pub(crate) fn channel() -> (Signal, Watch) {
+pub(crate) fn channel() -> (Trigger, Watch) {
     let (sender, receiver) = watch::channel(false);
-    (Signal(sender), Watch(receiver))
+    (Trigger(sender), Watch(receiver))
 }
 
-impl Signal {
+impl Trigger {
     /// Starts the drain: every watch sees it.
     pub(crate) fn start(&self) {
         self.0.send_replace(true);

@@ -45,13 +45,13 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Edge {
     context: Arc<Context>,
-    metrics: Arc<net::Metrics>,
+    metrics: Arc<net::NetMetrics>,
     resolver: Arc<Resolver>,
     https: Vec<SocketAddr>,
     control: SocketAddr,
     drain: drain::DrainSettings,
-    signal: drain::Signal,
-    control_signal: drain::Signal,
+    signal: drain::Trigger,
+    control_signal: drain::Trigger,
     public: JoinSet<()>,
     private: JoinSet<()>,
 }
@@ -79,7 +79,7 @@ impl Edge {
         let mut registry = metrics::registry(clock::wall());
         hub.metrics().register(&mut registry);
         hits.register(&mut registry);
-        let metrics = Arc::new(net::Metrics::register(&mut registry));
+        let metrics = Arc::new(net::NetMetrics::register(&mut registry));
         let (signal, watch) = drain::channel();
         let (control_signal, control_watch) = drain::channel();
         let context = Arc::new(Context {
@@ -87,7 +87,7 @@ impl Edge {
             order,
             access: Access::new(config.access.clone(), &Outbound::default()),
             streams: Arc::default(),
-            metrics: service::Metrics::register(&mut registry),
+            metrics: service::ServiceMetrics::register(&mut registry),
             registry,
             limits: config.limits,
             hits,

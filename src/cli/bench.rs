@@ -16,7 +16,7 @@ use super::listen::Version;
 use crate::{
     client::{Protocol, Trust},
     config::variable,
-    load::{self, Plan, Process, Report},
+    load::{self, LoadPlan, Process, Report},
 };
 
 /// Streams that ordinary requests of the harness need beside the event streams.
@@ -89,7 +89,7 @@ impl Bench {
                 (Some(server), url, control, pid)
             }
         };
-        let plan = Plan {
+        let plan = LoadPlan {
             url,
             control,
             trust: self.ca.clone().map_or(Trust::Anyone, Trust::Ca),
@@ -208,8 +208,8 @@ fn kib(bytes: u64) -> f64 {
     bytes as f64 / 1024.0
 }
 
-fn print(plan: &Plan, report: &Report) {
-    let Plan {
+fn print(plan: &LoadPlan, report: &Report) {
+    let LoadPlan {
         connections,
         streams,
         protocol,
@@ -258,7 +258,7 @@ fn print(plan: &Plan, report: &Report) {
     }
 }
 
-fn as_json(plan: &Plan, report: &Report) -> serde_json::Value {
+fn as_json(plan: &LoadPlan, report: &Report) -> serde_json::Value {
     let at = |quantile| report.latency.value_at_quantile(quantile);
     json!({
         "protocol": plan.protocol.as_str(),

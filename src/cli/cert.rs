@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Args;
 
-use crate::tls::{Certificate, Source};
+use crate::tls::{Certificate, CertificateSource};
 
 /// Show the certificate, and how to trust it.
 #[derive(Debug, Args)]
@@ -22,11 +22,11 @@ impl Cert {
             .spki_hash()
             .unwrap_or_else(|| "cannot be read".into());
         match &certificate.source {
-            Source::File(path) => {
+            CertificateSource::File(path) => {
                 println!("certificate  {}", path.display());
                 println!("SPKI hash    {spki}");
             }
-            Source::Development(cert) => {
+            CertificateSource::Development(cert) => {
                 let ca = std::path::absolute(&cert.ca)?;
                 println!(
                     "certificate  {} (with its key)",

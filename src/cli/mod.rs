@@ -31,7 +31,7 @@ enum Command {
     /// Show the certificate, and how to trust it.
     Cert(cert::Cert),
     /// Make a token with the configured key, or explain one.
-    Token(token::Token),
+    Token(token::TokenArgs),
     /// Put an edge under load and measure what it delivers.
     Bench(bench::Bench),
 }

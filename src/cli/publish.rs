@@ -13,7 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::client::{Connection, Protocol, Response, Target, Trust, Upload, full};
+use crate::client::{Connection, Origin, Protocol, Response, Trust, Upload, full};
 
 /// What needs no encoding in a path.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
@@ -54,7 +54,7 @@ impl Publish {
     }
 
     async fn publish(self) -> anyhow::Result<()> {
-        let target = Target::of(&self.control, Trust::System)?;
+        let target = Origin::of(&self.control, Trust::System)?;
         let mut connection = Connection::open(&target, Protocol::Http1).await?;
         let (path, content_type, body) = match self.data.as_str() {
             "-" => {

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{Config, Log, LogFormat, Raw},
     edge::{Drained, Edge},
-    tls::Source,
+    tls::CertificateSource,
 };
 
 /// Run the edge.
@@ -152,8 +152,8 @@ fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io:
     }
     writeln!(out, "control on     http://{control} (HTTP/1.1, HTTP/2)")?;
     match &edge.certificate().source {
-        Source::File(path) => writeln!(out, "certificate    {}", path.display())?,
-        Source::Development(cert) => writeln!(
+        CertificateSource::File(path) => writeln!(out, "certificate    {}", path.display())?,
+        CertificateSource::Development(cert) => writeln!(
             out,
             "certificate    for development, its CA is {}; `seventh cert` says how to trust it",
             cert.ca.display()

@@ -14,7 +14,7 @@ use crate::{access::Keys, clock};
 
 /// Make a token with the configured key, or explain one.
 #[derive(Debug, Args)]
-pub(super) struct Token {
+pub(super) struct TokenArgs {
     /// The configuration file [default: seventh.toml, if it is there]
     #[arg(long, value_name = "FILE", env = "SEVENTH_CONFIG")]
     config: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub(super) struct Token {
     check: Option<String>,
 }
 
-impl Token {
+impl TokenArgs {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = super::serve::load(self.config.as_deref(), BTreeMap::new())?;
         let keys = config.access.keys;

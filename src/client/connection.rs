@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, StatusCode, Uri};
 use super::{
     error::{CONNECT, ClientError, lost},
     h1, h2, h3,
-    target::Target,
+    target::Origin,
     upload::{Upload, full},
 };
 use crate::protocol::Protocol;
@@ -16,14 +16,14 @@ use crate::protocol::Protocol;
 /// One connection. Over HTTP/2 and HTTP/3 it can be cloned, and carries many requests at once.
 #[derive(Debug)]
 pub struct Connection {
-    inner: Inner,
+    inner: Spoken,
     protocol: Protocol,
     authority: String,
     secure: bool,
 }
 
 #[derive(Debug)]
-enum Inner {
+enum Spoken {
     Http1(h1::Http1),
     Http2(h2::Http2),
     Http3(h3::Http3),
@@ -35,12 +35,12 @@ impl Connection {
     /// # Errors
     ///
     /// [`ClientError`] when nobody answers, or not in this protocol.
-    pub async fn open(target: &Target, protocol: Protocol) -> Result<Self, ClientError> {
+    pub async fn open(target: &Origin, protocol: Protocol) -> Result<Self, ClientError> {
         let connecting = async {
             Ok(match protocol {
-                Protocol::Http1 => Inner::Http1(h1::Http1::connect(target).await?),
-                Protocol::Http2 => Inner::Http2(h2::Http2::connect(target).await?),
-                Protocol::Http3 => Inner::Http3(h3::Http3::connect(target).await?),
+                Protocol::Http1 => Spoken::Http1(h1::Http1::connect(target).await?),
+                Protocol::Http2 => Spoken::Http2(h2::Http2::connect(target).await?),
+                Protocol::Http3 => Spoken::Http3(h3::Http3::connect(target).await?),
             })
         };
         let inner = tokio::time::timeout(CONNECT, connecting)
@@ -67,19 +67,19 @@ impl Connection {
     /// [`ClientError::Lost`] when the connection or the stream ends before that.
     pub async fn send(&mut self, mut request: Request<Upload>) -> Result<Response, ClientError> {
         let (head, body) = match &mut self.inner {
-            Inner::Http1(client) => {
+            Spoken::Http1(client) => {
                 let host = self.authority.parse().map_err(lost)?;
                 let headers = request.headers_mut();
                 headers.entry(http::header::HOST).or_insert(host);
                 let (head, body) = client.send(request).await?;
                 (head, Incoming::Http1(body))
             }
-            Inner::Http2(client) => {
+            Spoken::Http2(client) => {
                 let request = absolute(request, &self.authority, self.secure)?;
                 let (head, body) = client.send(request).await?;
                 (head, Incoming::Http2(body))
             }
-            Inner::Http3(client) => {
+            Spoken::Http3(client) => {
                 let request = absolute(request, &self.authority, self.secure)?;
                 let (head, body) = client.send(request).await?;
                 (head, Incoming::Http3(body))
@@ -136,7 +136,7 @@ pub struct Response {
 enum Incoming {
     Http1(hyper::body::Incoming),
     Http2(::h2::RecvStream),
-    Http3(h3::Incoming),
+    Http3(h3::Http3Incoming),
 }
 
 impl fmt::Debug for Incoming {

@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, StatusCode, Uri, header};
 use super::{
     connection::{Connection, Response},
     error::ClientError,
-    target::Target,
+    target::Origin,
     tls::Trust,
     upload::{Upload, full},
 };
@@ -56,12 +56,12 @@ pub struct EventSource {
     retry: Duration,
     last_event_id: String,
     failures: u32,
-    state: State,
+    state: Phase,
     signals: VecDeque<Signal>,
 }
 
 #[derive(Debug)]
-enum State {
+enum Phase {
     Waiting(Duration),
     Open(Box<(Connection, Response, Parser)>),
     Closed,
@@ -95,7 +95,7 @@ impl EventSource {
             retry: RETRY,
             last_event_id,
             failures: 0,
-            state: State::Waiting(Duration::ZERO),
+            state: Phase::Waiting(Duration::ZERO),
             signals: VecDeque::new(),
         }
     }
@@ -108,13 +108,13 @@ impl EventSource {
                 return Some(signal);
             }
             match &mut self.state {
-                State::Closed => return None,
-                State::Waiting(after) => {
+                Phase::Closed => return None,
+                Phase::Waiting(after) => {
                     tokio::time::sleep(*after).await;
                     *after = Duration::ZERO;
                     self.open().await;
                 }
-                State::Open(open) => {
+                Phase::Open(open) => {
                     let chunk = open.1.chunk().await;
                     self.take(chunk);
                 }
@@ -126,11 +126,11 @@ impl EventSource {
         match self.try_open().await {
             Ok(open) => {
                 self.failures = 0;
-                self.state = State::Open(Box::new(open));
+                self.state = Phase::Open(Box::new(open));
                 self.signals.push_back(Signal::Open);
             }
             Err(Refused::ForGood(why)) => {
-                self.state = State::Closed;
+                self.state = Phase::Closed;
                 self.signals.push_back(Signal::Closed { why });
             }
             Err(Refused::ForNow(error)) => self.reconnect(error.to_string()),
@@ -140,7 +140,7 @@ impl EventSource {
     async fn try_open(&mut self) -> Result<(Connection, Response, Parser), Refused> {
         let mut url = self.url.clone();
         for _ in 0..MAX_REDIRECTS {
-            let target = Target::of(&url, self.trust.clone())?;
+            let target = Origin::of(&url, self.trust.clone())?;
             let mut connection = Connection::open(&target, self.protocol).await?;
             let response = connection.send(self.request(&url)?).await?;
             match location(&response, &url) {
@@ -174,7 +174,7 @@ impl EventSource {
     }
 
     fn take(&mut self, chunk: Result<Option<Bytes>, ClientError>) {
-        let State::Open(open) = &mut self.state else {
+        let Phase::Open(open) = &mut self.state else {
             return;
         };
         let parser = &mut open.2;
@@ -205,7 +205,7 @@ impl EventSource {
             1 => self.retry,
             failures => backoff::exponential(self.retry, most, failures, fastrand::f64()),
         };
-        self.state = State::Waiting(after);
+        self.state = Phase::Waiting(after);
         self.signals.push_back(Signal::Reconnecting { after, why });
     }
 }

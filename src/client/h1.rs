@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     error::{ClientError, lost},
-    target::Target,
+    target::Origin,
     upload::Upload,
 };
 use crate::protocol::Protocol;
@@ -21,7 +21,7 @@ pub(super) struct Http1 {
 }
 
 impl Http1 {
-    pub(super) async fn connect(target: &Target) -> Result<Self, ClientError> {
+    pub(super) async fn connect(target: &Origin) -> Result<Self, ClientError> {
         let stream = target.stream(Protocol::Http1, b"http/1.1").await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         let connection = tokio::spawn(async {

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     error::{ClientError, lost},
-    target::Target,
+    target::Origin,
     upload::Upload,
 };
 use crate::protocol::Protocol;
@@ -28,7 +28,7 @@ pub(super) struct Http2 {
 }
 
 impl Http2 {
-    pub(super) async fn connect(target: &Target) -> Result<Self, ClientError> {
+    pub(super) async fn connect(target: &Origin) -> Result<Self, ClientError> {
         let stream = target.stream(Protocol::Http2, b"h2").await?;
         let (sender, connection) = Builder::new()
             .initial_window_size(STREAM_WINDOW)

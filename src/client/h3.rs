@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     error::{ClientError, lost},
-    target::Target,
+    target::Origin,
     tls,
     upload::Upload,
 };
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Sender {
 }
 
 impl Http3 {
-    pub(super) async fn connect(target: &Target) -> Result<Self, ClientError> {
+    pub(super) async fn connect(target: &Origin) -> Result<Self, ClientError> {
         if !target.secure {
             return Err(ClientError::Protocol {
                 host: target.authority(),
@@ -55,7 +55,7 @@ impl Http3 {
         Err(failure.unwrap_or_else(|| target.unreachable("the name has no address")))
     }
 
-    async fn connect_to(target: &Target, address: SocketAddr) -> Result<Self, ClientError> {
+    async fn connect_to(target: &Origin, address: SocketAddr) -> Result<Self, ClientError> {
         // On loopback no more than loopback is bound: a server may start there beside it.
         let any: SocketAddr = match (address, address.ip().is_loopback()) {
             (SocketAddr::V4(_), true) => (Ipv4Addr::LOCALHOST, 0).into(),
@@ -95,7 +95,7 @@ impl Http3 {
     pub(super) async fn send(
         &mut self,
         request: Request<Upload>,
-    ) -> Result<(Parts, Incoming), ClientError> {
+    ) -> Result<(Parts, Http3Incoming), ClientError> {
         let (parts, mut body) = request.into_parts();
         let stream = self
             .sender
@@ -118,7 +118,7 @@ impl Http3 {
         });
         let response = recv.recv_response().await.map_err(lost)?;
         let (head, ()) = response.into_parts();
-        Ok((head, Incoming(recv)))
+        Ok((head, Http3Incoming(recv)))
     }
 }
 
@@ -130,9 +130,9 @@ impl Drop for Http3 {
 }
 
 /// A response's body.
-pub(super) struct Incoming(RequestStream<RecvStream, Bytes>);
+pub(super) struct Http3Incoming(RequestStream<RecvStream, Bytes>);
 
-impl Incoming {
+impl Http3Incoming {
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
         let data = self.0.recv_data().await.map_err(lost)?;
         Ok(data.map(|mut data| data.copy_to_bytes(data.remaining())))

@@ -22,7 +22,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// Where to connect, and how.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct Origin {
     pub(super) host: String,
     port: u16,
     pub(super) secure: bool,
@@ -32,7 +32,7 @@ pub struct Target {
     pub trust: Trust,
 }
 
-impl Target {
+impl Origin {
     /// The server of a URL. `https` is TLS; `http` is none, for the control listener.
     ///
     /// # Errors

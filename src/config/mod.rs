@@ -29,7 +29,7 @@ use crate::{
 
 pub use control::Control;
 pub use log::{Log, LogFormat};
-pub use reader::{Entry, Mistake, Mistakes, Reader, Sources, variable};
+pub use reader::{Mistake, Mistakes, Reader, ReferenceLine, Sources, variable};
 pub use value::Raw;
 
 /// The file that is read when it is there and no other is named.
@@ -124,12 +124,12 @@ impl Config {
 
     /// Every setting there is.
     #[must_use]
-    pub fn reference() -> Vec<Entry> {
+    pub fn reference() -> Vec<ReferenceLine> {
         let mut reader = Reader::new(Sources::default());
         take(&mut reader);
         let mut entries = reader.entries().to_vec();
         // Each section in one piece, wherever its settings were taken; the first stays first.
-        let mut sections: Vec<&str> = entries.iter().map(Entry::section).collect();
+        let mut sections: Vec<&str> = entries.iter().map(ReferenceLine::section).collect();
         let mut seen = HashSet::new();
         sections.retain(|section| seen.insert(*section));
         entries.sort_by_key(|entry| {

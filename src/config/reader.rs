@@ -51,7 +51,7 @@ impl fmt::Display for Mistakes {
 
 /// One line of the reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ReferenceLine {
     /// The key, such as `history.events`.
     pub key: &'static str,
     /// The kind of value.
@@ -62,7 +62,7 @@ pub struct Entry {
     pub doc: &'static str,
 }
 
-impl Entry {
+impl ReferenceLine {
     /// The section that the key is in.
     #[must_use]
     pub fn section(&self) -> &'static str {
@@ -80,7 +80,7 @@ pub fn variable(key: &str) -> String {
 #[derive(Debug)]
 pub struct Reader {
     sources: Sources,
-    entries: Vec<Entry>,
+    entries: Vec<ReferenceLine>,
 }
 
 impl Reader {
@@ -106,7 +106,7 @@ impl Reader {
         doc: &'static str,
         check: impl Fn(&T) -> Result<(), String>,
     ) -> T {
-        self.entries.push(Entry {
+        self.entries.push(ReferenceLine {
             key,
             kind: T::KIND,
             default: default.show(),
@@ -143,7 +143,7 @@ impl Reader {
         section: &'static str,
         doc: &'static str,
     ) -> Vec<(String, Vec<String>)> {
-        self.entries.push(Entry {
+        self.entries.push(ReferenceLine {
             key: section,
             kind: "list",
             default: "none".into(),
@@ -178,7 +178,7 @@ impl Reader {
 
     /// Every setting that was taken, in order.
     #[must_use]
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[ReferenceLine] {
         &self.entries
     }
 

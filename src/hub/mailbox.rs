@@ -17,15 +17,15 @@ use futures_util::task::AtomicWaker;
 /// The mailbox of one connection.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    inner: Mutex<Inner>,
+    inner: Mutex<Marks>,
     waker: AtomicWaker,
     /// The stream whose own waker is muted just now, plus one.
     muted: AtomicU32,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    slots: Vec<Slot>,
+struct Marks {
+    slots: Vec<StreamMarks>,
     free: Vec<u32>,
     ready: Vec<u32>,
     /// The task was woken and has not taken `ready` since.
@@ -33,7 +33,7 @@ struct Inner {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Slot {
+struct StreamMarks {
     /// How many events the stream was marked for.
     addressed: u64,
     /// The last event it was marked for, so that one in several of its topics counts once.
@@ -65,14 +65,14 @@ impl Mailbox {
         let key = match inner.free.pop() {
             Some(key) => key,
             None => {
-                inner.slots.push(Slot::default());
+                inner.slots.push(StreamMarks::default());
                 u32::try_from(inner.slots.len() - 1).expect("fewer than 2^32 streams")
             }
         };
-        inner.slots[key as usize] = Slot {
+        inner.slots[key as usize] = StreamMarks {
             // A waker of the stream that had the key before may have left its mark.
             ready: inner.slots[key as usize].ready,
-            ..Slot::default()
+            ..StreamMarks::default()
         };
         drop(inner);
         StreamHandle {
@@ -109,7 +109,7 @@ impl Mailbox {
     /// Marks streams for the event numbered `sequence`.
     pub(super) fn mark(&self, keys: &[u32], sequence: u64) -> Marked {
         let mut inner = self.lock();
-        let Inner { slots, ready, .. } = &mut *inner;
+        let Marks { slots, ready, .. } = &mut *inner;
         let mut fresh = 0;
         for &key in keys {
             let slot = &mut slots[key as usize];
@@ -132,7 +132,7 @@ impl Mailbox {
     /// sleeps: wake it, once no lock is held.
     pub(super) fn mark_all(&self, keys: &[u32]) -> bool {
         let mut inner = self.lock();
-        let Inner { slots, ready, .. } = &mut *inner;
+        let Marks { slots, ready, .. } = &mut *inner;
         for &key in keys {
             if !std::mem::replace(&mut slots[key as usize].ready, true) {
                 ready.push(key);
@@ -158,7 +158,7 @@ impl Mailbox {
         self.waker.wake();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Marks> {
         self.inner.lock().expect("no holder of this lock panics")
     }
 }

@@ -21,13 +21,13 @@ impl EncodeLabelValue for GapReason {
 
 /// The hub's metrics.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub struct HubMetrics {
     pub(super) published: Counter,
     pub(super) replays: Counter,
     gaps: Family<ByReason, Counter>,
 }
 
-impl Metrics {
+impl HubMetrics {
     /// Has them printed.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(

@@ -41,7 +41,7 @@ use topics::{Known, Topics};
 pub use entry::{Applied, Entry, Outcome, Placed, Target};
 pub use gap::GapReason;
 pub use mailbox::StreamHandle;
-pub use metrics::Metrics;
+pub use metrics::HubMetrics;
 pub use resume::Resume;
 pub use retention::Retention;
 pub use subscription::{Ask, Chunk, Found, Next, Opening, Subscription};
@@ -72,7 +72,7 @@ pub struct TopicInfo {
 #[derive(Debug)]
 pub struct Hub {
     epoch: Epoch,
-    metrics: Metrics,
+    metrics: HubMetrics,
     topics: Mutex<Topics>,
     /// Every entry up to this number has been applied everywhere.
     watermark: AtomicU64,
@@ -95,7 +95,7 @@ impl Hub {
     pub fn new(retention: Retention, epoch: Epoch, floor: u64) -> Arc<Self> {
         Arc::new(Self {
             epoch,
-            metrics: Metrics::default(),
+            metrics: HubMetrics::default(),
             topics: Mutex::new(Topics::new(retention, floor)),
             watermark: AtomicU64::new(floor),
             kept_from: AtomicU64::new(NOWHERE),
@@ -104,7 +104,7 @@ impl Hub {
 
     /// What it counts.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &HubMetrics {
         &self.metrics
     }
 

@@ -14,7 +14,7 @@ pub struct Bound<T> {
 
 /// What may be written for a limit.
 #[derive(Clone, Debug)]
-pub struct Row<T> {
+pub struct LimitRow<T> {
     /// The key in the configuration.
     pub key: &'static str,
     /// The line of the reference.
@@ -26,13 +26,13 @@ pub struct Row<T> {
 }
 
 /// Whoever sets the limits, by their rows.
-pub trait Source {
+pub trait LimitSource {
     /// How many.
-    fn count(&mut self, row: Row<usize>) -> usize;
+    fn count(&mut self, row: LimitRow<usize>) -> usize;
     /// A size in bytes.
-    fn bytes(&mut self, row: Row<usize>) -> usize;
+    fn bytes(&mut self, row: LimitRow<usize>) -> usize;
     /// How long.
-    fn time(&mut self, row: Row<Duration>) -> Duration;
+    fn time(&mut self, row: LimitRow<Duration>) -> Duration;
 }
 
 macro_rules! limits {
@@ -85,12 +85,12 @@ macro_rules! limits {
 
         impl Limits {
             /// Takes each from `source`.
-            pub fn take(source: &mut impl Source) -> Self {
+            pub fn take(source: &mut impl LimitSource) -> Self {
                 Self {
                     $(
                         $field: Bound {
                             limit: Limit::$limit,
-                            value: source.$kind(Row {
+                            value: source.$kind(LimitRow {
                                 key: $key,
                                 doc: $doc,
                                 default: $default,
@@ -180,17 +180,17 @@ mod tests {
     /// Takes what the rows say.
     struct Defaults;
 
-    impl Source for Defaults {
-        fn count(&mut self, row: Row<usize>) -> usize {
+    impl LimitSource for Defaults {
+        fn count(&mut self, row: LimitRow<usize>) -> usize {
             assert!(row.range.contains(&row.default), "{}", row.key);
             row.default
         }
 
-        fn bytes(&mut self, row: Row<usize>) -> usize {
+        fn bytes(&mut self, row: LimitRow<usize>) -> usize {
             self.count(row)
         }
 
-        fn time(&mut self, row: Row<Duration>) -> Duration {
+        fn time(&mut self, row: LimitRow<Duration>) -> Duration {
             assert!(row.range.contains(&row.default), "{}", row.key);
             row.default
         }

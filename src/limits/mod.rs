@@ -15,7 +15,9 @@ mod slots;
 pub(crate) use abuse::Conduct;
 pub(crate) use admission::Admission;
 pub(crate) use hits::Hits;
-pub(crate) use limit::{Bound, HTTP1_STREAMS, Limit, Limits, PENDING_HANDSHAKES, Row, Source};
+pub(crate) use limit::{
+    Bound, HTTP1_STREAMS, Limit, LimitRow, LimitSource, Limits, PENDING_HANDSHAKES,
+};
 pub(crate) use slots::{Slot, Slots};
 
 /// Streams of a connection that event streams leave to ordinary requests: a page's own files and

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{ClientError, Connection, Protocol, Response, Target, Trust, full},
+    client::{ClientError, Connection, Origin, Protocol, Response, Trust, full},
     clock,
     sse::{Item, Overlong, Parser},
 };
@@ -39,7 +39,7 @@ const TOPIC: &str = "bench";
 
 /// What to do to a server.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct LoadPlan {
     /// Its event stream endpoint, without a query.
     pub url: Uri,
     /// Its control listener.
@@ -123,8 +123,8 @@ pub trait Progress: Send + Sync {
 /// # Errors
 ///
 /// [`LoadError`] when the server does not hold what the plan asks for.
-pub async fn run(plan: &Plan, progress: &dyn Progress) -> Result<Report, LoadError> {
-    let target = Target::of(&plan.url, plan.trust.clone())?;
+pub async fn run(plan: &LoadPlan, progress: &dyn Progress) -> Result<Report, LoadError> {
+    let target = Origin::of(&plan.url, plan.trust.clone())?;
     let before = memory(plan)?;
     let mut connections = Vec::new();
     for _ in 0..plan.connections {
@@ -148,7 +148,7 @@ pub async fn run(plan: &Plan, progress: &dyn Progress) -> Result<Report, LoadErr
             let opened = Arc::new(Barrier::new(last - first + 1));
             for stream in first..last {
                 let response = open(plan, &mut connection, number * plan.streams + stream).await?;
-                let reader = Reader::new(shared.clone(), stopped.clone());
+                let reader = StreamReader::new(shared.clone(), stopped.clone());
                 readers.spawn(reader.run(response, opened.clone()));
             }
             opened.wait().await;
@@ -196,12 +196,12 @@ pub async fn run(plan: &Plan, progress: &dyn Progress) -> Result<Report, LoadErr
     })
 }
 
-fn memory(plan: &Plan) -> Result<Option<u64>, ProcessError> {
+fn memory(plan: &LoadPlan) -> Result<Option<u64>, ProcessError> {
     plan.process.as_ref().map(Process::memory).transpose()
 }
 
 async fn open(
-    plan: &Plan,
+    plan: &LoadPlan,
     connection: &mut Connection,
     stream: usize,
 ) -> Result<Response, LoadError> {
@@ -230,12 +230,12 @@ async fn refused(what: &'static str, response: &mut Response) -> LoadError {
 }
 
 /// Publishes at the planned rate. The data is when the event was due, padded to its size.
-async fn publish(plan: &Plan, base: Instant) -> Result<u64, LoadError> {
+async fn publish(plan: &LoadPlan, base: Instant) -> Result<u64, LoadError> {
     if plan.rate <= 0.0 {
         tokio::time::sleep(plan.duration).await;
         return Ok(0);
     }
-    let target = Target::of(&plan.control, Trust::System)?;
+    let target = Origin::of(&plan.control, Trust::System)?;
     let mut connection = Connection::open(&target, Protocol::Http1).await?;
     let events = (plan.rate * plan.duration.as_secs_f64()) as u64;
     let streams = plan.connections * plan.streams;
@@ -289,14 +289,14 @@ struct Shared {
 }
 
 /// Reads one stream.
-struct Reader {
+struct StreamReader {
     shared: Arc<Shared>,
     stopped: watch::Receiver<bool>,
     parser: Parser,
     latency: Option<Histogram<u64>>,
 }
 
-impl Reader {
+impl StreamReader {
     fn new(shared: Arc<Shared>, stopped: watch::Receiver<bool>) -> Self {
         Self {
             shared,

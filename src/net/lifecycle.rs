@@ -87,7 +87,7 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(60);
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    fn lifecycle(now: Instant) -> (crate::drain::Signal, Lifecycle) {
+    fn lifecycle(now: Instant) -> (crate::drain::Trigger, Lifecycle) {
         let (signal, watch) = crate::drain::channel();
         (signal, Lifecycle::new(watch, IDLE, PATIENCE, now))
     }

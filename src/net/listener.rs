@@ -8,7 +8,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     listening::{Listening, report_panic},
-    metrics::Metrics,
+    metrics::NetMetrics,
     quic, tcp,
 };
 use crate::{drain::Watch, limits::Admission, service::Service, tls::Resolver};
@@ -102,7 +102,7 @@ impl HttpsListener {
     pub(crate) async fn serve(
         self,
         service: Service,
-        metrics: Arc<Metrics>,
+        metrics: Arc<NetMetrics>,
         admission: Arc<Admission>,
         drain: Watch,
     ) {

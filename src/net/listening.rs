@@ -6,7 +6,7 @@ use http::HeaderValue;
 use tokio::task::JoinError;
 use tracing::Span;
 
-use super::metrics::Metrics;
+use super::metrics::NetMetrics;
 use crate::{
     exchange::Peer,
     hub::mailbox::Mailbox,
@@ -22,7 +22,7 @@ pub(super) struct Listening {
     pub(super) service: Service,
     /// What the public listeners count; nothing of the control listener, whose connections are the
     /// operator's own.
-    metrics: Option<Arc<Metrics>>,
+    metrics: Option<Arc<NetMetrics>>,
     alt_svc: Option<HeaderValue>,
     /// Shared by all public listeners; `None` for the control listener, which stays reachable.
     admission: Option<Arc<Admission>>,
@@ -33,7 +33,7 @@ impl Listening {
     pub(super) fn public(
         service: Service,
         port: u16,
-        metrics: Arc<Metrics>,
+        metrics: Arc<NetMetrics>,
         admission: Arc<Admission>,
     ) -> Self {
         // RFC 7838: browsers come over HTTP/3 from the next connection on.

@@ -6,13 +6,13 @@ use crate::metrics::{Counters, Opened, Registry};
 
 /// The metrics of connections.
 #[derive(Debug)]
-pub(crate) struct Metrics {
+pub(crate) struct NetMetrics {
     pub(super) connections: Opened,
     pub(super) delivered: Counters,
     pub(super) accept_errors: Counter,
 }
 
-impl Metrics {
+impl NetMetrics {
     /// Makes them, and has them printed.
     #[must_use]
     pub(crate) fn register(registry: &mut Registry) -> Self {

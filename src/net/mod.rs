@@ -20,4 +20,4 @@ mod tcp;
 mod write_timeout;
 
 pub(crate) use listener::{BindError, ControlListener, HttpsListener};
-pub(crate) use metrics::Metrics;
+pub(crate) use metrics::NetMetrics;

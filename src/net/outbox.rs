@@ -34,7 +34,7 @@ pub(super) struct Outbox<S> {
     protocol: Protocol,
     mailbox: Arc<Mailbox>,
     /// By the key of the stream in the mailbox.
-    slots: Vec<Option<Box<Slot<S>>>>,
+    slots: Vec<Option<Box<Outgoing<S>>>>,
     open: usize,
     ready: VecDeque<u32>,
     taken: Vec<u32>,
@@ -47,7 +47,7 @@ pub(super) struct Outbox<S> {
     wrote: u64,
 }
 
-struct Slot<S> {
+struct Outgoing<S> {
     sink: S,
     body: Body,
     /// The place in the mailbox of a body that is not an event stream, which has its own.
@@ -129,7 +129,7 @@ impl<S: Sink> Outbox<S> {
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
         }
-        self.slots[index] = Some(Box::new(Slot {
+        self.slots[index] = Some(Box::new(Outgoing {
             sink,
             body,
             _handle: handle,
@@ -293,8 +293,8 @@ struct Visit {
 }
 
 impl Visit {
-    fn stream<S: Sink>(&mut self, slot: &mut Slot<S>) -> Visited {
-        let Slot {
+    fn stream<S: Sink>(&mut self, slot: &mut Outgoing<S>) -> Visited {
+        let Outgoing {
             sink,
             body,
             waker,
@@ -445,7 +445,7 @@ mod tests {
     }
 
     fn visit(parts: Vec<Result<Bytes, BodyError>>) -> (Visited, Vec<u8>) {
-        let mut slot = Slot {
+        let mut slot = Outgoing {
             sink: Taken::default(),
             body: Body::Stream(Box::pin(stream::iter(parts))),
             _handle: None,

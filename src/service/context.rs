@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Metrics, streams::Streams};
+use super::{ServiceMetrics, streams::Streams};
 use crate::{
     access::Access,
     backoff,
@@ -52,7 +52,7 @@ pub struct Context {
     /// The open event streams.
     pub streams: Arc<Streams>,
     /// What the service counts.
-    pub metrics: Metrics,
+    pub metrics: ServiceMetrics,
     /// Everything that is counted, for `/metrics`.
     pub registry: Registry,
     pub limits: Limits,

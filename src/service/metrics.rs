@@ -6,13 +6,13 @@ use crate::metrics::{Opened, Registry};
 
 /// The service's metrics.
 #[derive(Debug)]
-pub struct Metrics {
+pub struct ServiceMetrics {
     pub(super) requests: Opened,
     pub(super) event_streams: Opened,
     pub(super) keepalives: Counter,
 }
 
-impl Metrics {
+impl ServiceMetrics {
     /// Makes them, and has them printed.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {

@@ -28,7 +28,7 @@ use routes::{NoRoute, Offer, Route};
 
 pub(crate) use context::{Context, EventSettings};
 pub(crate) use control::Gate;
-pub(crate) use metrics::Metrics;
+pub(crate) use metrics::ServiceMetrics;
 
 /// One of the two faces of the edge.
 #[derive(Clone, Debug)]

@@ -81,7 +81,7 @@ enum By {
 
 type Captures<'p> = SmallVec<[&'p str; 2]>;
 
-struct Row {
+struct RouteRow {
     by: &'static [By],
     /// `*` stands for one segment, `**` for the rest; [`EVENTS`] for the path that is configured.
     path: &'static str,
@@ -100,8 +100,8 @@ const fn row(
     methods: &'static [Method],
     path: &'static str,
     route: for<'p> fn(&[&'p str]) -> Route<'p>,
-) -> Row {
-    Row {
+) -> RouteRow {
+    RouteRow {
         by,
         path,
         methods,
@@ -110,7 +110,7 @@ const fn row(
     }
 }
 
-impl Row {
+impl RouteRow {
     const fn with(mut self, expect: Expect) -> Self {
         self.expect = expect;
         self
@@ -118,7 +118,7 @@ impl Row {
 }
 
 /// The first row that matches is taken. `Allow` names the methods of all rows of a path, in order.
-const TABLE: &[Row] = &[
+const TABLE: &[RouteRow] = &[
     row(&[By::Events], READ, EVENTS, |_| Route::EventStream),
     row(&[By::Events], &[Method::OPTIONS], EVENTS, |_| {
         Route::Preflight

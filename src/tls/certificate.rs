@@ -31,12 +31,12 @@ pub struct Certificate {
     /// The chain and the signing key.
     pub key: Arc<CertifiedKey>,
     /// Where it came from.
-    pub source: Source,
+    pub source: CertificateSource,
 }
 
 /// Where a certificate came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum CertificateSource {
     /// The operator's file.
     File(PathBuf),
     /// The development certificate; its CA is in this file.
@@ -101,7 +101,7 @@ impl Certificate {
                 let made =
                     development::ensure(&files.directory, crate::clock::wall()).map_err(failed)?;
                 let mut certificate = Self::from_files(&made.leaf, &made.leaf)?;
-                certificate.source = Source::Development(made);
+                certificate.source = CertificateSource::Development(made);
                 Ok(certificate)
             }
         }
@@ -125,7 +125,7 @@ impl Certificate {
         })?;
         Ok(Self {
             key: Arc::new(certified),
-            source: Source::File(cert.to_owned()),
+            source: CertificateSource::File(cert.to_owned()),
         })
     }
 

@@ -7,5 +7,5 @@ mod certificate;
 mod development;
 mod resolver;
 
-pub(crate) use certificate::{Certificate, CertificateError, CertificateFiles, Source};
+pub(crate) use certificate::{Certificate, CertificateError, CertificateFiles, CertificateSource};
 pub(crate) use resolver::Resolver;

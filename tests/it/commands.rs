@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::Uri;
-use seventh::client::{Connection, Protocol, Target, Trust};
+use seventh::client::{Connection, Origin, Protocol, Trust};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -89,7 +89,7 @@ impl Server {
 
     pub async fn connect(&self, protocol: Protocol) -> Connection {
         let url: Uri = self.url("/").parse().expect("a URL");
-        let mut target = Target::of(&url, Trust::Ca(self.ca())).expect("a target");
+        let mut target = Origin::of(&url, Trust::Ca(self.ca())).expect("a target");
         target.address = Some(self.https);
         Connection::open(&target, protocol)
             .await
@@ -98,7 +98,7 @@ impl Server {
 
     pub async fn control(&self) -> Connection {
         let url: Uri = format!("http://{}", self.control).parse().expect("a URL");
-        let target = Target::of(&url, Trust::System).expect("a target");
+        let target = Origin::of(&url, Trust::System).expect("a target");
         Connection::open(&target, Protocol::Http1)
             .await
             .expect("it connects")

@@ -9,7 +9,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::Value;
 use seventh::{
-    client::{ClientError, Connection, Protocol, Response, Target, Trust, Upload, full},
+    client::{ClientError, Connection, Origin, Protocol, Response, Trust, Upload, full},
     config::Config,
     edge::{Drained, Edge, StartError},
     sse::{Item, Message, Parser},
@@ -96,13 +96,13 @@ impl TestEdge {
         })
     }
 
-    pub fn target(&self) -> Target {
+    pub fn target(&self) -> Origin {
         self.target_trusting(Trust::Anyone)
     }
 
-    pub fn target_trusting(&self, trust: Trust) -> Target {
+    pub fn target_trusting(&self, trust: Trust) -> Origin {
         let url = self.url("/");
-        let mut target = Target::of(&url, trust).expect("a target");
+        let mut target = Origin::of(&url, trust).expect("a target");
         target.address = Some(self.https);
         target
     }
@@ -132,7 +132,7 @@ impl TestEdge {
     /// A connection to the control listener.
     pub async fn control(&self, protocol: Protocol) -> Connection {
         let url: Uri = format!("http://{}/", self.control).parse().expect("a URL");
-        let target = Target::of(&url, Trust::System).expect("a target");
+        let target = Origin::of(&url, Trust::System).expect("a target");
         Connection::open(&target, protocol)
             .await
             .expect("it connects")

@@ -19,14 +19,14 @@ const RECORD: usize = 16 << 10;
 
 /// The side that h2 writes to.
 #[derive(Debug)]
-pub(super) struct Corked<T>(Arc<Mutex<Inner<T>>>);
+pub(super) struct Corked<T>(Arc<Mutex<Gathering<T>>>);
 
 /// The side that the driver flushes.
 #[derive(Debug)]
-pub(super) struct Cork<T>(Arc<Mutex<Inner<T>>>);
+pub(super) struct Cork<T>(Arc<Mutex<Gathering<T>>>);
 
 #[derive(Debug)]
-struct Inner<T> {
+struct Gathering<T> {
     io: T,
     gathered: BytesMut,
     unflushed: bool,
@@ -36,7 +36,7 @@ struct Inner<T> {
 impl<T> Cork<T> {
     /// Both sides of `io`. They belong to one task.
     pub(super) fn new(io: T) -> (Self, Corked<T>) {
-        let inner = Arc::new(Mutex::new(Inner {
+        let inner = Arc::new(Mutex::new(Gathering {
             io,
             gathered: BytesMut::new(),
             unflushed: false,
@@ -68,7 +68,7 @@ impl<T: AsyncWrite + Unpin> Cork<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> Inner<T> {
+impl<T: AsyncWrite + Unpin> Gathering<T> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered))?;
@@ -82,7 +82,7 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
     }
 }
 
-fn lock<T>(inner: &Mutex<Inner<T>>) -> MutexGuard<'_, Inner<T>> {
+fn lock<T>(inner: &Mutex<Gathering<T>>) -> MutexGuard<'_, Gathering<T>> {
     inner.lock().expect("no holder of this lock panics")
 }
 

@@ -81,7 +81,7 @@ where
         Ok(Err(error)) => return tracing::debug!("HTTP/2 handshake failed: {error}"),
         Err(_) => return,
     };
-    let driver = Driver {
+    let driver = Http2Driver {
         outbox: Outbox::new(listening.clone(), Protocol::Http2, peer.mailbox.clone()),
         connection,
         cork,
@@ -95,7 +95,7 @@ where
     driver.run().await;
 }
 
-struct Driver<T> {
+struct Http2Driver<T> {
     connection: Connection<Corked<T>, Bytes>,
     cork: Cork<T>,
     listening: Arc<Listening>,
@@ -117,7 +117,7 @@ enum End {
     Idle,
 }
 
-impl<T> Driver<T>
+impl<T> Http2Driver<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -12,11 +12,11 @@ pub(super) const PSEUDO: [&str; 4] = [":method", ":scheme", ":authority", ":path
 /// h3 might read it after all.
 pub(super) fn check_fields(section: &[u8], trailers: bool) -> Result<(), &'static str> {
     const NOT_QPACK: &str = "its field section cannot be read";
-    let mut reader = Reader(section);
+    let mut reader = Qpack(section);
     let mut seen = [false; PSEUDO.len()];
     let mut regular = false;
-    let mut check = |name: Name| {
-        let Name::Pseudo(pseudo) = name else {
+    let mut check = |name: FieldName| {
+        let FieldName::Pseudo(pseudo) = name else {
             regular = true;
             return Ok(());
         };
@@ -43,13 +43,13 @@ pub(super) fn check_fields(section: &[u8], trailers: bool) -> Result<(), &'stati
 }
 
 /// What the name of a field is, as far as it matters here.
-enum Name {
+enum FieldName {
     Regular,
     /// Which one of [`PSEUDO`], or `None` for another.
     Pseudo(Option<usize>),
 }
 
-impl Name {
+impl FieldName {
     /// Entries of the static table (RFC 9204, appendix A).
     fn of_static(index: u64) -> Self {
         match index {
@@ -120,10 +120,10 @@ pub(super) fn huffman_name(name: &str) -> Vec<u8> {
 }
 
 /// Reads QPACK representations (RFC 9204 4.5); `None` at anything malformed.
-struct Reader<'a>(&'a [u8]);
+struct Qpack<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
-    fn field(&mut self) -> Option<Name> {
+impl<'a> Qpack<'a> {
+    fn field(&mut self) -> Option<FieldName> {
         let first = *self.0.first()?;
         if first & 0x80 != 0 {
             let index = self.integer(6)?;
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
         } else if first & 0x20 != 0 {
             let len = self.integer(3)?;
             let name = self.take(len)?;
-            Name::of_literal(name, first & 0x08 != 0)
+            FieldName::of_literal(name, first & 0x08 != 0)
         } else {
             // References past the base of a dynamic table, which the edge does not offer.
             return None;
@@ -175,10 +175,10 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn static_name(is_static: bool, index: u64) -> Name {
+fn static_name(is_static: bool, index: u64) -> FieldName {
     if is_static {
-        Name::of_static(index)
+        FieldName::of_static(index)
     } else {
-        Name::Regular
+        FieldName::Regular
     }
 }

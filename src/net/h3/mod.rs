@@ -82,7 +82,7 @@ pub(super) async fn serve(
         Ok(Err(error)) => return tracing::debug!("HTTP/3 handshake failed: {error}"),
         Err(_) => return,
     };
-    let driver = Driver {
+    let driver = Http3Driver {
         outbox: Outbox::new(listening.clone(), Protocol::Http3, peer.mailbox.clone()),
         connection,
         http,
@@ -96,7 +96,7 @@ pub(super) async fn serve(
     driver.run().await;
 }
 
-struct Driver {
+struct Http3Driver {
     connection: quinn::Connection,
     http: Connection<Transport, Bytes>,
     listening: Arc<Listening>,
@@ -115,7 +115,7 @@ enum Pause {
     Limit(Limit),
 }
 
-impl Driver {
+impl Http3Driver {
     async fn run(mut self) {
         loop {
             match poll_fn(|cx| self.poll(cx)).await {

@@ -31,14 +31,14 @@ impl SharedSend {
     }
 }
 
-type Incoming<T> = Pin<Box<dyn Stream<Item = Result<T, quinn::ConnectionError>> + Send + Sync>>;
+type Arriving<T> = Pin<Box<dyn Stream<Item = Result<T, quinn::ConnectionError>> + Send + Sync>>;
 type BidiHalves = (quinn::SendStream, quinn::RecvStream);
 
 /// A QUIC connection.
 pub(super) struct Transport {
     connection: quinn::Connection,
-    bidirectional: Incoming<BidiHalves>,
-    unidirectional: Incoming<quinn::RecvStream>,
+    bidirectional: Arriving<BidiHalves>,
+    unidirectional: Arriving<quinn::RecvStream>,
     opener: Opener,
 }
 
@@ -116,8 +116,8 @@ impl<B: Buf> quic::OpenStreams<B> for Transport {
 /// Opens streams: the server's own control and QPACK streams.
 pub(super) struct Opener {
     connection: quinn::Connection,
-    unidirectional: Incoming<quinn::SendStream>,
-    bidirectional: Incoming<BidiHalves>,
+    unidirectional: Arriving<quinn::SendStream>,
+    bidirectional: Arriving<BidiHalves>,
 }
 
 impl Opener {

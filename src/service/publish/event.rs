@@ -38,7 +38,7 @@ pub(super) struct Event {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Json<'a> {
-    topic: Topics,
+    topic: OneOrMany,
     event: Option<String>,
     #[serde(borrow)]
     data: &'a RawValue,
@@ -55,7 +55,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<To>, D::
 
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a topic or a list of topics")]
-enum Topics {
+enum OneOrMany {
     One(String),
     Many(Vec<String>),
 }
@@ -101,8 +101,8 @@ impl Event {
     ) -> Result<Self, Problem> {
         let json: Json<'_> = parse(json)?;
         let names = match json.topic {
-            Topics::One(name) => vec![name],
-            Topics::Many(names) => names,
+            OneOrMany::One(name) => vec![name],
+            OneOrMany::Many(names) => names,
         };
         if names.is_empty() || names.len() > most_topics {
             let n = names.len();
