@@ -6,12 +6,12 @@ use std::{
 };
 
 use base64::Engine as _;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::Jwk};
+use jsonwebtoken::{Algorithm, Header, Validation};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::{Denied, Identity, Name, Pattern, identity::MAX_GROUPS};
+use super::{Denied, Identity, Key, Name, Pattern, identity::MAX_GROUPS};
 
 /// The longest token.
 const MAX_TOKEN: usize = 8 << 10;
@@ -20,159 +20,6 @@ const MAX_TOKEN: usize = 8 << 10;
 const REFUSED_PARAMETERS: [&str; 8] = ["jku", "jwk", "x5u", "x5c", "crit", "enc", "zip", "b64"];
 /// The latest end that a token may have: what a double holds exactly.
 const MAX_SECONDS: f64 = 9_007_199_254_740_992.0;
-
-/// A key that tokens may be signed with, and the one algorithm it is for.
-#[derive(Clone)]
-pub struct Key {
-    kid: Option<String>,
-    algorithm: Algorithm,
-    decoding: DecodingKey,
-    encoding: Option<EncodingKey>,
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.kid == other.kid && self.algorithm == other.algorithm
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key")
-            .field("kid", &self.kid)
-            .field("algorithm", &self.algorithm)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a key cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum InvalidKey {
-    /// The algorithm is not one of those that are known.
-    #[error(
-        "`{0}` is not an algorithm; write HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA"
-    )]
-    Algorithm(String),
-    /// There is a secret for a public key's algorithm, or the other way round, or neither.
-    #[error("{0} takes `{1}`, and nothing else")]
-    Takes(String, &'static str),
-    /// The secret is too short (RFC 7518 3.2).
-    #[error("the secret is {0} bytes long, {1} takes at least {2} random ones")]
-    Short(usize, String, usize),
-    #[error("{0}: {1}")]
-    File(String, String),
-    #[error("{0} holds no public key for {1} in PEM: {2}")]
-    Pem(String, String, String),
-}
-
-impl Key {
-    /// Takes a key: a secret for HS, a file with a public key in PEM for all others.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidKey`] says what is wrong.
-    pub fn parse(
-        algorithm: &str,
-        kid: Option<String>,
-        secret: Option<&str>,
-        file: Option<&str>,
-    ) -> Result<Self, InvalidKey> {
-        let name = || algorithm.to_owned();
-        let parsed: Algorithm = algorithm
-            .parse()
-            .map_err(|_| InvalidKey::Algorithm(name()))?;
-        let least = match parsed {
-            Algorithm::HS256 => Some(32),
-            Algorithm::HS384 => Some(48),
-            Algorithm::HS512 => Some(64),
-            _ => None,
-        };
-        let (decoding, encoding) = match (least, secret, file) {
-            (Some(least), Some(secret), None) => {
-                if secret.len() < least {
-                    return Err(InvalidKey::Short(secret.len(), name(), least));
-                }
-                let encoding = EncodingKey::from_secret(secret.as_bytes());
-                (DecodingKey::from_secret(secret.as_bytes()), Some(encoding))
-            }
-            (None, None, Some(file)) => {
-                let pem = std::fs::read(file)
-                    .map_err(|error| InvalidKey::File(file.into(), error.to_string()))?;
-                let key = match parsed {
-                    Algorithm::ES256 | Algorithm::ES384 => DecodingKey::from_ec_pem(&pem),
-                    Algorithm::EdDSA => DecodingKey::from_ed_pem(&pem),
-                    _ => DecodingKey::from_rsa_pem(&pem),
-                };
-                let wrong = |error| InvalidKey::Pem(file.into(), name(), format!("{error}"));
-                (key.map_err(wrong)?, None)
-            }
-            (Some(_), ..) => return Err(InvalidKey::Takes(name(), "secret")),
-            (None, ..) => return Err(InvalidKey::Takes(name(), "public_key")),
-        };
-        Ok(Self {
-            kid,
-            algorithm: parsed,
-            decoding,
-            encoding,
-        })
-    }
-
-    /// Whether a token that names `kid` may be signed with it.
-    pub(super) fn is(&self, kid: Option<&str>) -> bool {
-        self.kid.as_deref() == kid
-    }
-
-    /// A public key from a JWK set. Secrets are not taken from there.
-    pub(super) fn of_jwk(jwk: &Jwk) -> Option<Self> {
-        use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, PublicKeyUse};
-        if !matches!(
-            jwk.common.public_key_use,
-            None | Some(PublicKeyUse::Signature)
-        ) {
-            return None;
-        }
-        let implied = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => Algorithm::RS256,
-            AlgorithmParameters::EllipticCurve(key) => match key.curve {
-                EllipticCurve::P256 => Algorithm::ES256,
-                EllipticCurve::P384 => Algorithm::ES384,
-                _ => return None,
-            },
-            AlgorithmParameters::OctetKeyPair(_) => Algorithm::EdDSA,
-            _ => return None,
-        };
-        let algorithm = match jwk.common.key_algorithm {
-            Some(named) => named.to_string().parse().ok()?,
-            None => implied,
-        };
-        let decoding = DecodingKey::from_jwk(jwk).ok()?;
-        // A key of one family must not be used with an algorithm of another.
-        let fits =
-            std::mem::discriminant(&family(algorithm)) == std::mem::discriminant(&family(implied));
-        fits.then(|| Self {
-            kid: jwk.common.key_id.clone(),
-            algorithm,
-            decoding,
-            encoding: None,
-        })
-    }
-}
-
-enum Family {
-    Hmac,
-    Rsa,
-    Ec,
-    Ed,
-}
-
-fn family(algorithm: Algorithm) -> Family {
-    match algorithm {
-        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => Family::Hmac,
-        Algorithm::ES256 | Algorithm::ES384 => Family::Ec,
-        Algorithm::EdDSA => Family::Ed,
-        _ => Family::Rsa,
-    }
-}
 
 /// The keys, and what else a token must say.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,11 +5,13 @@
 //! - [`Pattern`] and [`Rule`] are what operators write; [`Groups`] nests groups in one another.
 //! - [`Origins`] says which other sites' pages may open event streams.
 
+mod denied;
 mod forward_auth;
 mod groups;
 mod identity;
 mod jwks;
 mod jwt;
+mod key;
 mod origins;
 mod pattern;
 mod rules;
@@ -23,11 +25,13 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 
+pub(crate) use denied::Denied;
 pub(crate) use forward_auth::ForwardAuth;
 pub(crate) use groups::{Groups, InvalidMember, Member};
 pub(crate) use identity::{Identity, InvalidName, Name, Standing};
 pub(crate) use jwks::Jwks;
-pub(crate) use jwt::{Claims, Key, Keys, RefusedToken};
+pub(crate) use jwt::{Claims, Keys, RefusedToken};
+pub(crate) use key::Key;
 pub(crate) use origins::Origins;
 pub(crate) use pattern::Pattern;
 pub(crate) use rules::{Rule, Who};
@@ -73,19 +77,6 @@ pub struct Access {
     jwks: Option<Jwks>,
     session: Option<ForwardAuth>,
     groups: Mutex<Groups>,
-}
-
-/// Why a request is not let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denied {
-    /// Its token is no good, or it has none: for good, until it comes with another.
-    Unauthorized(&'static str),
-    /// Who it is may not do this.
-    Forbidden(String),
-    /// Its token was good, and has ended: it may come back with a new one.
-    Expired,
-    /// Whoever could say who it is cannot be asked just now.
-    Unavailable,
 }
 
 /// What a publisher outside may do.

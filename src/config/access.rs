@@ -66,35 +66,13 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
         "Who may open event streams: `[\"authenticated\", \"anonymous\"]`. Unset: both, but only the \
          authenticated once there are keys or a session.",
     );
-    let tables: Vec<Table> = reader.take(
-        "access.key",
-        Vec::new(),
-        "`[[access.key]]`: a key that tokens may be signed with. `algorithm` (HS256, HS384, HS512, RS256 \
-         to PS512, ES256, ES384, EdDSA) with `secret`, or with `public_key`, a PEM file; `kid` if it has one.",
-    );
-    let keys = tables
-        .into_iter()
-        .enumerate()
-        .filter_map(|(n, table)| take_key(reader, n, table))
-        .collect();
+    let keys = take_keys(reader);
     let jwks: Option<Uri> = reader.take("access.jwks", None, "A JWK set with more public keys.");
     let cookie = reader.take_if(
         "access.cookie",
         "seventh".to_owned(),
         "The cookie that may carry a token, for `withCredentials`.",
-        |name| {
-            if !name.is_empty()
-                && name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-            {
-                Ok(())
-            } else {
-                Err(format!(
-                    "`{name}` is not a name for a cookie; take letters, digits, - and _"
-                ))
-            }
-        },
+        is_cookie,
     );
     let keys = Keys {
         keys,
@@ -158,6 +136,30 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
         ),
         groups: take_groups(reader),
     }
+}
+
+fn is_cookie(name: &String) -> Result<(), String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if !name.is_empty() && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(format!(
+        "`{name}` is not a name for a cookie; take letters, digits, - and _"
+    ))
+}
+
+fn take_keys(reader: &mut Reader) -> Vec<Key> {
+    let tables: Vec<Table> = reader.take(
+        "access.key",
+        Vec::new(),
+        "`[[access.key]]`: a key that tokens may be signed with. `algorithm` (HS256, HS384, HS512, RS256 \
+         to PS512, ES256, ES384, EdDSA) with `secret`, or with `public_key`, a PEM file; `kid` if it has one.",
+    );
+    tables
+        .into_iter()
+        .enumerate()
+        .filter_map(|(n, table)| take_key(reader, n, table))
+        .collect()
 }
 
 fn take_key(reader: &mut Reader, n: usize, table: Table) -> Option<Key> {

@@ -17,6 +17,7 @@ mod outbox;
 mod quic;
 mod sink;
 mod tcp;
+mod visit;
 mod write_timeout;
 
 pub(crate) use listener::{BindError, ControlListener, HttpsListener};

@@ -93,57 +93,52 @@ impl<'a> StreamRequest<'a> {
         };
         let mut named = 0;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "topic" => {
-                    named += 1;
-                    if named <= topics.value {
-                        let topic = Topic::parse(&value).map_err(|error| (error, &*value))?;
-                        parsed.topics.push(topic);
-                    }
+            if name == "topic" {
+                named += 1;
+                if named <= topics.value {
+                    let topic = Topic::parse(&value).map_err(|error| (error, &*value))?;
+                    parsed.topics.push(topic);
                 }
-                "last" => {
-                    let last = value.parse().map_err(|_| {
-                        Problem::field(
-                            "last",
-                            &value,
-                            "last is not a whole number; say how many events",
-                        )
-                    })?;
-                    parsed.last = Some(last);
-                }
-                "poll" if matches!(&*value, "1" | "true") => parsed.poll = Some(Poll::Text),
-                "padding" => parsed.padding = matches!(&*value, "1" | "true"),
-                "edge" => match &*value {
-                    "quiet" => parsed.quiet = true,
-                    _ => {
-                        return Err(Problem::field(
-                            "edge",
-                            &value,
-                            "edge can be `quiet` or left out",
-                        ));
-                    }
-                },
-                name if CURSOR_NAMES.contains(&name) && !value.is_empty() => {
-                    parsed.cursor = Some(value);
-                }
-                _ => {}
+            } else {
+                parsed.take(&name, value)?;
             }
         }
-        match named {
-            0 => Err(Problem::field(
-                "topic",
-                "",
-                "no topic is named; add ?topic=NAME, once for each",
-            )),
-            n if n > topics.value => {
-                let (most, key) = (topics.value, topics.limit.key());
-                let detail = format!(
-                    "{n} topics are named, the limit is {most} ({key}); open another stream"
-                );
-                Err(Problem::field("topic", &n.to_string(), detail).by(topics))
-            }
-            _ => Ok(parsed),
+        if named == 0 {
+            let detail = "no topic is named; add ?topic=NAME, once for each";
+            return Err(Problem::field("topic", "", detail));
         }
+        if named > topics.value {
+            let (most, key) = (topics.value, topics.limit.key());
+            let detail = format!(
+                "{named} topics are named, the limit is {most} ({key}); open another stream"
+            );
+            return Err(Problem::field("topic", &named.to_string(), detail).by(topics));
+        }
+        Ok(parsed)
+    }
+
+    /// Takes one parameter of the query. What is not known is left to others.
+    fn take(&mut self, name: &str, value: Cow<'a, str>) -> Result<(), Problem> {
+        let yes = matches!(&*value, "1" | "true");
+        match name {
+            "last" => {
+                let wrong = "last is not a whole number; say how many events";
+                let last = value.parse();
+                self.last = Some(last.map_err(|_| Problem::field("last", &value, wrong))?);
+            }
+            "poll" if yes => self.poll = Some(Poll::Text),
+            "padding" => self.padding = yes,
+            "edge" if value == "quiet" => self.quiet = true,
+            "edge" => {
+                let wrong = "edge can be `quiet` or left out";
+                return Err(Problem::field("edge", &value, wrong));
+            }
+            name if CURSOR_NAMES.contains(&name) && !value.is_empty() => {
+                self.cursor = Some(value);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 

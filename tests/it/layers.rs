@@ -302,6 +302,15 @@ fn statements(code: &str) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
             rest.push_str(statement);
         }
     }
+    // What is passed on may be used here as well.
+    let words: BTreeSet<&str> = rest
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .collect();
+    let both = |path: &&Vec<String>| {
+        path.last()
+            .is_some_and(|name| words.contains(name.as_str()))
+    };
+    used.extend(passed_on.iter().filter(both).cloned());
     // `child::name` in place.
     for (at, _) in rest.match_indices("::") {
         let head: String = rest[..at]
@@ -376,9 +385,9 @@ fn the_reader_of_imports_reads() {
     let source = "use crate::{a::B, c::{d, e::F as G}, f};\ncrate::g::h(); use crate::i;";
     assert_eq!(read(source), ["a::B", "c::d", "c::e::F", "f", "g::h", "i"]);
 
-    let (passed_on, used) = statements("mod a;\npub use a::{B, C};\nuse d::E;\nfn f() { g::h() }");
+    let (passed_on, used) = statements("pub use a::{B, C};\nuse d::E;\nfn f() -> B { g::h() }");
     assert_eq!(passed_on, [["a", "B"], ["a", "C"]]);
-    assert_eq!(used, [["d", "E"], ["g", ""]]);
+    assert_eq!(used, [["d", "E"], ["a", "B"], ["g", ""]]);
 
     let edges = |pairs: &[(&'static str, &'static str)]| {
         let mut edges: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();

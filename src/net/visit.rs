@@ -1,0 +1,250 @@
+//! One visit to one stream: what it has to say is moved into its sink, as far as there is room.
+//!
+//! Nothing here waits: what cannot go on leaves its stream's waker.
+
+use std::{
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::sink::{Gone, Sink};
+use crate::{
+    exchange::{Body, BodyError, EventBody, Output},
+    hub::StreamHandle,
+};
+
+/// The most one stream writes before the others get their turn.
+const TURN: usize = 64 << 10;
+
+/// One reply that is being sent.
+pub(super) struct Outgoing<S> {
+    pub(super) sink: S,
+    pub(super) body: Body,
+    /// The place in the mailbox of a body that is not an event stream, which has its own.
+    pub(super) _handle: Option<StreamHandle>,
+    pub(super) waker: Waker,
+    /// What was taken from the body and not sent yet.
+    pub(super) pending: Bytes,
+    /// `pending` is the end of the body.
+    pub(super) last: bool,
+    /// Since when flow control has no room for it.
+    pub(super) blocked: Option<Instant>,
+    /// Invariant: the key is in `ready`.
+    pub(super) queued: bool,
+}
+
+/// What became of a visit.
+pub(super) enum Visited {
+    /// The stream waits for its waker.
+    Waits,
+    /// It used up its turn.
+    TurnOver,
+    /// It is finished, or its client is gone.
+    Done,
+    /// Its client has made no room for it for too long.
+    Stalled,
+    /// The rest of its body is not to be had.
+    CutShort,
+}
+
+pub(super) fn sooner(deadline: Option<Instant>, at: Instant) -> Option<Instant> {
+    Some(deadline.map_or(at, |deadline| deadline.min(at)))
+}
+
+pub(super) struct Visit {
+    pub(super) now: Instant,
+    pub(super) due: bool,
+    pub(super) stall: Duration,
+    pub(super) wrote: usize,
+    pub(super) delivered: u64,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Visit {
+    pub(super) fn stream<S: Sink>(&mut self, slot: &mut Outgoing<S>) -> Visited {
+        let Outgoing {
+            sink,
+            body,
+            waker,
+            pending,
+            last,
+            blocked,
+            ..
+        } = slot;
+        let mut cx = Context::from_waker(waker);
+        loop {
+            if self.wrote >= TURN {
+                return Visited::TurnOver;
+            }
+            if pending.is_empty() && !*last {
+                if let Some(at) = self.quiet_until(body) {
+                    self.wait_until(at);
+                    return match sink.poll_gone(&mut cx) {
+                        Poll::Ready(()) => Visited::Done,
+                        Poll::Pending => Visited::Waits,
+                    };
+                }
+                // Nothing is taken from the ring before there is room for it.
+                match sink.poll_room(&mut cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(Gone)) => return Visited::Done,
+                    Poll::Pending => return self.blocked(blocked),
+                }
+                match self.take(body, &mut cx) {
+                    Poll::Ready(Ok((chunk, end))) => (*pending, *last) = (chunk, end),
+                    Poll::Ready(Err(error)) => {
+                        tracing::debug!("a reply is cut short: {error}");
+                        return Visited::CutShort;
+                    }
+                    Poll::Pending => {
+                        return match sink.poll_gone(&mut cx) {
+                            Poll::Ready(()) => Visited::Done,
+                            Poll::Pending => Visited::Waits,
+                        };
+                    }
+                }
+            }
+            let before = pending.len();
+            let sent = sink.poll_send(&mut cx, pending, *last);
+            self.wrote += before - pending.len();
+            match sent {
+                Poll::Ready(Ok(())) if *last => return Visited::Done,
+                Poll::Ready(Ok(())) => *blocked = None,
+                Poll::Ready(Err(Gone)) => return Visited::Done,
+                Poll::Pending => {
+                    if pending.len() < before {
+                        *blocked = None;
+                    }
+                    return self.blocked(blocked);
+                }
+            }
+        }
+    }
+
+    /// Waits for room, but not for ever.
+    fn blocked(&mut self, since: &mut Option<Instant>) -> Visited {
+        let until = *since.get_or_insert(self.now) + self.stall;
+        if until <= self.now {
+            return Visited::Stalled;
+        }
+        self.wait_until(until);
+        Visited::Waits
+    }
+
+    fn wait_until(&mut self, at: Instant) {
+        self.deadline = sooner(self.deadline, at);
+    }
+
+    fn slack(&self, stream: &dyn EventBody) -> Duration {
+        if self.due {
+            stream.slack()
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    fn quiet_until(&self, body: &Body) -> Option<Instant> {
+        match body {
+            Body::Events(stream) => stream.quiet_until(self.now, self.slack(&**stream)),
+            Body::Full(_) | Body::Stream(_) => None,
+        }
+    }
+
+    /// The next bytes of a body, and whether they are its last.
+    fn take(
+        &mut self,
+        body: &mut Body,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Bytes, bool), BodyError>> {
+        match body {
+            Body::Full(bytes) => Poll::Ready(Ok((std::mem::take(bytes), true))),
+            Body::Stream(stream) => match ready!(stream.as_mut().poll_next(cx)) {
+                Some(Ok(bytes)) => Poll::Ready(Ok((bytes, false))),
+                Some(Err(error)) => Poll::Ready(Err(error)),
+                None => Poll::Ready(Ok((Bytes::new(), true))),
+            },
+            Body::Events(stream) => match stream.next(self.now, self.slack(&**stream)) {
+                Output::Chunk(bytes, events) => {
+                    self.delivered += events;
+                    Poll::Ready(Ok((bytes, false)))
+                }
+                Output::Last(bytes) => Poll::Ready(Ok((bytes, true))),
+                Output::Wait(at) => {
+                    self.wait_until(at);
+                    Poll::Pending
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::clock;
+
+    /// Takes everything.
+    #[derive(Default)]
+    struct Taken(Vec<u8>);
+
+    impl Sink for Taken {
+        const OWN_WAKES: bool = false;
+
+        fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_send(
+            &mut self,
+            _: &mut Context<'_>,
+            chunk: &mut Bytes,
+            _: bool,
+        ) -> Poll<Result<(), Gone>> {
+            self.0.extend_from_slice(&std::mem::take(chunk));
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+
+        fn abort(&mut self) {}
+    }
+
+    fn visit(parts: Vec<Result<Bytes, BodyError>>) -> (Visited, Vec<u8>) {
+        let mut slot = Outgoing {
+            sink: Taken::default(),
+            body: Body::Stream(Box::pin(stream::iter(parts))),
+            _handle: None,
+            waker: Waker::noop().clone(),
+            pending: Bytes::new(),
+            last: false,
+            blocked: None,
+            queued: false,
+        };
+        let mut visit = Visit {
+            now: clock::now(),
+            due: false,
+            stall: Duration::MAX,
+            wrote: 0,
+            delivered: 0,
+            deadline: None,
+        };
+        (visit.stream(&mut slot), slot.sink.0)
+    }
+
+    #[test]
+    fn a_body_that_breaks_never_ends_as_a_whole_one() {
+        let part = || Ok(Bytes::from("part"));
+        let (visited, sent) = visit(vec![part(), Err("upstream is gone".into())]);
+        assert!(matches!(visited, Visited::CutShort));
+        assert_eq!(sent, b"part");
+        let (visited, sent) = visit(vec![part(), part()]);
+        assert!(matches!(visited, Visited::Done));
+        assert_eq!(sent, b"partpart");
+    }
+}
