@@ -29,50 +29,33 @@ pub(super) struct EventStream {
     counted: Counted,
     subscription: Subscription,
     opening: Option<Bytes>,
-    pace: Pace,
+    /// What the client is told to wait when its stream is ended before its time.
+    retry: Duration,
     /// When a comment is due if nothing else is sent.
     due: Instant,
-    /// The last events were taken.
-    parting: bool,
     /// When to end, and what to tell the client to wait before it comes back.
     ending: Option<(Instant, Duration)>,
-    token: Option<TokenEnd>,
+    /// The end of the token that it was opened with.
+    token_end: Option<Instant>,
     /// For a client that polls: when it is answered even if there is nothing.
-    poll: Option<Polled>,
-    /// An operator has ended it.
-    disconnected: bool,
+    poll_until: Option<Instant>,
     /// What the rings do not hold any more is being found.
     reading: Option<Reading>,
     context: Arc<Context>,
+    /// The client was told of its token's end.
+    token_told: bool,
+    /// A client that polls was given events.
+    answered: bool,
+    /// The last events were taken.
+    parting: bool,
+    /// An operator has ended it.
+    disconnected: bool,
 }
+
+// There are a hundred thousand of them: one more byte is a larger class of the allocator.
+const _: () = assert!(size_of::<EventStream>() <= 320);
 
 type Reading = Pin<Box<dyn Future<Output = Option<Found>> + Send>>;
-
-/// When a stream says what by itself.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
-    pub(super) keepalive: Duration,
-    /// What a client is told to wait when its stream is ended before its time.
-    pub(super) retry: Duration,
-    /// Where in the interval the first comment comes (0..1): it spreads those of streams that
-    /// began together.
-    pub(super) phase: f64,
-}
-
-/// The end of the token that a stream was opened with.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TokenEnd {
-    pub(super) at: Instant,
-    /// How long before it the client is told.
-    pub(super) notice: Duration,
-    pub(super) told: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Polled {
-    until: Instant,
-    answered: bool,
-}
 
 /// What holds a stream's place among the open ones.
 pub(super) struct Counted {
@@ -90,50 +73,58 @@ impl fmt::Debug for EventStream {
 }
 
 impl EventStream {
+    /// A stream that begins with `opening` and tells its client to wait `retry` when it is ended.
     pub(super) fn new(
         subscription: Subscription,
         opening: Bytes,
-        pace: Pace,
-        token: Option<TokenEnd>,
+        retry: Duration,
+        token_end: Option<Instant>,
         now: Instant,
         context: Arc<Context>,
         counted: Counted,
     ) -> Self {
+        // Anywhere in the second half of the interval: streams that began together spread.
+        let first = context
+            .events
+            .keepalive
+            .mul_f64(0.5 + fastrand::f64() / 2.0);
         Self {
             counted,
             subscription,
             opening: Some(opening),
-            due: now + pace.keepalive.mul_f64(0.5 + pace.phase / 2.0),
-            pace,
-            parting: false,
+            retry,
+            due: now + first,
             ending: None,
-            token,
-            poll: None,
-            disconnected: false,
+            token_end,
+            poll_until: None,
             reading: None,
             context,
+            token_told: false,
+            answered: false,
+            parting: false,
+            disconnected: false,
         }
     }
 
     /// Has it end with the first events there are, and at `until` if there are none.
     pub(super) fn answer_poll_by(mut self, until: Instant) -> Self {
-        let answered = false;
-        self.poll = Some(Polled { until, answered });
+        self.poll_until = Some(until);
         self
+    }
+
+    fn keepalive(&self) -> Duration {
+        self.context.events.keepalive
     }
 
     /// The next moment at which it has something to say without being told.
     fn deadline(&self) -> Instant {
         let ending = self.ending.map(|(at, _)| at);
-        let token = self.token.map(|token| {
-            if token.told {
-                token.at
-            } else {
-                token.at.checked_sub(token.notice).unwrap_or(token.at)
-            }
+        let token = self.token_end.map(|end| {
+            let notice = self.context.access.expiry_notice();
+            let told = end.checked_sub(notice).filter(|_| !self.token_told);
+            told.unwrap_or(end)
         });
-        let poll = self.poll.map(|poll| poll.until);
-        let all = [ending, token, poll].into_iter().flatten();
+        let all = [ending, token, self.poll_until].into_iter().flatten();
         all.fold(self.due, Instant::min)
     }
 
@@ -178,27 +169,26 @@ impl EventStream {
             return Some(sse::retry(retry).into());
         }
         if self.is_revoked(now) {
-            return Some(sse::retry(self.pace.retry).into());
+            return Some(sse::retry(self.retry).into());
         }
-        let polled = self
-            .poll
-            .filter(|poll| poll.until <= now || (poll.answered && self.subscription.is_current()));
-        polled.map(|_| sse::comment())
+        let until = self.poll_until?;
+        let over = until <= now || (self.answered && self.subscription.is_current());
+        over.then(sse::comment)
     }
 
     fn is_revoked(&self, now: Instant) -> bool {
         self.disconnected
-            || self.token.is_some_and(|token| token.at <= now)
+            || self.token_end.is_some_and(|end| end <= now)
             || self.counted.registration.is_ended()
     }
 
     fn token_notice(&mut self, now: Instant) -> Option<Bytes> {
-        let token = self.token.as_mut().filter(|token| !token.told)?;
-        let left = token.at.saturating_duration_since(now);
-        if left > token.notice || left.is_zero() {
+        let end = self.token_end.filter(|_| !self.token_told)?;
+        let left = end.saturating_duration_since(now);
+        if left > self.context.access.expiry_notice() || left.is_zero() {
             return None;
         }
-        token.told = true;
+        self.token_told = true;
         let data = json!({ "reason": "expiring", "seconds": left.as_secs() });
         Some(Draft::new(Some("edge-auth"), &data.to_string(), None).finish_without_id())
     }
@@ -227,7 +217,7 @@ impl EventBody for EventStream {
             return Output::Chunk(opening, 0);
         }
         if let Some(notice) = self.token_notice(now) {
-            self.due = now + self.pace.keepalive;
+            self.due = now + self.keepalive();
             return Output::Chunk(notice, 0);
         }
         let ends = self.end(now);
@@ -238,13 +228,11 @@ impl EventBody for EventStream {
             && !self.is_revoked(now)
             && let Some(chunk) = self.take()
         {
-            self.due = now + self.pace.keepalive;
+            self.due = now + self.keepalive();
             self.counted
                 .registration
                 .settled(self.subscription.settled());
-            if let Some(poll) = &mut self.poll {
-                poll.answered = true;
-            }
+            self.answered = true;
             return Output::Chunk(chunk.wire, chunk.events);
         }
         // Looking for events may have shown that there are no more: a poll is over then.
@@ -252,7 +240,7 @@ impl EventBody for EventStream {
             return Output::Last(last);
         }
         if self.due <= now + slack {
-            self.due = now + self.pace.keepalive;
+            self.due = now + self.keepalive();
             self.context.metrics.keepalives.inc();
             return Output::Chunk(sse::comment(), 0);
         }
@@ -260,6 +248,6 @@ impl EventBody for EventStream {
     }
 
     fn slack(&self) -> Duration {
-        self.pace.keepalive / 8
+        self.keepalive() / 8
     }
 }

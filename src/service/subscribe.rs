@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     Context,
-    event_stream::{Counted, EventStream, Pace, TokenEnd},
+    event_stream::{Counted, EventStream},
     stream_request::{Poll, StreamRequest},
     streams::StreamInfo,
 };
@@ -162,19 +162,11 @@ fn open(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Pl
     let (subscription, opening) = context
         .hub
         .subscribe(&reads, asked.resume(), &peer.mailbox, now);
-    let pace = Pace {
-        keepalive: context.events.keepalive,
-        retry: context.retry(),
-        phase: fastrand::f64(),
-    };
-    let token = identity.expires().map(|at| TokenEnd {
-        at,
-        notice: context.access.expiry_notice(),
-        told: false,
-    });
+    let retry = context.retry();
     let named = subscription.topics().filter(|topic| !topic.is_reserved());
     let named: Box<[Topic]> = named.cloned().collect();
-    let first = first_bytes(asked, &named, &opening, pace.retry);
+    let token_end = identity.expires();
+    let first = first_bytes(asked, &named, &opening, retry);
     let handle = subscription.handle();
     let info = StreamInfo::new(
         Arc::new(identity),
@@ -192,8 +184,8 @@ fn open(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Pl
     EventStream::new(
         subscription,
         first,
-        pace,
-        token,
+        retry,
+        token_end,
         now,
         context.clone(),
         counted,
