@@ -69,6 +69,7 @@ fn every_link_of_the_documentation_leads_somewhere() {
         root.join("README.md"),
         root.join("certs/README.md"),
         root.join("CHANGELOG.md"),
+        root.join("CONTRIBUTING.md"),
     ];
     for entry in fs::read_dir(root.join("docs")).expect("a folder") {
         pages.push(entry.expect("an entry").path());
