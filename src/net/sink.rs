@@ -10,6 +10,14 @@ pub(super) trait Sink {
     /// itself sets off is no reason for another.
     const OWN_WAKES: bool;
 
+    /// Writes out what was begun. Until it is ready nothing else may be looked at: the stream's
+    /// waker is spent when flow control opens, and would not come again for what is left.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
+
+    /// How many bytes of bodies were taken in all, begun parts counted as far as they went: a peer
+    /// that takes nothing makes no progress here.
+    fn taken(&self) -> u64;
+
     /// Ready when flow control has room for anything at all.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
 

@@ -29,8 +29,8 @@ pub(super) struct Outgoing<S> {
     pub(super) pending: Bytes,
     /// `pending` is the end of the body.
     pub(super) last: bool,
-    /// Since when flow control has no room for it.
-    pub(super) blocked: Option<Instant>,
+    /// Since when flow control has no room for it, and what had been taken by then.
+    pub(super) blocked: Option<(Instant, u64)>,
     /// Invariant: the key is in `ready`.
     pub(super) queued: bool,
 }
@@ -78,19 +78,22 @@ impl Visit {
             if self.wrote >= TURN {
                 return Visited::TurnOver;
             }
+            match sink.poll_flush(&mut cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(Gone)) => return Visited::Done,
+                Poll::Pending => return self.blocked(sink.taken(), blocked),
+            }
             if pending.is_empty() && !*last {
                 if let Some(at) = self.quiet_until(body) {
+                    *blocked = None;
                     self.wait_until(at);
-                    return match sink.poll_gone(&mut cx) {
-                        Poll::Ready(()) => Visited::Done,
-                        Poll::Pending => Visited::Waits,
-                    };
+                    return self.waits(sink, &mut cx);
                 }
                 // Nothing is taken from the ring before there is room for it.
                 match sink.poll_room(&mut cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(Gone)) => return Visited::Done,
-                    Poll::Pending => return self.blocked(blocked),
+                    Poll::Pending => return self.blocked(sink.taken(), blocked),
                 }
                 match self.take(body, &mut cx) {
                     Poll::Ready(Ok((chunk, end))) => (*pending, *last) = (chunk, end),
@@ -98,12 +101,7 @@ impl Visit {
                         tracing::debug!("a reply is cut short: {error}");
                         return Visited::CutShort;
                     }
-                    Poll::Pending => {
-                        return match sink.poll_gone(&mut cx) {
-                            Poll::Ready(()) => Visited::Done,
-                            Poll::Pending => Visited::Waits,
-                        };
-                    }
+                    Poll::Pending => return self.waits(sink, &mut cx),
                 }
             }
             let before = pending.len();
@@ -113,19 +111,27 @@ impl Visit {
                 Poll::Ready(Ok(())) if *last => return Visited::Done,
                 Poll::Ready(Ok(())) => *blocked = None,
                 Poll::Ready(Err(Gone)) => return Visited::Done,
-                Poll::Pending => {
-                    if pending.len() < before {
-                        *blocked = None;
-                    }
-                    return self.blocked(blocked);
-                }
+                Poll::Pending => return self.blocked(sink.taken(), blocked),
             }
         }
     }
 
-    /// Waits for room, but not for ever.
-    fn blocked(&mut self, since: &mut Option<Instant>) -> Visited {
-        let until = *since.get_or_insert(self.now) + self.stall;
+    /// There is nothing to say: whether the client is still there to say it to.
+    fn waits<S: Sink>(&self, sink: &mut S, cx: &mut Context<'_>) -> Visited {
+        match sink.poll_gone(cx) {
+            Poll::Ready(()) => Visited::Done,
+            Poll::Pending => Visited::Waits,
+        }
+    }
+
+    /// Waits for room, but not for ever: a peer that takes a little at a time is slow, one that
+    /// takes nothing is stalled.
+    fn blocked(&mut self, taken: u64, since: &mut Option<(Instant, u64)>) -> Visited {
+        if since.is_some_and(|(_, before)| before != taken) {
+            *since = None;
+        }
+        let (at, _) = *since.get_or_insert((self.now, taken));
+        let until = at + self.stall;
         if until <= self.now {
             return Visited::Stalled;
         }
@@ -193,6 +199,14 @@ mod tests {
 
     impl Sink for Taken {
         const OWN_WAKES: bool = false;
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn taken(&self) -> u64 {
+            self.0.len() as u64
+        }
 
         fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
             Poll::Ready(Ok(()))

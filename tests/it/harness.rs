@@ -107,6 +107,11 @@ impl TestEdge {
         target
     }
 
+    /// The CA of its certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
     /// A new development certificate, served from now on; the CA before it and its own.
     pub fn renew_certificate(&self) -> [PathBuf; 2] {
         let [ca, before] = ["ca.pem", "before.pem"].map(|name| self.folder.path().join(name));

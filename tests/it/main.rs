@@ -23,3 +23,4 @@ mod replay; // resuming, gaps, history
 mod slow; // readers that do not read
 mod subscribe; // opening event streams
 mod validate; // requests that must not reach the service
+mod windows; // flow control

@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use h2::{
-    RecvStream, SendStream,
+    RecvStream,
     server::{Connection, SendResponse},
 };
 use http_body_util::BodyExt as _;
@@ -31,6 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use body::Http2Body;
 use cork::{Cork, Corked};
+use sink::Http2Sink;
 
 use super::{
     lifecycle::{Lifecycle, Step},
@@ -101,7 +102,7 @@ struct Http2Driver<T> {
     listening: Arc<Listening>,
     peer: Peer,
     answering: FuturesUnordered<Answering>,
-    outbox: Outbox<SendStream<Bytes>>,
+    outbox: Outbox<Http2Sink>,
     lifecycle: Lifecycle,
     conduct: Conduct,
     /// The bytes of bodies that requests have brought.
@@ -232,7 +233,7 @@ where
             if let Ok(stream) = respond.send_response(head, end)
                 && !end
             {
-                self.outbox.insert(stream, body);
+                self.outbox.insert(Http2Sink::new(stream), body);
             }
         }
         answered

@@ -7,18 +7,43 @@ use h2::SendStream;
 
 use crate::net::sink::{Gone, Sink};
 
-impl Sink for SendStream<Bytes> {
+/// What is handed to h2 at a time: it holds no more than this over the window, and each is progress
+/// that can be seen.
+const SLICE: usize = 16 << 10;
+
+/// Writes a body as DATA frames.
+pub(super) struct Http2Sink {
+    stream: SendStream<Bytes>,
+    taken: u64,
+}
+
+impl Http2Sink {
+    pub(super) fn new(stream: SendStream<Bytes>) -> Self {
+        Self { stream, taken: 0 }
+    }
+}
+
+impl Sink for Http2Sink {
     // h2 wakes streams when it reads frames and when capacity is reserved.
     const OWN_WAKES: bool = true;
 
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        // h2 itself sends what it was handed.
+        Poll::Ready(Ok(()))
+    }
+
+    fn taken(&self) -> u64 {
+        self.taken
+    }
+
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        while self.capacity() == 0 {
+        while self.stream.capacity() == 0 {
             // One byte is enough to know that there is a window, and keeps none from others.
-            self.reserve_capacity(1);
-            if self.capacity() > 0 {
+            self.stream.reserve_capacity(1);
+            if self.stream.capacity() > 0 {
                 break;
             }
-            match ready!(self.poll_capacity(cx)) {
+            match ready!(self.stream.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
                 _ => return Poll::Ready(Err(Gone)),
             }
@@ -28,27 +53,32 @@ impl Sink for SendStream<Bytes> {
 
     fn poll_send(
         &mut self,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         chunk: &mut Bytes,
         last: bool,
     ) -> Poll<Result<(), Gone>> {
-        // h2 holds what is over the window: no more than this chunk, as there is no room then.
         // Only the end of a stream may be an empty frame: clients count them.
-        let sent = if chunk.is_empty() && !last {
-            Ok(())
-        } else {
-            self.send_data(std::mem::take(chunk), last)
-        };
-        Poll::Ready(sent.map_err(|_| Gone))
+        if chunk.is_empty() && last {
+            let sent = self.stream.send_data(Bytes::new(), true);
+            return Poll::Ready(sent.map_err(|_| Gone));
+        }
+        while !chunk.is_empty() {
+            ready!(self.poll_room(cx))?;
+            let slice = chunk.split_to(chunk.len().min(SLICE));
+            self.taken += slice.len() as u64;
+            let end = last && chunk.is_empty();
+            self.stream.send_data(slice, end).map_err(|_| Gone)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Asked for now, the byte is there when the next event comes.
-        self.reserve_capacity(1);
-        self.poll_reset(cx).map(|_| ())
+        self.stream.reserve_capacity(1);
+        self.stream.poll_reset(cx).map(|_| ())
     }
 
     fn abort(&mut self) {
-        self.send_reset(h2::Reason::CANCEL);
+        self.stream.send_reset(h2::Reason::CANCEL);
     }
 }

@@ -29,6 +29,7 @@ pub(super) struct QuicSink {
     /// Resolves once the client has left, or has acknowledged the end of the stream.
     stopped: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     finished: bool,
+    taken: u64,
 }
 
 impl QuicSink {
@@ -40,6 +41,7 @@ impl QuicSink {
             payload: Bytes::new(),
             stopped: Box::pin(stopped.map(|_| ())),
             finished: false,
+            taken: 0,
         }
     }
 
@@ -47,7 +49,9 @@ impl QuicSink {
         let mut stream = self.stream.lock();
         while !self.unsent.is_empty() {
             let written = ready!(Pin::new(&mut *stream).poll_write(cx, &self.unsent));
-            self.unsent.advance(written.map_err(|_| Gone)?);
+            let written = written.map_err(|_| Gone)?;
+            self.taken += written as u64;
+            self.unsent.advance(written);
             if self.unsent.is_empty() {
                 self.unsent = std::mem::take(&mut self.payload);
             }
@@ -59,6 +63,14 @@ impl QuicSink {
 impl Sink for QuicSink {
     // quinn wakes them from its own tasks.
     const OWN_WAKES: bool = false;
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        self.poll_write(cx)
+    }
+
+    fn taken(&self) -> u64 {
+        self.taken
+    }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         // QUIC tells of no window but by a write; so at most one chunk waits here, the rest in
