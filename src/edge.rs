@@ -116,7 +116,7 @@ impl Edge {
             private: JoinSet::new(),
         };
         edge.private
-            .spawn(control.serve(control_service, control_watch));
+            .spawn(control.serve(control_service, metrics.clone(), control_watch));
         edge.private.spawn(sweep(edge.context.hub.clone()));
         let admission = Arc::new(Admission::new(&config.limits));
         for listener in listeners {

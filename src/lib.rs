@@ -15,7 +15,7 @@
 //! | module | what lives there | pure |
 //! |---|---|---|
 //! | [`clock`], `backoff`, `drain`, `protocol` | leaves that everything may use | `backoff`, `protocol` |
-//! | `limits` | the table of limits; places, admission, conduct | yes |
+//! | `limits` | the table of limits; places, admission, conduct | all but `hits` |
 //! | `metrics` | the registry, and guards that count; every module owns its own set | |
 //! | [`topic`], [`sse`] | names, and the event-stream format in both directions | yes |
 //! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `entry`, `ring`, `gap`, `resume` |
@@ -25,7 +25,7 @@
 //! | `access` | who is asking, and who may do what | `pattern`, `groups`, `rules`, `origins` |
 //! | `exchange` | requests, replies, failures | `validate` |
 //! | `service` | from a request to a reply, the same for all protocols | `routes`, `stream_request` |
-//! | `net` | sockets, the three drivers | `h3::guard` |
+//! | `net` | sockets, the three drivers | `h3::guard`, `h3::field_section` |
 //! | [`config`] | what may be written, checked whole | `range`, `value` |
 //! | [`edge`] | build, serve, drain | |
 //! | [`cli`] | one file a command | |

@@ -18,8 +18,6 @@ use crate::outbound::Outbound;
 
 /// The most answers that are remembered.
 const MAX_CACHED: usize = 4096;
-/// The longest answer that is read: only its head matters.
-const MAX_ANSWER: usize = 64 << 10;
 /// The most questions that are asked at a time.
 const MAX_ASKING: usize = 64;
 
@@ -202,7 +200,8 @@ impl ForwardAuth {
         let request = request
             .body(Full::default())
             .map_err(|error| down(&error))?;
-        let answer = self.outbound.ask(request, MAX_ANSWER).await;
+        // Only its head matters.
+        let answer = self.outbound.ask(request).await;
         let answer = answer.map_err(|error| down(&error))?;
         match answer.status() {
             StatusCode::OK => read(answer.headers()).ok_or_else(|| {

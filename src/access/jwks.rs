@@ -132,7 +132,7 @@ enum FetchError {
 
 async fn fetch(outbound: &Outbound, url: &Uri) -> Result<Vec<Key>, FetchError> {
     let request = Request::get(url).body(Full::default())?;
-    let answer = outbound.ask(request, MAX_BYTES).await?;
+    let answer = outbound.read(request, MAX_BYTES).await?;
     if answer.status() != StatusCode::OK {
         return Err(FetchError::Status(answer.status()));
     }

@@ -1,4 +1,4 @@
-//! `[limits]`: the rows of the table, and nothing beside them.
+//! `[limits]`, and limits of other sections: the rows of the table.
 
 use std::time::Duration;
 

@@ -63,7 +63,7 @@ pub(crate) enum Body {
     Full(Bytes),
     /// An event stream.
     Events(Box<dyn EventBody>),
-    /// BodyStream as they come. An error cuts the reply short, so that nobody takes it for whole: a
+    /// Parts as they come. An error cuts the reply short, so that nobody takes it for whole: a
     /// reset, or no last chunk over HTTP/1.1.
     Stream(BodyStream),
 }

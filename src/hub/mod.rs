@@ -7,8 +7,8 @@
 //!   missed.
 //! - [`mailbox`] wakes a connection once per batch, however many of its streams it is for.
 //!
-//! Readers take only events at or below the watermark, which is stored once a batch has been
-//! applied everywhere, so one number is a sound cursor over any number of topics.
+//! Readers take only events at or below the watermark, which is stored once what is at or below it
+//! has been applied everywhere, so one number is a sound cursor over any number of topics.
 
 mod entry;
 mod gap;
@@ -128,6 +128,9 @@ impl Hub {
     /// For each handful of them, under one hold of the lock: first the rings, then the watermark,
     /// then the marks. A connection that finds its mark must find the event too, or it would take
     /// the mark and sleep on it.
+    ///
+    /// What of a batch its rings cannot hold has left them before anyone saw it: who batches keeps
+    /// it elsewhere too ([`keeps_from`](Self::keeps_from)).
     pub fn apply(&self, batch: impl IntoIterator<Item = Placed>) -> Outcome {
         let mut batch = batch.into_iter().peekable();
         let mut applied: SmallVec<[Applied; 1]> = SmallVec::new();

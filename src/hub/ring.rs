@@ -138,7 +138,7 @@ impl Ring {
         self.bytes -= event.cost();
         self.evicted_through = event.sequence;
         if event.is_retracted() {
-            // Nobody misses it.
+            // Whoever comes with an old id does not miss it.
             self.retracted -= 1;
         } else {
             if self.evicted.len() == REMEMBERED {
@@ -174,15 +174,14 @@ impl Ring {
         Some(&self.events[at]).filter(|event| !event.is_retracted())
     }
 
-    /// Puts `retracted` in the place of the event that it was; `false` when that is not held.
-    pub fn retract(&mut self, retracted: &Arc<Stored>) -> bool {
+    /// Puts `retracted` in the place of the event that it was, if that is held.
+    pub fn retract(&mut self, retracted: &Arc<Stored>) {
         let Some(at) = self.position(retracted.sequence) else {
-            return false;
+            return;
         };
         let event = std::mem::replace(&mut self.events[at], retracted.clone());
         self.bytes = self.bytes - event.cost() + retracted.cost();
         self.retracted += usize::from(!event.is_retracted());
-        !event.is_retracted()
     }
 
     fn position(&self, sequence: u64) -> Option<usize> {

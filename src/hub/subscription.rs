@@ -43,7 +43,8 @@ pub enum Next {
     Ask(Ask),
     /// An operator has ended the stream: nothing more is for it.
     Ended,
-    /// Nothing: the connection's mailbox tells when to ask again.
+    /// Nothing: the connection's mailbox tells when to ask again. After an answer there may be
+    /// more at once.
     Nothing,
 }
 
@@ -187,6 +188,16 @@ impl Subscription {
 
     /// Takes the next events, at most `max_bytes` of them but at least one when there is one.
     pub fn next(&mut self, max_bytes: usize) -> Next {
+        loop {
+            match self.step(max_bytes) {
+                // Nothing of what was looked at is for it: on to what is left.
+                Next::Nothing if !self.is_current() => {}
+                next => return next,
+            }
+        }
+    }
+
+    fn step(&mut self, max_bytes: usize) -> Next {
         // Loaded before the rings are looked at, so that all of them hold what is at or below it.
         let watermark = self.hub.watermark();
         if self.gap.is_none() && self.cursor >= watermark {
@@ -202,7 +213,7 @@ impl Subscription {
             return Next::Ended;
         }
         let taken = match (first, second) {
-            _ if self.gap.is_some() => Err(Fallen),
+            _ if self.gap.is_some() => Err(Fallen { deleted: false }),
             (None, _) => Ok((Wires::new(), watermark)),
             (Some(read), None) => self.take_of_one(read, watermark, max_bytes),
             _ => self.take_of_many(watermark, max_bytes),
@@ -213,12 +224,12 @@ impl Subscription {
                 self.cursor = cursor;
                 join(wires).map_or(Next::Nothing, Next::Chunk)
             }
-            Err(Fallen) if self.is_kept() => Next::Ask(Ask {
+            Err(Fallen { deleted: false }) if self.is_kept() => Next::Ask(Ask {
                 topics: self.topics().cloned().collect(),
                 after: self.cursor,
                 through: watermark,
             }),
-            Err(Fallen) => Next::Chunk(self.tell_gap()),
+            Err(Fallen { .. }) => self.tell_gap(),
         }
     }
 
@@ -227,8 +238,11 @@ impl Subscription {
     pub fn answer(&mut self, found: Option<Found>) -> Next {
         let Some(Found { events, through }) = found.filter(|found| found.through > self.cursor)
         else {
-            return Next::Chunk(self.tell_gap());
+            return self.tell_gap();
         };
+        if self.is_ended() {
+            return Next::Ended;
+        }
         let asked = |event: &&Arc<Stored>| (self.cursor + 1..=through).contains(&event.sequence);
         let meant = events
             .iter()
@@ -240,6 +254,13 @@ impl Subscription {
         self.settle(&wires);
         self.cursor = through;
         join(wires).map_or(Next::Nothing, Next::Chunk)
+    }
+
+    /// Whether it was ended by a disconnect.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        let mut reads = self.reads.iter();
+        reads.any(|read| read.cell.was_ended_after(self.joined))
     }
 
     /// Whether what is after the cursor is kept somewhere, though not in the rings.
@@ -321,7 +342,8 @@ impl Subscription {
     fn check(&self, read: &Read, ring: &Ring) -> Result<(), Fallen> {
         let told_through = read.told_through;
         if (View { ring, told_through }).is_past(self.cursor) {
-            return Err(Fallen);
+            let deleted = ring.was_deleted();
+            return Err(Fallen { deleted });
         }
         Ok(())
     }
@@ -347,10 +369,14 @@ impl Subscription {
     }
 
     /// Tells what is missing, and goes on with the first event that is held.
-    fn tell_gap(&mut self) -> Chunk {
+    fn tell_gap(&mut self) -> Next {
         let hub = self.hub.clone();
         // Under the hub's lock nothing is applied, so all counts are of one moment.
         let guard = hub.lock();
+        // The cursor is about to pass whatever was applied by now.
+        if self.is_ended() {
+            return Next::Ended;
+        }
         let known = self.gap.take();
         let rings: Vec<MutexGuard<'_, Ring>> =
             self.reads.iter().map(|read| read.cell.ring()).collect();
@@ -384,10 +410,10 @@ impl Subscription {
         }
         hub.metrics.gap(gap.reason);
         let draft = Draft::new(Some("edge-gap"), &data.to_string(), None);
-        Chunk {
+        Next::Chunk(Chunk {
             wire: draft.finish(hub.id(self.cursor)),
             events: 0,
-        }
+        })
     }
 }
 
@@ -401,7 +427,10 @@ impl Drop for Subscription {
 }
 
 /// A ring has evicted what the reader did not take yet.
-struct Fallen;
+struct Fallen {
+    /// Because its topic was deleted: that is told, whatever is kept elsewhere.
+    deleted: bool,
+}
 
 /// Nearly always one: the newest. Those that were taken back have no bytes.
 type Wires = SmallVec<[(u64, Bytes); 1]>;

@@ -587,6 +587,33 @@ fn a_disconnect_ends_the_streams_that_began_before_it() {
     assert_eq!(data(&drain(&mut back, 999)), ["hello again"]);
 }
 
+/// The gap moves the cursor past all there is: also past the word that ends the stream.
+#[test]
+fn a_disconnect_is_not_lost_in_a_gap() {
+    let hub = hub(2);
+    hub.keeps_from(1);
+    let mut bob = subscribe(&hub, &["a", "bob"], Resume::Live);
+    for n in 1..=5 {
+        publish(&hub, &["a"], &n.to_string());
+    }
+    assert!(matches!(bob.next(999), Next::Ask(_)));
+    delete(&hub, "a");
+    put(&hub, Entry::Disconnect(topic("bob")), crate::clock::now());
+    assert_eq!(bob.answer(None), Next::Ended);
+    assert_eq!(bob.next(999), Next::Ended);
+}
+
+#[test]
+fn a_deletion_is_told_also_where_events_are_kept_elsewhere() {
+    let hub = hub(2);
+    hub.keeps_from(1);
+    let mut reader = subscribe(&hub, &["a"], Resume::Live);
+    publish(&hub, &["a"], "1");
+    delete(&hub, "a");
+    let told = chunk(reader.next(999)).expect("a gap");
+    assert_eq!(gap(&messages(&told.wire)[0])["reason"], "deleted");
+}
+
 #[test]
 fn a_batch_wakes_a_connection_once_and_is_seen_whole() {
     let hub = hub(1000);

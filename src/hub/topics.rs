@@ -258,8 +258,8 @@ impl Topics {
         }
     }
 
-    /// Has the readers of a topic look that was deleted, or whose streams were ended; how many
-    /// there are.
+    /// Has the readers of a topic look, which was deleted or whose streams were ended, and forgets
+    /// it if nobody reads it. How many readers there are.
     pub(super) fn tell(&mut self, topic: &Topic, wakes: &mut Wakes) -> usize {
         let told = self.known.get(topic).map_or(0, |known| known.tell(wakes));
         self.forget_if_idle(topic);

@@ -37,4 +37,10 @@ impl Admission {
     pub(crate) fn handshake(&self) -> Result<Slot, Limit> {
         self.handshakes.take()
     }
+
+    /// Room for the handshake of one who has shown it, whatever else is under way.
+    #[must_use]
+    pub(crate) fn validated_handshake(&self) -> Slot {
+        self.handshakes.take_anyway()
+    }
 }

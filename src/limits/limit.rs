@@ -149,6 +149,12 @@ limits! {
     fixed {
         Http1Streams, "http1_streams":
             "One event stream on an HTTP/1.1 connection, which can carry no more.";
+        DemoTopics, "demo_topics":
+            "900 topics of one event from a visitor of the demo page: as many as the page opens.";
+        DemoBytes, "demo_bytes":
+            "64 KiB from a visitor of the demo page.";
+        Http3FrameBytes, "http3_frame_bytes":
+            "An HTTP/3 frame that announces over 18 KiB of header, or over 4 KiB of anything else but data.";
         PendingHandshakes, "pending_handshakes":
             "64 QUIC handshakes under way; whoever comes then must first show that its address is its own.";
         CancelledRequests, "cancelled_requests":
@@ -162,6 +168,18 @@ limits! {
 pub(crate) const HTTP1_STREAMS: Bound<usize> = Bound {
     limit: Limit::Http1Streams,
     value: 1,
+};
+
+/// As many topics as the demo page opens.
+pub(crate) const DEMO_TOPICS_AT_ONCE: Bound<usize> = Bound {
+    limit: Limit::DemoTopics,
+    value: 900,
+};
+
+/// What a visitor of the demo page may send at once.
+pub(crate) const DEMO_BYTES: Bound<usize> = Bound {
+    limit: Limit::DemoBytes,
+    value: 64 << 10,
 };
 
 /// How many QUIC handshakes may be under way before clients must first show that they are where

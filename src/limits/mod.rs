@@ -4,7 +4,7 @@
 //! - [`Slots`] are places taken and given back; [`Admission`] lets connections in; [`Conduct`]
 //!   judges what they do.
 //!
-//! Pure: no clock, no lock, no task.
+//! Pure but for the counters of [`Hits`]: no clock, no lock, no task.
 
 mod abuse;
 mod admission;
@@ -16,7 +16,8 @@ pub(crate) use abuse::Conduct;
 pub(crate) use admission::Admission;
 pub(crate) use hits::Hits;
 pub(crate) use limit::{
-    Bound, HTTP1_STREAMS, Limit, LimitRow, LimitSource, Limits, PENDING_HANDSHAKES,
+    Bound, DEMO_BYTES, DEMO_TOPICS_AT_ONCE, HTTP1_STREAMS, Limit, LimitRow, LimitSource, Limits,
+    PENDING_HANDSHAKES,
 };
 pub(crate) use slots::{Slot, Slots};
 

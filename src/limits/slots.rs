@@ -34,12 +34,19 @@ impl Slots {
     ///
     /// The limit behind the bound, when none is free.
     pub(crate) fn take(&self) -> Result<Slot, Limit> {
-        let slot = Slot(self.taken.clone());
-        let before = self.taken.fetch_add(1, Ordering::Relaxed);
-        // Dropped if it is one too many, which takes it back.
-        (before < self.bound.value)
-            .then_some(slot)
-            .ok_or(self.bound.limit)
+        let free = |taken| (taken < self.bound.value).then_some(taken + 1);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        match self.taken.fetch_update(set, fetch, free) {
+            Ok(_) => Ok(Slot(self.taken.clone())),
+            Err(_) => Err(self.bound.limit),
+        }
+    }
+
+    /// Takes one whether any is free or not, for those who have paid otherwise.
+    #[must_use]
+    pub(crate) fn take_anyway(&self) -> Slot {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Slot(self.taken.clone())
     }
 }
 
@@ -64,7 +71,10 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(slots.take().err(), Some(Limit::Http2Streams));
         }
+        let third = slots.take_anyway();
         drop(first);
+        assert!(slots.take().is_err());
+        drop(third);
         assert!(slots.take().is_ok());
     }
 }

@@ -156,8 +156,8 @@ impl ControlListener {
     }
 
     /// Serves until the drain has ended.
-    pub(crate) async fn serve(self, service: Service, drain: Watch) {
-        let listening = Arc::new(Listening::private(service));
+    pub(crate) async fn serve(self, service: Service, metrics: Arc<NetMetrics>, drain: Watch) {
+        let listening = Arc::new(Listening::private(service, metrics));
         tcp::accept(self.tcp, None, listening, drain).await;
     }
 }

@@ -20,9 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) service: Service,
-    /// What the public listeners count; nothing of the control listener, whose connections are the
-    /// operator's own.
-    metrics: Option<Arc<NetMetrics>>,
+    metrics: Arc<NetMetrics>,
     alt_svc: Option<HeaderValue>,
     /// Shared by all public listeners; `None` for the control listener, which stays reachable.
     admission: Option<Arc<Admission>>,
@@ -40,17 +38,17 @@ impl Listening {
         let alt_svc = format!("h3=\":{port}\"; ma=86400");
         Self {
             service,
-            metrics: Some(metrics),
+            metrics,
             alt_svc: HeaderValue::try_from(alt_svc).ok(),
             admission: Some(admission),
         }
     }
 
     /// The control listener's.
-    pub(super) fn private(service: Service) -> Self {
+    pub(super) fn private(service: Service, metrics: Arc<NetMetrics>) -> Self {
         Self {
             service,
-            metrics: None,
+            metrics,
             alt_svc: None,
             admission: None,
         }
@@ -60,24 +58,21 @@ impl Listening {
         self.service.context()
     }
 
-    /// Counts a connection while the guard lives.
+    /// Counts a connection while the guard lives. Those of the control listener are the operator's
+    /// own and do not count.
     pub(super) fn open(&self, protocol: Protocol) -> Option<OpenGuard> {
-        let metrics = self.metrics.as_ref()?;
-        Some(metrics.connections.guard(protocol))
+        let counts = self.admission.is_some();
+        counts.then(|| self.metrics.connections.guard(protocol))
     }
 
     /// Counts events that were written to event streams.
     pub(super) fn delivered(&self, protocol: Protocol, events: u64) {
-        if let Some(metrics) = &self.metrics {
-            metrics.delivered.add(protocol, events);
-        }
+        self.metrics.delivered.add(protocol, events);
     }
 
     /// Counts a failure of accept(2).
     pub(super) fn accept_failed(&self) {
-        if let Some(metrics) = &self.metrics {
-            metrics.accept_errors.inc();
-        }
+        self.metrics.accept_errors.inc();
     }
 
     /// Room for one more connection, held as long as it lives; `None` when there is none, which is
@@ -95,10 +90,14 @@ impl Listening {
         }
     }
 
-    /// Room for one more QUIC handshake, held while it lasts; `None` when whoever comes must first
-    /// show that its address is its own, which is counted.
-    pub(super) fn begin_handshake(&self) -> Option<Slot> {
-        let handshake = self.admission.as_ref()?.handshake();
+    /// Room for a QUIC handshake, held while it lasts; `None` when whoever comes must first show that
+    /// its address is its own, which is counted.
+    pub(super) fn begin_handshake(&self, validated: bool) -> Option<Slot> {
+        let admission = self.admission.as_ref()?;
+        if validated {
+            return Some(admission.validated_handshake());
+        }
+        let handshake = admission.handshake();
         handshake
             .map_err(|limit| self.context().hits.count(limit))
             .ok()

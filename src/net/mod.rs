@@ -1,9 +1,10 @@
 //! Sockets, and the three drivers that move replies into them.
 //!
-//! - `listener` binds; `tcp` accepts TCP, ends TLS and picks `h1` (hyper) or `h2` (the h2 crate); `quic` accepts
-//!   QUIC for `h3`.
-//! - `outbox` moves bodies into the streams of `h2` and `h3`, whose sending halves are a `sink`
-//!   each; `write_timeout` stands before the socket.
+//! - `listener` binds; `tcp` accepts TCP, ends TLS and picks `h1` (hyper) or `h2` (the h2 crate);
+//!   `quic` accepts QUIC for `h3`; `listening` is what the connections of a listener share.
+//! - `outbox` moves bodies into the streams of `h2` and `h3`, a `visit` at a time, each into its
+//!   `sink`; `lifecycle` brings a connection to its end; `deadline` is the timer of both.
+//! - `write_timeout` stands before the socket.
 
 mod deadline;
 mod h1;

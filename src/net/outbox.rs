@@ -11,6 +11,8 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
+
 use super::{
     deadline::Deadline,
     listening::Listening,
@@ -20,7 +22,6 @@ use super::{
 use crate::{
     backoff, clock, exchange::Body, hub::mailbox::Mailbox, limits::Limit, protocol::Protocol,
 };
-use bytes::Bytes;
 
 /// The replies of one connection that are being sent.
 pub(super) struct Outbox<S> {

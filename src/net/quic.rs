@@ -95,12 +95,11 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
                     continue;
                 };
                 // Under a flood of handshakes whoever comes must show that its address is its own.
-                let handshake = listening.begin_handshake();
-                if handshake.is_none() && incoming.may_retry() {
+                let Some(handshake) = listening.begin_handshake(!incoming.may_retry()) else {
                     // An error means that it is validated, which it would not be asked for then.
                     let _: Result<_, _> = incoming.retry();
                     continue;
-                }
+                };
                 let span = connection_span(incoming.remote_address());
                 span.record("protocol", Protocol::Http3.as_str());
                 let served = serve(incoming, listening.clone(), handshake, drain.clone());
@@ -123,7 +122,7 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
 async fn serve(
     incoming: quinn::Incoming,
     listening: Arc<Listening>,
-    handshake: Option<Slot>,
+    handshake: Slot,
     drain: Watch,
 ) {
     let context = listening.context();

@@ -20,7 +20,8 @@ use crate::limits::{Bound, Hits};
 pub(super) struct WriteTimeout<T> {
     io: T,
     bound: Bound<Duration>,
-    hits: Arc<Hits>,
+    /// Until it has been counted.
+    hits: Option<Arc<Hits>>,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
@@ -30,7 +31,7 @@ impl<T> WriteTimeout<T> {
         Self {
             io,
             bound,
-            hits,
+            hits: Some(hits),
             waiting: None,
         }
     }
@@ -49,7 +50,9 @@ impl<T> WriteTimeout<T> {
             .waiting
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
         ready!(waiting.as_mut().poll(cx));
-        self.hits.count(self.bound.limit);
+        if let Some(hits) = self.hits.take() {
+            hits.count(self.bound.limit);
+        }
         let (seconds, key) = (limit.as_secs_f64(), self.bound.limit.key());
         let message = format!("the peer took nothing for {seconds} s ({key})");
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -20,8 +21,10 @@ use super::trust;
 
 /// How long connecting may take; how long an answer may take is the asker's to say.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long a connection is kept on which nothing is asked, and how many of a host.
-const IDLE: Duration = Duration::from_secs(30);
+/// How long a connection is kept on which nothing is asked: less than servers commonly keep theirs
+/// (2 s and more), as one that closes just when it is asked again has not answered.
+const IDLE: Duration = Duration::from_secs(1);
+/// How many such connections of a host.
 const IDLE_CONNECTIONS: usize = 32;
 
 type Pooled = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -42,7 +45,8 @@ pub enum OutboundError {
 }
 
 impl Outbound {
-    /// Sends a request, whose URI is absolute, and reads its answer whole, at most so many bytes.
+    /// Sends a request, whose URI is absolute, and returns its answer once the head is there. A body
+    /// that nobody reads is dropped, with its connection if it is still coming.
     ///
     /// # Errors
     ///
@@ -50,9 +54,21 @@ impl Outbound {
     pub async fn ask(
         &self,
         request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, OutboundError> {
+        Ok(self.client().request(request).await?)
+    }
+
+    /// The same, with its body read whole, at most so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`OutboundError`] when there is none, or not all of it.
+    pub async fn read(
+        &self,
+        request: Request<Full<Bytes>>,
         most: usize,
     ) -> Result<Response<Bytes>, OutboundError> {
-        let (head, body) = self.client().request(request).await?.into_parts();
+        let (head, body) = self.ask(request).await?.into_parts();
         let body = Limited::new(body, most).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
                 OutboundError::TooLong(most)
@@ -115,14 +131,18 @@ mod tests {
         let outbound = Outbound::default();
         let request = || Request::get(&url).body(Full::default()).expect("a request");
         for _ in 0..2 {
-            let answer = outbound.clone().ask(request(), 5).await.expect("an answer");
+            let answer = outbound
+                .clone()
+                .read(request(), 5)
+                .await
+                .expect("an answer");
             assert_eq!(answer.body(), "hello");
         }
-        let error = outbound.ask(request(), 4).await.expect_err("it is longer");
+        let error = outbound.read(request(), 4).await.expect_err("it is longer");
         assert!(matches!(error, OutboundError::TooLong(4)), "{error:?}");
         server.await.expect("one connection was enough");
         let gone = outbound
-            .ask(request(), 5)
+            .read(request(), 5)
             .await
             .expect_err("nobody is there");
         assert!(matches!(gone, OutboundError::NoAnswer(_)), "{gone:?}");

@@ -7,11 +7,8 @@ use http_body_util::BodyExt as _;
 use super::{Context, routes::Expect};
 use crate::{
     exchange::{Problem, RequestBody},
-    limits::Bound,
+    limits::{Bound, DEMO_BYTES},
 };
-
-/// The most that a visitor of the demo may send.
-const DEMO_BYTES: usize = 64 << 10;
 
 /// Reads the whole body, at most as much as is expected; it may pause for `limits.request_body`.
 pub(super) async fn collect(
@@ -23,16 +20,7 @@ pub(super) async fn collect(
         Expect::Nothing => return Ok(Bytes::new()),
         Expect::Data => ("data", context.limits.event_bytes),
         Expect::Event => ("body", json_bytes(context)),
-        Expect::DemoEvent => {
-            let value = DEMO_BYTES;
-            (
-                "body",
-                Bound {
-                    value,
-                    ..context.limits.event_bytes
-                },
-            )
-        }
+        Expect::DemoEvent => ("body", DEMO_BYTES),
     };
     let Some(mut body) = body else {
         return Ok(Bytes::new());

@@ -48,7 +48,7 @@ pub(super) struct EventStream {
     answered: bool,
     /// The last events were taken.
     parting: bool,
-    /// An operator has ended it.
+    /// Its user was disconnected ([`Next::Ended`]).
     disconnected: bool,
 }
 
@@ -128,12 +128,22 @@ impl EventStream {
         all.fold(self.due, Instant::min)
     }
 
+    /// The next events; whoever asks how far the stream is behind sees how far it has come.
+    fn take_settled(&mut self) -> Option<Chunk> {
+        let chunk = self.take();
+        self.counted
+            .registration
+            .settled(self.subscription.settled());
+        chunk
+    }
+
     /// The next events. Those that the rings have let go of are found meanwhile: the stream's waker
     /// tells when they are there.
     fn take(&mut self) -> Option<Chunk> {
         loop {
             let next = match &mut self.reading {
                 None => self.subscription.next(CHUNK),
+                Some(_) if self.subscription.is_ended() => Next::Ended,
                 Some(reading) => {
                     let waker = self.subscription.handle().waker_from_outside();
                     let mut cx = task::Context::from_waker(&waker);
@@ -226,12 +236,9 @@ impl EventBody for EventStream {
         let parted = std::mem::replace(&mut self.parting, ends.is_some());
         if !parted
             && !self.is_revoked(now)
-            && let Some(chunk) = self.take()
+            && let Some(chunk) = self.take_settled()
         {
             self.due = now + self.keepalive();
-            self.counted
-                .registration
-                .settled(self.subscription.settled());
             self.answered = true;
             return Output::Chunk(chunk.wire, chunk.events);
         }

@@ -84,7 +84,7 @@ impl Service {
         let path = parts.uri.path();
         let found = routes::find(self.offer(), &parts.method, path);
         if let Self::Control(_, gate) = self {
-            gate.check(&parts, found.as_ref().ok().map(|(route, _)| *route))?;
+            gate.check(&parts)?;
         }
         let (route, expect) = found.map_err(|none| self.no_route(&parts.method, none))?;
         match route {

@@ -117,7 +117,8 @@ impl RouteRow {
     }
 }
 
-/// The first row that matches is taken. `Allow` names the methods of all rows of a path, in order.
+/// The first path that matches is taken, and of its rows the one with the method. `Allow` names the
+/// methods of all its rows, in order.
 const TABLE: &[RouteRow] = &[
     row(&[By::Events], READ, EVENTS, |_| Route::EventStream),
     row(&[By::Events], &[Method::OPTIONS], EVENTS, |_| {
@@ -176,6 +177,7 @@ pub(super) fn find<'p>(
     path: &'p str,
 ) -> Result<(Route<'p>, Expect), NoRoute> {
     let mut allow: Vec<&str> = Vec::new();
+    let mut taken = None;
     for row in TABLE
         .iter()
         .filter(|row| row.by.iter().any(|by| offer.has(*by)))
@@ -183,6 +185,9 @@ pub(super) fn find<'p>(
         let Some(captures) = captures(row.path, path, offer) else {
             continue;
         };
+        if *taken.get_or_insert(row.path) != row.path {
+            continue;
+        }
         if row.methods.contains(method) {
             return Ok(((row.route)(&captures), row.expect));
         }
@@ -335,6 +340,14 @@ mod tests {
         };
         let found = find(moved, &Method::GET, "/");
         assert_eq!(found.map(|(route, _)| route), Ok(Route::EventStream));
+        assert_eq!(allow(moved, "/"), "GET, HEAD, OPTIONS");
+        let over = Offer::Public {
+            events: Some("/publish"),
+            demo: false,
+            publishers: true,
+        };
+        let found = find(over, &Method::POST, "/publish");
+        assert!(matches!(found, Err(NoRoute::Method(_))), "{found:?}");
     }
 
     proptest! {

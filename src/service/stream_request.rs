@@ -126,7 +126,7 @@ impl<'a> StreamRequest<'a> {
                 let last = value.parse();
                 self.last = Some(last.map_err(|_| Problem::field("last", &value, wrong))?);
             }
-            "poll" if yes => self.poll = Some(Poll::Text),
+            "poll" => self.poll = yes.then_some(Poll::Text),
             "padding" => self.padding = yes,
             "edge" if value == "quiet" => self.quiet = true,
             "edge" => {

@@ -153,7 +153,7 @@ impl Streams {
 }
 
 impl Registration {
-    /// Whether an operator has ended the stream.
+    /// Whether the stream was ended because of what its owner may not read any more.
     pub(super) fn is_ended(&self) -> bool {
         self.info.ended.load(Ordering::Acquire)
     }

@@ -31,13 +31,6 @@ fn reference() -> String {
         )
         .expect("text");
     }
-    text.push_str(
-        "\n## Limits that are fixed\n\nCounted in `seventh_limit_hits_total` as those of `[limits]` are, and not configured.\n\n\
-         | name | what it is |\n|---|---|\n",
-    );
-    for (name, what) in Config::fixed_limits() {
-        writeln!(text, "| `{name}` | {what} |").expect("text");
-    }
     let example = variable("history.topic_bytes");
     write!(
         text,
@@ -45,6 +38,13 @@ fn reference() -> String {
          commas there. Durations are written with a unit (`500ms`, `15s`, `1h`), sizes too (`256 KiB`).\n"
     )
     .expect("text");
+    text.push_str(
+        "\n## Limits that are fixed\n\nCounted in `seventh_limit_hits_total` as those of `[limits]` are, and not configured.\n\n\
+         | name | what it is |\n|---|---|\n",
+    );
+    for (name, what) in Config::fixed_limits() {
+        writeln!(text, "| `{name}` | {what} |").expect("text");
+    }
     text
 }
 

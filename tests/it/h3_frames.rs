@@ -133,6 +133,8 @@ async fn frames_that_announce_too_much_close_the_connection() {
         patiently("the close", flood).await;
         assert_eq!(raw.closed_with().await, EXCESSIVE_LOAD, "{what}");
     }
+    let line = "seventh_limit_hits_total{limit=\"http3_frame_bytes\"}";
+    server.until_metric(line, 4).await;
     let raw = Raw::connect(server.https, &server.ca()).await;
     let mut control = raw.quic.open_uni().await.expect("a stream");
     control

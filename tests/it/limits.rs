@@ -37,6 +37,10 @@ async fn a_limit_that_bites_is_counted(protocol: Protocol) {
         assert_eq!(hits(&edge, limit).await, 1, "{limit}");
     }
 
+    let named = "{\"topic\":[\"a\",\"b\"],\"data\":1}";
+    let answer = edge.ask("POST", "/publish", named).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(hits(&edge, "events.topics").await, 2);
     let answer = edge.ask("POST", "/topics/a", "12345678901").await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     let lines = "{\"topic\":\"a\",\"data\":\"12345678901\"}\n";
@@ -50,7 +54,6 @@ async fn a_limit_that_bites_is_counted(protocol: Protocol) {
 async fn a_connection_without_a_request_is_closed_and_counted(protocol: Protocol) {
     let edge = TestEdge::with("limits.idle = \"200ms\"");
     let mut connection = edge.connect(protocol).await;
-    // One request: a connection that never asks is a handshake that takes too long.
     let answer = connection.get("/").await.expect("an answer").bytes().await;
     answer.expect("a body");
     patiently("the limit to bite", async {

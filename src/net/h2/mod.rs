@@ -191,6 +191,13 @@ where
                 Poll::Pending => return Ok(accepted),
                 Poll::Ready(None) => return Err(End::Peer),
                 Poll::Ready(Some(Err(error))) => {
+                    // h2 has a bound of its own for streams that are reset as soon as they begin.
+                    if !error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+                        self.listening
+                            .context()
+                            .hits
+                            .count(Limit::CancelledRequests);
+                    }
                     return Err(if error.is_io() {
                         End::Io(error.into_io().expect("it is one"))
                     } else {

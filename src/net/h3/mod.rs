@@ -76,7 +76,10 @@ pub(super) async fn serve(
     builder
         .max_field_section_size(field_section(&limits))
         .send_grease(false);
-    let begun = builder.build(Transport::new(connection.clone()));
+    let begun = builder.build(Transport::new(
+        connection.clone(),
+        listening.context().hits.clone(),
+    ));
     let http = match listening.context().within(limits.handshake, begun).await {
         Ok(Ok(http)) => http,
         Ok(Err(error)) => return tracing::debug!("HTTP/3 handshake failed: {error}"),
@@ -201,7 +204,7 @@ impl Http3Driver {
     }
 
     fn begin(&mut self, stream: Bidi<Bytes>) {
-        let send = stream.context();
+        let send = stream.sending();
         let resolver = self
             .http
             .create_resolver(FrameStream::new(BufRecvStream::new(stream)));

@@ -19,6 +19,7 @@ use h3::{
 use quinn::{ReadError, VarInt, WriteError};
 
 use super::guard::{Guard, Violation};
+use crate::limits::{Hits, Limit};
 
 /// A sending half that h3 and the connection's task share.
 #[derive(Clone, Debug)]
@@ -31,19 +32,28 @@ impl SharedSend {
     }
 }
 
+/// What the streams of a connection share.
+#[derive(Clone, Debug)]
+struct Link {
+    connection: quinn::Connection,
+    hits: Arc<Hits>,
+}
+
 type Arriving<T> = Pin<Box<dyn Stream<Item = Result<T, quinn::ConnectionError>> + Send + Sync>>;
 type BidiHalves = (quinn::SendStream, quinn::RecvStream);
 
 /// A QUIC connection.
 pub(super) struct Transport {
-    connection: quinn::Connection,
+    link: Link,
     bidirectional: Arriving<BidiHalves>,
     unidirectional: Arriving<quinn::RecvStream>,
     opener: Opener,
 }
 
 impl Transport {
-    pub(super) fn new(connection: quinn::Connection) -> Self {
+    pub(super) fn new(connection: quinn::Connection, hits: Arc<Hits>) -> Self {
+        let link = Link { connection, hits };
+        let connection = &link.connection;
         Self {
             bidirectional: Box::pin(stream::unfold(connection.clone(), |connection| async {
                 Some((connection.accept_bi().await, connection))
@@ -51,8 +61,8 @@ impl Transport {
             unidirectional: Box::pin(stream::unfold(connection.clone(), |connection| async {
                 Some((connection.accept_uni().await, connection))
             })),
-            opener: Opener::new(connection.clone()),
-            connection,
+            opener: Opener::new(link.clone()),
+            link,
         }
     }
 }
@@ -67,10 +77,10 @@ impl<B: Buf> quic::Connection<B> for Transport {
     ) -> Poll<Result<Self::RecvStream, ConnectionErrorIncoming>> {
         let stream = ready!(self.unidirectional.poll_next_unpin(cx)).expect("it never ends");
         let stream = stream.map_err(connection_error)?;
-        let connection = self.connection.clone();
+        let link = self.link.clone();
         Poll::Ready(Ok(RecvHalf::new(
             stream,
-            connection,
+            link,
             Guard::unidirectional(),
             None,
         )))
@@ -82,11 +92,11 @@ impl<B: Buf> quic::Connection<B> for Transport {
     ) -> Poll<Result<Self::BidiStream, ConnectionErrorIncoming>> {
         let halves = ready!(self.bidirectional.poll_next_unpin(cx)).expect("it never ends");
         let (send, recv) = halves.map_err(connection_error)?;
-        Poll::Ready(Ok(Bidi::new(send, recv, self.connection.clone())))
+        Poll::Ready(Ok(Bidi::new(send, recv, self.link.clone())))
     }
 
     fn opener(&self) -> Opener {
-        Opener::new(self.connection.clone())
+        Opener::new(self.link.clone())
     }
 }
 
@@ -109,19 +119,20 @@ impl<B: Buf> quic::OpenStreams<B> for Transport {
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        self.connection.close(var_int(code.value()), reason);
+        self.link.connection.close(var_int(code.value()), reason);
     }
 }
 
 /// Opens streams: the server's own control and QPACK streams.
 pub(super) struct Opener {
-    connection: quinn::Connection,
+    link: Link,
     unidirectional: Arriving<quinn::SendStream>,
     bidirectional: Arriving<BidiHalves>,
 }
 
 impl Opener {
-    fn new(connection: quinn::Connection) -> Self {
+    fn new(link: Link) -> Self {
+        let connection = &link.connection;
         Self {
             unidirectional: Box::pin(stream::unfold(connection.clone(), |connection| async {
                 Some((connection.open_uni().await, connection))
@@ -129,7 +140,7 @@ impl Opener {
             bidirectional: Box::pin(stream::unfold(connection.clone(), |connection| async {
                 Some((connection.open_bi().await, connection))
             })),
-            connection,
+            link,
         }
     }
 }
@@ -144,7 +155,7 @@ impl<B: Buf> quic::OpenStreams<B> for Opener {
     ) -> Poll<Result<Bidi<B>, StreamErrorIncoming>> {
         let halves = ready!(self.bidirectional.poll_next_unpin(cx)).expect("it never ends");
         let (send, recv) = halves.map_err(lost)?;
-        Poll::Ready(Ok(Bidi::new(send, recv, self.connection.clone())))
+        Poll::Ready(Ok(Bidi::new(send, recv, self.link.clone())))
     }
 
     fn poll_open_send(
@@ -158,7 +169,7 @@ impl<B: Buf> quic::OpenStreams<B> for Opener {
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        self.connection.close(var_int(code.value()), reason);
+        self.link.connection.close(var_int(code.value()), reason);
     }
 }
 
@@ -169,20 +180,16 @@ pub(super) struct Bidi<B: Buf> {
 }
 
 impl<B: Buf> Bidi<B> {
-    fn new(
-        send: quinn::SendStream,
-        recv: quinn::RecvStream,
-        connection: quinn::Connection,
-    ) -> Self {
+    fn new(send: quinn::SendStream, recv: quinn::RecvStream, link: Link) -> Self {
         let shared = SharedSend(Arc::new(Mutex::new(send)));
         Self {
-            recv: RecvHalf::new(recv, connection, Guard::request(), Some(shared.clone())),
+            recv: RecvHalf::new(recv, link, Guard::request(), Some(shared.clone())),
             send: SendHalf::new(shared),
         }
     }
 
     /// The sending half, for the connection's task.
-    pub(super) fn context(&self) -> SharedSend {
+    pub(super) fn sending(&self) -> SharedSend {
         self.send.stream.clone()
     }
 }
@@ -291,7 +298,7 @@ impl<B: Buf> quic::SendStream<B> for SendHalf<B> {
 /// The receiving half, with its guard.
 pub(super) struct RecvHalf {
     stream: quinn::RecvStream,
-    connection: quinn::Connection,
+    link: Link,
     guard: Guard,
     /// The other half of a request's stream, which is reset when the request is malformed.
     send: Option<SharedSend>,
@@ -299,15 +306,10 @@ pub(super) struct RecvHalf {
 }
 
 impl RecvHalf {
-    fn new(
-        stream: quinn::RecvStream,
-        connection: quinn::Connection,
-        guard: Guard,
-        send: Option<SharedSend>,
-    ) -> Self {
+    fn new(stream: quinn::RecvStream, link: Link, guard: Guard, send: Option<SharedSend>) -> Self {
         Self {
             stream,
-            connection,
+            link,
             guard,
             send,
             ended: false,
@@ -319,8 +321,10 @@ impl RecvHalf {
         self.ended = true;
         match violation {
             Violation::ExcessiveLoad { .. } => {
+                self.link.hits.count(Limit::Http3FrameBytes);
                 let code = Code::H3_EXCESSIVE_LOAD.value();
-                self.connection
+                self.link
+                    .connection
                     .close(var_int(code), violation.to_string().as_bytes());
                 StreamErrorIncoming::ConnectionErrorIncoming {
                     connection_error: ConnectionErrorIncoming::ApplicationClose {

@@ -37,8 +37,15 @@ pub(super) async fn answer(
         Route::Disconnect(user) => disconnect(context, user).await,
         Route::Ready => ready(context),
         Route::Metrics => Ok(exposition(context)),
-        // Whatever else there is was answered before.
-        _ => Ok(plain("ok\n")),
+        Route::Health => Ok(plain("ok\n")),
+        Route::EventStream
+        | Route::Preflight
+        | Route::DemoPage
+        | Route::DemoPublish
+        | Route::Publish
+        | Route::PublishTo(_)
+        | Route::Broadcast
+        | Route::Send => unreachable!("the service answers these itself"),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     access::Standing,
     exchange::Problem,
     hub::{Entry, Target},
+    limits::Bound,
     service::Context,
     sse::{self, Draft},
     topic::Topic,
@@ -97,17 +98,17 @@ impl Event {
     pub(super) fn from_json(
         json: &[u8],
         context: &Context,
-        most_topics: usize,
+        topics: Bound<usize>,
     ) -> Result<Self, Problem> {
         let json: Json<'_> = parse(json)?;
         let names = match json.topic {
             OneOrMany::One(name) => vec![name],
             OneOrMany::Many(names) => names,
         };
-        if names.is_empty() || names.len() > most_topics {
-            let n = names.len();
-            let detail = format!("{n} topics are named; name 1 to {most_topics} (events.topics)");
-            return Err(Problem::field("topic", &n.to_string(), detail).with_limit(most_topics));
+        if names.is_empty() || names.len() > topics.value {
+            let (n, most, key) = (names.len(), topics.value, topics.limit.key());
+            let detail = format!("{n} topics are named; name 1 to {most} ({key})");
+            return Err(Problem::field("topic", &n.to_string(), detail).by(topics));
         }
         let topics = names
             .iter()

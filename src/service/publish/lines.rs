@@ -141,7 +141,7 @@ async fn publish_line(
     permit: &Permit,
     line: &[u8],
 ) -> Result<Published, Problem> {
-    let event = Event::from_json(line, context, context.limits.stream_topics.value)?;
+    let event = Event::from_json(line, context, context.limits.stream_topics)?;
     permit.check(event.topics())?;
     Published::of(context, event).await
 }

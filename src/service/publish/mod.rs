@@ -15,7 +15,10 @@ use super::{
     Context, body,
     routes::{self, Expect, Route},
 };
-use crate::exchange::{Problem, Reply, RequestBody};
+use crate::{
+    exchange::{Problem, Reply, RequestBody},
+    limits::DEMO_TOPICS_AT_ONCE,
+};
 use event::{Event, Head};
 use published::Published;
 
@@ -23,8 +26,6 @@ pub(super) use permit::Permit;
 
 /// All topics of the demo are below this.
 const DEMO_TOPICS: &str = "demo/";
-/// The most topics that a visitor of the demo publishes to at once: as many as the page opens.
-const MAX_DEMO_TOPICS: usize = 900;
 
 /// Answers a publisher. What its permit says of the head of the request is checked before the body
 /// is read.
@@ -54,10 +55,12 @@ pub(super) async fn answer(
             let json = body::collect(context, expect, body).await?;
             Published::to_people(context, Event::from_send(&json, context)?).await?
         }
-        _ if is_lines(parts)? => return Ok(lines::lines(context.clone(), permit, body)),
+        Route::Publish if is_lines(parts)? => {
+            return Ok(lines::lines(context.clone(), permit, body));
+        }
         _ => {
             let json = body::collect(context, expect, body).await?;
-            let event = Event::from_json(&json, context, context.limits.stream_topics.value)?;
+            let event = Event::from_json(&json, context, context.limits.stream_topics)?;
             permit.check(event.topics())?;
             Published::of(context, event).await?
         }
@@ -68,7 +71,7 @@ pub(super) async fn answer(
 /// Answers a visitor of the demo page, who publishes to its topics and leaves other visitors in
 /// peace.
 pub(super) async fn from_demo(context: &Context, json: &[u8]) -> Result<Reply, Problem> {
-    let event = Event::from_json(json, context, MAX_DEMO_TOPICS)?;
+    let event = Event::from_json(json, context, DEMO_TOPICS_AT_ONCE)?;
     let foreign = |topic: &&crate::topic::Topic| !topic.as_str().starts_with(DEMO_TOPICS);
     if let Some(topic) = event.topics().iter().find(foreign) {
         let detail = format!("visitors of the demo publish to topics below {DEMO_TOPICS} only");

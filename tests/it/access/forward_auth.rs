@@ -60,6 +60,15 @@ async fn the_app_says_who_someone_is(protocol: Protocol) {
             "{field}: {asked}"
         );
     }
+    // What its answer has for a body does not matter, nor how much of it there is.
+    let page = "x".repeat(200 << 10);
+    app.answer("200 OK", "Remote-User: bob\r\n", &page);
+    assert!(
+        poll(&mut connection, Some("sid=1"))
+            .await
+            .text
+            .contains("news")
+    );
     // Whoever shows nothing is not asked about.
     app.forget();
     assert!(poll(&mut connection, None).await.text.contains("news"));
