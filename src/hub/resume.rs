@@ -69,10 +69,11 @@ pub(super) fn start(
                 told: Told::Through(cursor),
                 gap: None,
             },
-            // What is held follows the gap, all of it.
+            // What is held follows the gap, all of it. What has left by now is the gap; what leaves
+            // from now on will be told.
             Err(reason) => Start {
                 cursor: before_oldest(rings).unwrap_or(joined),
-                told: Told::Through(joined),
+                told: Told::Evicted,
                 gap: Some(reason),
             },
         },

@@ -93,9 +93,9 @@ fn sources() -> Vec<Source> {
         for entry in fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
             let name = path.file_name().expect("a name").to_string_lossy();
-            if path.is_dir() {
+            if path.is_dir() && name != "tests" {
                 walk(&path, &format!("{below}{name}/"), found);
-            } else if name.ends_with(".rs") && name != "tests.rs" && name != "main.rs" {
+            } else if name.ends_with(".rs") && name != "main.rs" {
                 let file = format!("{below}{name}");
                 let text = fs::read_to_string(&path).expect("text");
                 let mut module: Vec<String> = file[..file.len() - 3]

@@ -1,3 +1,7 @@
+//! What the hub promises, by examples and against models.
+
+mod every_beginning;
+
 use std::{sync::Arc, task::Waker, time::Duration};
 
 use proptest::prelude::*;
@@ -407,67 +411,6 @@ fn publishers_and_readers_on_many_threads_see_one_order() {
             .collect();
         let sent: Vec<_> = (0..2_000).map(|n| n.to_string()).collect();
         assert_eq!(own, sent);
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Publish(Vec<u8>),
-    Read(usize),
-    Delete(u8),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        6 => proptest::collection::vec(0u8..3, 1..3).prop_map(Step::Publish),
-        2 => (1usize..300).prop_map(Step::Read),
-        1 => (0u8..3).prop_map(Step::Delete),
-    ]
-}
-
-proptest! {
-    /// Whatever a reader does and however slow it is: it gets events in order, none twice, and
-    /// what it got and what it was told it missed is everything.
-    #[test]
-    fn delivered_plus_missed_is_everything(
-        steps in proptest::collection::vec(step(), 0..80),
-        limit in 1usize..8,
-        reads in proptest::collection::vec(0u8..3, 1..3),
-    ) {
-        const NAMES: [&str; 3] = ["a", "b", "c"];
-        let hub = hub(limit);
-        let names: Vec<&str> = reads.iter().map(|&n| NAMES[n as usize]).collect();
-        let mut reader = subscribe(&hub, &names, Resume::Live);
-        let (mut sent, mut got, mut missed) = (0u64, Vec::new(), 0u64);
-        let mut take = |reader: &mut Subscription, max_bytes| {
-            while let Some(chunk) = chunk(reader.next(max_bytes)) {
-                for message in messages(&chunk.wire) {
-                    if message.event == "edge-gap" {
-                        missed += gap(&message)["missed"].as_u64().expect("a live gap is counted");
-                    } else {
-                        got.push(message.data.parse::<u64>().expect("a number"));
-                    }
-                }
-            }
-        };
-        for step in steps {
-            match step {
-                Step::Publish(to) => {
-                    let to: Vec<&str> = to.iter().map(|&n| NAMES[n as usize]).collect();
-                    let meant = to.iter().any(|name| names.contains(name));
-                    let receipt = publish(&hub, &to, &sent.to_string());
-                    prop_assert_eq!(receipt.receivers, usize::from(meant));
-                    sent += u64::from(meant);
-                }
-                Step::Read(max_bytes) => take(&mut reader, max_bytes),
-                Step::Delete(n) => {
-                    delete(&hub, NAMES[n as usize]);
-                }
-            }
-        }
-        take(&mut reader, 100);
-        prop_assert!(got.is_sorted_by(|a, b| a < b));
-        prop_assert_eq!(got.len() as u64 + missed, sent);
     }
 }
 

@@ -1,0 +1,194 @@
+//! Against the plainest model, a list of all there ever was: however a reader begins, whatever is
+//! published, limited, deleted and evicted, and however slowly it reads, what it gets and what it is
+//! told it missed is everything that is for it.
+
+use super::*;
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// To some topics, perhaps only for readers of another as well.
+    Publish(Vec<u8>, Option<u8>),
+    Read(usize),
+    Delete(u8),
+}
+
+#[derive(Clone, Debug)]
+enum Begin {
+    Live,
+    /// After the n-th event of those there were.
+    After(prop::sample::Index),
+    Last(usize),
+    Unknown,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let to = proptest::option::weighted(0.2, 0u8..4);
+    let topics = proptest::collection::vec(0u8..4, 1..3);
+    prop_oneof![
+        6 => (topics, to).prop_map(|(topics, to)| Step::Publish(topics, to)),
+        2 => (1usize..300).prop_map(Step::Read),
+        1 => (0u8..4).prop_map(Step::Delete),
+    ]
+}
+
+fn begin() -> impl Strategy<Value = Begin> {
+    prop_oneof![
+        Just(Begin::Live),
+        any::<prop::sample::Index>().prop_map(Begin::After),
+        (0usize..6).prop_map(Begin::Last),
+        Just(Begin::Unknown),
+        Just(Begin::Restart),
+    ]
+}
+
+/// All there ever was, as a reader of some topics sees it.
+struct Model {
+    hub: Arc<Hub>,
+    reads: Vec<&'static str>,
+    /// The numbers of the events that are for the reader, in their order.
+    meant: Vec<u64>,
+    /// The number of the last entry.
+    last: u64,
+}
+
+impl Model {
+    fn apply(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Publish(names, to) => {
+                let names: Vec<&str> = names.iter().map(|&n| NAMES[n as usize]).collect();
+                let to = to.map(|n| NAMES[n as usize]);
+                let mut entry = event(&names, &(self.last + 1).to_string());
+                if let Entry::Event { target, .. } = &mut entry {
+                    target.to = to.map(|name| topics(&[name]));
+                }
+                self.last = put(&self.hub, entry, crate::clock::now()).1;
+                let reads = |name: &str| self.reads.contains(&name);
+                if names.iter().any(|name| reads(name)) && to.is_none_or(reads) {
+                    self.meant.push(self.last);
+                }
+            }
+            Step::Delete(n) => {
+                let entry = Entry::Delete(topic(NAMES[*n as usize]));
+                self.last = put(&self.hub, entry, crate::clock::now()).1;
+            }
+            Step::Read(_) => {}
+        }
+        Ok(())
+    }
+
+    /// What is held of it just now.
+    fn held(&self) -> Vec<u64> {
+        let mut reader = subscribe(&self.hub, &self.reads, Resume::Last(10_000));
+        let all = drain(&mut reader, 1 << 20);
+        data(&all)
+            .iter()
+            .map(|n| n.parse().expect("a number"))
+            .collect()
+    }
+}
+
+/// What a reader got, and what it was told.
+#[derive(Default)]
+struct Told {
+    got: Vec<u64>,
+    missed: u64,
+    /// A gap was told without a count.
+    uncounted: bool,
+}
+
+impl Told {
+    fn take(&mut self, reader: &mut Subscription, max_bytes: usize) -> Result<(), TestCaseError> {
+        while let Some(chunk) = chunk(reader.next(max_bytes)) {
+            for message in messages(&chunk.wire) {
+                if message.event != "edge-gap" {
+                    self.got.push(message.data.parse().expect("a number"));
+                    continue;
+                }
+                let gap = gap(&message);
+                match gap["missed"].as_u64() {
+                    Some(missed) => {
+                        self.missed += missed;
+                    }
+                    None => self.uncounted = true,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn however_a_reader_begins_nothing_is_lost_in_silence(
+        before in proptest::collection::vec(step(), 0..30),
+        begin in begin(),
+        after in proptest::collection::vec(step(), 0..50),
+        limit in 1usize..8,
+        total in prop_oneof![Just(usize::MAX), 2000usize..6000],
+        reads in proptest::collection::btree_set(0u8..3, 1..3),
+    ) {
+        let hub = with(Retention { events: limit, total_bytes: total, ..Retention::default() });
+        let mut model = Model {
+            hub: hub.clone(),
+            reads: reads.iter().map(|&n| NAMES[n as usize]).collect(),
+            meant: Vec::new(),
+            last: 0,
+        };
+        for step in &before {
+            model.apply(step)?;
+        }
+        let id = match &begin {
+            Begin::After(index) => hub.id(index.index(model.last as usize + 1) as u64).to_string(),
+            Begin::Unknown => "never".into(),
+            Begin::Restart => "zzzzzzzz-1".into(),
+            Begin::Live | Begin::Last(_) => String::new(),
+        };
+        let resume = match &begin {
+            Begin::Live => Resume::Live,
+            Begin::Last(events) => Resume::Last(*events),
+            _ => Resume::After(&id),
+        };
+        let joined = model.last;
+        let held = model.held();
+        let mut reader = subscribe(&hub, &model.reads, resume);
+        let mut told = Told::default();
+        // What of the past it is to get, or to be told of; after a gap that cannot be counted, what
+        // was held then.
+        let past: Vec<u64> = match &begin {
+            Begin::Live => Vec::new(),
+            Begin::Last(events) => held[held.len().saturating_sub(*events)..].to_vec(),
+            Begin::After(_) => {
+                let after: u64 = id.rsplit('-').next().and_then(|n| n.parse().ok()).expect("ours");
+                model.meant.iter().copied().filter(|n| *n > after).collect()
+            }
+            Begin::Unknown | Begin::Restart => {
+                let first = chunk(reader.next(1)).expect("a gap");
+                prop_assert_eq!(gap(&messages(&first.wire)[0])["missed"].as_u64(), None);
+                held
+            }
+        };
+        for step in &after {
+            model.apply(step)?;
+            if let Step::Read(max_bytes) = step {
+                told.take(&mut reader, *max_bytes)?;
+            }
+        }
+        told.take(&mut reader, 100)?;
+
+        let live = model.meant.iter().copied().filter(|n| *n > joined);
+        let expected: Vec<u64> = past.into_iter().chain(live).collect();
+        prop_assert!(told.got.is_sorted_by(|a, b| a < b), "{:?}", told.got);
+        prop_assert!(told.got.iter().all(|n| expected.contains(n)), "{:?}", told.got);
+        let missing = (expected.len() - told.got.len()) as u64;
+        if told.uncounted {
+            prop_assert!(told.missed <= missing);
+        } else {
+            prop_assert_eq!(told.missed, missing);
+        }
+        // Every event is accounted for, so that the next gap is counted right.
+        prop_assert_eq!(reader.settled(), reader.handle().addressed());
+    }
+}
