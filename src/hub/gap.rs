@@ -72,6 +72,14 @@ pub(super) struct Gap {
     pub(super) first: Option<u64>,
 }
 
+impl Gap {
+    /// Whether nothing that was for the reader is missing: what left the rings was for others. A
+    /// deletion is told all the same.
+    pub(super) fn is_of_nothing(&self) -> bool {
+        self.missed == Some(0) && self.reason != GapReason::Deleted
+    }
+}
+
 impl View<'_> {
     /// Whether the ring has let go of something that a reader at `cursor` did not take yet.
     pub(super) fn is_past(&self, cursor: u64) -> bool {

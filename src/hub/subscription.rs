@@ -397,16 +397,18 @@ impl Subscription {
         let evicted: SmallVec<[u64; 4]> = rings.iter().map(|ring| ring.evicted_through()).collect();
         drop(rings);
 
-        let topics: Vec<&str> = gap
-            .rings
-            .iter()
-            .map(|&ring| self.reads[ring].cell.topic.as_str())
-            .collect();
-        let data = json!({ "reason": gap.reason.as_str(), "missed": gap.missed, "topics": topics });
+        let data = json!({
+            "reason": gap.reason.as_str(),
+            "missed": gap.missed,
+            "topics": self.named(&gap.rings),
+        });
         self.settled += gap.missed_live;
         self.cursor = gap.first.map_or(guard.sequence(), |first| first - 1);
         for (read, evicted) in self.reads.iter_mut().zip(evicted) {
             read.told_through = read.told_through.max(evicted);
+        }
+        if gap.is_of_nothing() {
+            return Next::Nothing;
         }
         hub.metrics.gap(gap.reason);
         let draft = Draft::new(Some("edge-gap"), &data.to_string(), None);
@@ -414,6 +416,15 @@ impl Subscription {
             wire: draft.finish(hub.id(self.cursor)),
             events: 0,
         })
+    }
+}
+
+impl Subscription {
+    /// The topics of these rings that a client knows by name: not the audience's.
+    fn named(&self, rings: &[usize]) -> Vec<&str> {
+        let topics = rings.iter().map(|&ring| &self.reads[ring].cell.topic);
+        let named = topics.filter(|topic| !topic.is_reserved());
+        named.map(Topic::as_str).collect()
     }
 }
 

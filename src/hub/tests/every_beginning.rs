@@ -110,6 +110,8 @@ impl Told {
                 let gap = gap(&message);
                 match gap["missed"].as_u64() {
                     Some(missed) => {
+                        let deleted = gap["reason"] == "deleted";
+                        prop_assert!(missed > 0 || deleted, "a gap of nothing: {gap}");
                         self.missed += missed;
                     }
                     None => self.uncounted = true,
