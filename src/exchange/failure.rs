@@ -232,6 +232,9 @@ impl From<(InvalidField, &str)> for Problem {
                 Self::field(field, value, error.to_string()).with_limit(limit)
             }
             InvalidField::Reserved => Self::field("event", value, error.to_string()),
+            InvalidField::OwnShape | InvalidField::OuterSpace => {
+                Self::field("id", value, error.to_string())
+            }
             InvalidField::Control { field, .. } => Self::field(field, value, error.to_string()),
         }
     }

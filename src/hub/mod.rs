@@ -197,9 +197,9 @@ impl Hub {
         }
     }
 
-    /// The event that a ring holds under an id, the publisher's own or the edge's.
+    /// The newest event that a ring holds under an id, the publisher's own or the edge's.
     fn find(&self, ring: &Ring, id: &str) -> Option<Arc<Stored>> {
-        let sequence = ring.find(id).or_else(|| {
+        let sequence = ring.find(id).last().copied().or_else(|| {
             let id = EventId::parse(id).filter(|id| id.epoch == self.epoch)?;
             Some(id.sequence)
         })?;

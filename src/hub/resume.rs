@@ -81,10 +81,13 @@ pub(super) fn start(
 }
 
 /// The number of the event with this id: a publisher's own, as the rings know it, or the edge's.
+///
+/// Publishers' ids may repeat, in one topic and over several that each count on their own: it is the
+/// oldest match that is resumed after, as an event that comes twice beats one that never comes.
 fn find(id: &str, rings: &[&Ring], epoch: Epoch, joined: u64) -> Result<u64, GapReason> {
-    let own = rings.iter().filter_map(|ring| ring.find(id)).max();
+    let own = rings.iter().filter_map(|ring| ring.find(id).first()).min();
     match (own, EventId::parse(id)) {
-        (Some(sequence), _) => Ok(sequence),
+        (Some(sequence), _) => Ok(*sequence),
         (None, Some(id)) if id.epoch != epoch => Err(GapReason::Restart),
         (None, Some(id)) if id.sequence <= joined => Ok(id.sequence),
         (None, _) => Err(GapReason::Unknown),

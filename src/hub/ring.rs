@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::topic::Topic;
 
@@ -91,8 +92,9 @@ pub struct Ring {
     evicted_known_after: u64,
     /// The number of the last event that was not for every reader.
     limited_through: u64,
-    /// Publishers' own ids of events that are held.
-    ids: BTreeMap<Box<str>, u64>,
+    /// Publishers' own ids of events that are held, which may repeat: the numbers of each, oldest
+    /// first. Invariant: none is empty.
+    ids: BTreeMap<Box<str>, SmallVec<[u64; 1]>>,
 }
 
 impl Ring {
@@ -118,7 +120,8 @@ impl Ring {
             self.limited_through = event.sequence;
         }
         if let Some(id) = &event.id {
-            self.ids.insert(id.clone(), event.sequence);
+            let numbers = self.ids.entry(id.clone()).or_default();
+            numbers.push(event.sequence);
         }
         self.retracted += usize::from(event.is_retracted());
         self.bytes += event.cost();
@@ -146,11 +149,13 @@ impl Ring {
             }
             self.evicted.push_back(event.sequence);
         }
-        // A later event may have taken the id over.
         if let Some(id) = &event.id
-            && self.ids.get(id) == Some(&event.sequence)
+            && let Some(numbers) = self.ids.get_mut(id)
         {
-            self.ids.remove(id);
+            numbers.retain(|number| *number != event.sequence);
+            if numbers.is_empty() {
+                self.ids.remove(id);
+            }
         }
         if self.events.is_empty() {
             self.events = VecDeque::new();
@@ -250,10 +255,10 @@ impl Ring {
         self.events.range(from..)
     }
 
-    /// The number of the newest held event whose publisher gave it `id`.
+    /// The numbers of the held events whose publishers gave them `id`, oldest first.
     #[must_use]
-    pub fn find(&self, id: &str) -> Option<u64> {
-        self.ids.get(id).copied()
+    pub fn find(&self, id: &str) -> &[u64] {
+        self.ids.get(id).map_or(&[], |numbers| numbers)
     }
 
     /// The oldest event held that was not taken back.
@@ -355,19 +360,19 @@ mod tests {
     }
 
     #[test]
-    fn an_id_given_twice_is_found_at_its_last_event() {
+    fn an_id_given_twice_is_found_at_each_of_its_events() {
         let now = crate::clock::now();
         let mut ring = Ring::default();
         for (sequence, id) in [(1, "a"), (2, "b"), (3, "a")] {
             ring.push(event(sequence, now, Some(id), 1), &bounds(3, usize::MAX));
         }
+        assert_eq!(ring.find("a"), [1, 3]);
         ring.evict();
-        assert_eq!(
-            (ring.find("a"), ring.find("b"), ring.find("c")),
-            (Some(3), Some(2), None)
-        );
+        assert_eq!((ring.find("a"), ring.find("b")), (&[3][..], &[2][..]));
         ring.evict();
-        assert_eq!((ring.find("a"), ring.find("b")), (Some(3), None));
+        assert_eq!((ring.find("a"), ring.find("b")), (&[3][..], &[][..]));
+        ring.evict();
+        assert!(ring.find("a").is_empty() && ring.ids.is_empty());
     }
 
     proptest! {

@@ -5,6 +5,8 @@ use std::{fmt::Write as _, time::Duration};
 use bytes::Bytes;
 use thiserror::Error;
 
+use super::EventId;
+
 /// The longest event id a publisher may set, in bytes.
 pub const MAX_ID_BYTES: usize = 255;
 /// The longest event type, in bytes.
@@ -27,6 +29,15 @@ pub enum InvalidField {
         /// The most that is taken.
         limit: usize,
     },
+    /// The id looks like one that the edge gave.
+    #[error(
+        "id is of the form that the edge's own ids have, eight letters or digits, `-` and a number; \
+         choose another"
+    )]
+    OwnShape,
+    /// The id begins or ends with a space, which no client can send back.
+    #[error("id begins or ends with a space, which is lost in a header; remove it")]
+    OuterSpace,
     /// The type is one that only the edge itself sends.
     #[error(
         "event begins with `{RESERVED_TYPE}`, which is reserved for the edge; choose another type"
@@ -49,8 +60,16 @@ pub enum InvalidField {
 /// # Errors
 ///
 /// [`InvalidField`] when it is over 255 bytes or holds a control character. The HTML standard
-/// (9.2.6) makes readers ignore an id with a NUL; a CR or LF would end the line.
+/// (9.2.6) makes readers ignore an id with a NUL; a CR or LF would end the line. Fields lose the
+/// spaces around their values (RFC 9110 5.5), so `Last-Event-ID` could not bring such an id back;
+/// and an id like the edge's own would be taken for a place in the order.
 pub fn validate_id(id: &str) -> Result<(), InvalidField> {
+    if id.starts_with(' ') || id.ends_with(' ') {
+        return Err(InvalidField::OuterSpace);
+    }
+    if EventId::parse(id).is_some() {
+        return Err(InvalidField::OwnShape);
+    }
     validate("id", id, MAX_ID_BYTES)
 }
 

@@ -171,6 +171,31 @@ async fn what_is_over_a_limit_is_named_and_nothing_is_half_published(protocol: P
         ),
         ("/topics/a?id=", "text/plain", "x".into(), 400, "id", None),
         (
+            "/topics/a?id=%20x",
+            "text/plain",
+            "x".into(),
+            400,
+            "id",
+            None,
+        ),
+        (
+            "/topics/a?id=x%20",
+            "text/plain",
+            "x".into(),
+            400,
+            "id",
+            None,
+        ),
+        // It would be taken for one of the edge's own.
+        (
+            "/topics/a?id=k3f9x2ab-7",
+            "text/plain",
+            "x".into(),
+            400,
+            "id",
+            None,
+        ),
+        (
             "/topics/a?retry=0",
             "text/plain",
             "x".into(),

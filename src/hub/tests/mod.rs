@@ -184,6 +184,23 @@ fn resumes_after_a_publishers_own_id() {
     );
 }
 
+/// Two topics that each count 1, 2, 3: after `2` of the one, `2` of the other is not lost.
+#[test]
+fn an_id_that_several_topics_have_is_resumed_after_at_its_oldest_event() {
+    let hub = hub(10);
+    for n in ["1", "2", "3"] {
+        for name in ["a", "b"] {
+            publish_as(&hub, &[name], &format!("{name}{n}"), Some(n));
+        }
+    }
+    let mut reader = subscribe(&hub, &["a", "b"], Resume::After("2"));
+    assert_eq!(data(&drain(&mut reader, 999)), ["b2", "a3", "b3"]);
+    // A game's clock that runs twice.
+    publish_as(&hub, &["a"], "again", Some("1"));
+    let mut reader = subscribe(&hub, &["a"], Resume::After("1"));
+    assert_eq!(data(&drain(&mut reader, 999)), ["a2", "a3", "again"]);
+}
+
 #[test]
 fn the_last_events_of_all_topics_together() {
     let hub = hub(10);
