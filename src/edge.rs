@@ -164,6 +164,15 @@ impl Edge {
         &self.context
     }
 
+    /// Returns once a part of the edge has ended that should not: a listener, or the sweeper. Cancel-
+    /// safe. Nothing serves for it then.
+    pub async fn broken(&mut self) {
+        tokio::select! {
+            _ = self.public.join_next() => {}
+            _ = self.private.join_next() => {}
+        }
+    }
+
     /// Ends everything in good order: readiness off, listeners closed, event streams ended over
     /// `drain.spread`, what is left cut after `drain.grace`. The control listener goes last.
     pub async fn drain(mut self) -> Drained {

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -97,9 +97,12 @@ fn start_log(log: &Log) {
 async fn serve(config: &Config) -> anyhow::Result<()> {
     // Before anything is bound: from then on a signal must find its handler.
     let mut signals = Signals::new().context("cannot handle signals")?;
-    let edge = Edge::start(config)?;
+    let mut edge = Edge::start(config)?;
     announce(&edge, config);
-    let name = signals.next().await;
+    let name = tokio::select! {
+        name = signals.next() => name,
+        () = edge.broken() => bail!("a listener or the sweeper has ended, which is a bug; the process ends"),
+    };
     tracing::info!("{name}: ending in good order; once more ends at once");
     tokio::select! {
         drained = edge.drain() => match drained {
@@ -117,6 +120,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -124,14 +128,19 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     /// The name of the next signal. Cancel-safe.
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                // A terminal that closes, or a habit of reloading: neither ends the edge.
+                _ = self.hangup.recv() => tracing::info!("SIGHUP: nothing is reloaded"),
+            }
         }
     }
 }

@@ -104,6 +104,13 @@ impl Problem {
         )
     }
 
+    /// 500: a bug of the edge.
+    #[must_use]
+    pub(crate) fn internal() -> Self {
+        let detail = "the edge has a bug here; its log says more";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
     /// 404.
     #[must_use]
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {

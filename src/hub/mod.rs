@@ -256,8 +256,13 @@ impl Hub {
         self.watermark.load(Ordering::Acquire)
     }
 
+    /// What is under the lock is of one piece or of no use: after a panic in the middle of a change
+    /// the process ends, rather than say that it is well and deliver nothing.
     fn lock(&self) -> MutexGuard<'_, Topics> {
-        self.topics.lock().expect("no holder of this lock panics")
+        self.topics.lock().unwrap_or_else(|_| {
+            eprintln!("seventh: the hub panicked, which is a bug; the process ends");
+            std::process::abort()
+        })
     }
 }
 

@@ -10,6 +10,7 @@ pub struct ServiceMetrics {
     pub(super) requests: Opened,
     pub(super) event_streams: Opened,
     pub(super) keepalives: Counter,
+    pub(super) panics: Counter,
 }
 
 impl ServiceMetrics {
@@ -17,6 +18,12 @@ impl ServiceMetrics {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let keepalives = Counter::default();
+        let panics = Counter::default();
+        registry.register(
+            "panics",
+            "Requests whose handler panicked, each a bug",
+            panics.clone(),
+        );
         registry.register("keepalives", "Keepalive comments sent", keepalives.clone());
         Self {
             requests: Opened::register(
@@ -33,6 +40,7 @@ impl ServiceMetrics {
                 ["event_streams_opened", "Event streams that were opened"],
             ),
             keepalives,
+            panics,
         }
     }
 }

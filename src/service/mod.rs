@@ -17,18 +17,37 @@ mod stream_request;
 mod streams;
 mod subscribe;
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::{Method, header};
 
-use crate::exchange::{Body, HeaderBounds, Problem, Reply, Request, validate};
+use crate::exchange::{Body, BodyStream, HeaderBounds, Problem, Reply, Request, validate};
 use publish::Permit;
 use routes::{NoRoute, Offer, Route};
 
 pub(crate) use context::{Context, EventSettings};
 pub(crate) use control::Gate;
 pub(crate) use metrics::ServiceMetrics;
+
+/// A panic is a bug, and one request's: its connection and the others on it go on.
+async fn caught<T>(future: impl Future<Output = T>) -> Result<T, ()> {
+    let caught = AssertUnwindSafe(future).catch_unwind().await;
+    caught.map_err(|_| tracing::error!("a request's handler panicked, which is a bug"))
+}
+
+/// The same for a body that is made as it is sent: it is cut short.
+fn caught_parts(context: Arc<Context>, parts: BodyStream) -> BodyStream {
+    let caught = AssertUnwindSafe(parts).catch_unwind();
+    Box::pin(caught.map(move |part| {
+        part.unwrap_or_else(|_| {
+            tracing::error!("a reply's body panicked, which is a bug");
+            context.metrics.panics.inc();
+            Err("its maker panicked".into())
+        })
+    }))
+}
 
 /// One of the two faces of the edge.
 #[derive(Clone, Debug)]
@@ -53,12 +72,19 @@ impl Service {
             let origins = context.access.origins();
             origins.reply_fields(&request.parts.headers)
         });
-        let mut reply = self.answer(request).await.unwrap_or_else(|problem| {
+        let answered = caught(self.answer(request)).await.unwrap_or_else(|()| {
+            context.metrics.panics.inc();
+            Err(Problem::internal())
+        });
+        let mut reply = answered.unwrap_or_else(|problem| {
             // What the client sent stays out of the log: it may be a secret in the wrong place.
             let (status, field) = (problem.status(), problem.of_field().unwrap_or("none"));
             tracing::debug!(field, "refused: {status}");
             problem.into()
         });
+        if let Body::Stream(parts) = reply.body {
+            reply.body = Body::Stream(caught_parts(context.clone(), parts));
+        }
         if let Some(limit) = reply.bitten {
             context.hits.count(limit);
         }
@@ -145,5 +171,16 @@ impl Service {
         match self {
             Self::Public(context) | Self::Control(context, _) => context,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_caught() {
+        assert_eq!(caught(async { 7 }).await, Ok(7));
+        assert_eq!(caught(async { panic!("a bug") }).await, Err::<u8, _>(()));
     }
 }

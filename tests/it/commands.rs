@@ -250,6 +250,26 @@ async fn a_line_about_a_connection_says_whose_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_does_not_end_it() {
+    let server = Server::start("log.filter = \"info\"\ndrain.spread = \"100ms\"").await;
+    server.signal("-HUP");
+    let mut events = server
+        .events(Protocol::Http2, "topic=a")
+        .await
+        .opened()
+        .await;
+    let mut control = server.control().await;
+    let request = http::Request::post("/topics/a").body(seventh::client::full("still here"));
+    Answer::of(&mut control, request.expect("a request")).await;
+    assert_eq!(events.data(1).await, ["still here"]);
+    server.signal("-TERM");
+    drop(events);
+    let (status, log) = server.ended().await;
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("SIGHUP: nothing is reloaded"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_it_at_once() {
     let server = Server::start("drain.spread = \"1h\"\ndrain.grace = \"2h\"").await;
     let _events = server

@@ -5,7 +5,7 @@ use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use seventh::client::{Connection, Protocol, full};
 
-use crate::harness::{Answer, TestEdge, patiently, streaming};
+use crate::harness::{Answer, Events, TestEdge, patiently, streaming};
 
 macro_rules! both {
     ($($name:ident),+ $(,)?) => {
@@ -21,6 +21,49 @@ both!(
     what_is_over_a_limit_is_named_and_nothing_is_half_published,
     a_line_that_is_wrong_does_not_stop_the_others,
 );
+
+mod outside {
+    use super::a_line_that_breaks_off_is_told_and_harms_nobody;
+    use crate::harness::every_protocol;
+
+    every_protocol!(a_line_that_breaks_off_is_told_and_harms_nobody);
+}
+
+/// A publisher whose body ends in the middle of a line, beside an event stream that shares its
+/// connection where that can be.
+async fn a_line_that_breaks_off_is_told_and_harms_nobody(protocol: Protocol) {
+    let edge =
+        TestEdge::with("limits.request_body = \"200ms\"\naccess.publish = [\"0123456789abcdef\"]");
+    let mut connection = edge.connect(protocol).await;
+    let mut events = match protocol {
+        Protocol::Http1 => edge.events(protocol, "topic=a").await,
+        _ => Events::open(&mut connection, "topic=a", &[]).await,
+    }
+    .opened()
+    .await;
+    let (lines, body) = streaming();
+    let request = Request::post("/publish")
+        .header("content-type", "application/x-ndjson")
+        .header("authorization", "Bearer 0123456789abcdef")
+        .body(body);
+    let sent = connection.send(request.expect("a request"));
+    let mut response = patiently("an answer", sent).await.expect("an answer");
+    let whole_and_a_part = "{\"topic\":\"a\",\"data\":\"1\"}\n{\"topic\":";
+    lines
+        .send(whole_and_a_part.into())
+        .await
+        .expect("it is read");
+    let answers = patiently("the end", response.bytes())
+        .await
+        .expect("a clean end");
+    let answers = String::from_utf8(answers.into()).expect("text");
+    assert_eq!(answers.lines().count(), 2, "{answers}");
+    assert!(answers.contains("limits.request_body"), "{answers}");
+    edge.publish("a", "2").await;
+    assert_eq!(events.data(2).await, ["1", "2"]);
+    assert_eq!(edge.metric("seventh_panics_total").await, 0);
+    drop(lines);
+}
 
 async fn post(
     connection: &mut Connection,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream;
 use http::{StatusCode, header};
 
-use super::{event::Event, permit::Permit, published::Published};
+use super::{event::Event, line_buffer::LineBuffer, permit::Permit, published::Published};
 use crate::{
     exchange::{Body, Problem, Reply, RequestBody},
     service::{
@@ -24,9 +24,7 @@ struct Lines {
     permit: Permit,
     body: Option<RequestBody>,
     /// What came and was not published yet.
-    buffer: BytesMut,
-    /// `buffer` holds no line end before this.
-    searched: usize,
+    buffer: LineBuffer,
 }
 
 pub(super) fn lines(context: Arc<Context>, permit: Permit, body: Option<RequestBody>) -> Reply {
@@ -34,8 +32,7 @@ pub(super) fn lines(context: Arc<Context>, permit: Permit, body: Option<RequestB
         context,
         permit,
         body,
-        buffer: BytesMut::new(),
-        searched: 0,
+        buffer: LineBuffer::default(),
     };
     let answers = stream::unfold(lines, |mut lines| async {
         let answers = lines.answers().await?;
@@ -53,7 +50,7 @@ impl Lines {
         loop {
             let mut answered = 0;
             while answered < BATCH
-                && let Some(line) = self.line()
+                && let Some(line) = self.buffer.line()
             {
                 answered += usize::from(self.answer(&line, &mut answers).await);
             }
@@ -79,7 +76,7 @@ impl Lines {
                     ))
                 }
                 Ok(Some(chunk)) => {
-                    self.buffer.extend_from_slice(&chunk);
+                    self.buffer.push(&chunk);
                     continue;
                 }
                 Ok(None) => Ok(()),
@@ -87,9 +84,8 @@ impl Lines {
             };
             self.body = None;
             match ended {
-                // The last line need not end in a line end.
-                Ok(()) if !self.buffer.is_empty() => self.buffer.extend_from_slice(b"\n"),
-                Ok(()) => return None,
+                Ok(()) if self.buffer.is_empty() => return None,
+                Ok(()) => self.buffer.finish(),
                 Err(problem) => {
                     self.buffer.clear();
                     return Some((self.refuse(&problem) + "\n").into());
@@ -104,20 +100,6 @@ impl Lines {
             self.context.hits.count(limit);
         }
         problem.json()
-    }
-
-    fn line(&mut self) -> Option<BytesMut> {
-        let found = self.buffer[self.searched..]
-            .iter()
-            .position(|&b| b == b'\n');
-        let Some(end) = found else {
-            self.searched = self.buffer.len();
-            return None;
-        };
-        let line = self.buffer.split_to(self.searched + end);
-        self.buffer.advance(1);
-        self.searched = 0;
-        Some(line)
     }
 
     /// Publishes a line. `false` for a blank one, which has no answer.

@@ -3,6 +3,7 @@
 
 mod audience;
 mod event;
+mod line_buffer;
 mod lines;
 mod permit;
 mod published;
