@@ -13,6 +13,9 @@ use crate::{
     metrics::Registry,
 };
 
+/// The shortest time that any client is told to wait: it sticks, and libraries then come back that
+/// often to an edge that is gone. Streams are spread by the moments of their ends.
+pub(super) const MIN_RETRY: Duration = Duration::from_millis(500);
 /// How many times as long as usual a client waits that cannot be let in.
 const REFUSED_RETRY: u32 = 6;
 
@@ -88,7 +91,7 @@ impl Context {
 
     /// A time to come back after, as a client is told on an ordinary stream.
     pub(super) fn retry(&self) -> Duration {
-        backoff::jittered_by_half(self.events.retry, fastrand::f64())
+        backoff::jittered_by_half(self.events.retry, fastrand::f64()).max(MIN_RETRY)
     }
 
     /// A time to come back after for those who cannot be let in just now.
@@ -99,7 +102,6 @@ impl Context {
     /// A time to come back after for clients of an edge that ends.
     #[must_use]
     pub fn drain_retry(&self) -> Duration {
-        // Chromium spins on zero.
-        backoff::within(self.drain_spread, fastrand::f64()).max(Duration::from_millis(100))
+        MIN_RETRY + backoff::within(self.drain_spread, fastrand::f64())
     }
 }

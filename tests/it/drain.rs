@@ -43,7 +43,9 @@ async fn event_streams_end_without_a_reset(protocol: Protocol) {
         let Some(Item::Retry(retry)) = stream.item().await else {
             panic!("a time to come back")
         };
-        assert!(retry <= Duration::from_millis(500), "{retry:?}");
+        // It sticks: a client that is told less hammers an edge that is gone.
+        let least = Duration::from_millis(500);
+        assert!((least..=2 * least).contains(&retry), "{retry:?}");
         waits.push(retry);
         assert_eq!(stream.try_item().await.expect("no reset"), None);
     }

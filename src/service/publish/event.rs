@@ -13,15 +13,12 @@ use crate::{
     exchange::Problem,
     hub::{Entry, Target},
     limits::Bound,
-    service::Context,
+    service::context::{Context, MIN_RETRY},
     sse::{self, Draft},
     topic::Topic,
 };
 
-/// The shortest time a publisher may have clients wait before they reconnect: Chromium spins on
-/// less.
-const MIN_RETRY: Duration = Duration::from_millis(500);
-/// The longest.
+/// The longest time a publisher may have clients wait before they reconnect.
 const MAX_RETRY: Duration = Duration::from_secs(24 * 3600);
 
 /// An event as a publisher describes it, checked.
