@@ -165,19 +165,20 @@ fn push_retry(wire: &mut String, retry: Duration) {
     writeln!(wire, "retry: {}", retry.as_millis()).expect("writing to a String cannot fail");
 }
 
-/// A `retry` field on its own: it takes effect when its line is read.
+/// A `retry` field on its own: it takes effect when its line is read (HTML standard, 9.2.6). No
+/// empty line follows, which clients built on fetch take for an empty message.
 #[must_use]
 pub fn retry(after: Duration) -> String {
     let mut wire = String::new();
     push_retry(&mut wire, after);
-    wire.push('\n');
     wire
 }
 
-/// An empty comment: it keeps proxies from closing a quiet stream, and readers skip it.
+/// An empty comment: it keeps proxies from closing a quiet stream, and readers skip it. No empty line
+/// follows, as after a lone [`retry`].
 #[must_use]
 pub fn comment() -> Bytes {
-    Bytes::from_static(b":\n\n")
+    Bytes::from_static(b":\n")
 }
 
 #[cfg(test)]

@@ -49,10 +49,20 @@ export class Edge {
   }
 
   async stop() {
-    const ended = new Promise((resolve) => this.child.once('exit', resolve));
-    this.child.kill('SIGKILL');
-    await ended;
+    await this.end('SIGKILL');
     await rm(this.folder, { recursive: true });
+  }
+
+  /** Ends it in good order. */
+  async drain() {
+    await this.end('SIGTERM');
+  }
+
+  async end(signal) {
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return;
+    const ended = new Promise((resolve) => this.child.once('exit', resolve));
+    this.child.kill(signal);
+    await ended;
   }
 
   /** Publishes one event to many topics, as many as one request may name at a time. */

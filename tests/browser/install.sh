@@ -30,7 +30,7 @@ for component in rustfmt clippy; do
     fi
 done
 
-packages="playwright-core puppeteer-core eventsource event-source-polyfill"
+packages="playwright-core puppeteer-core eventsource event-source-polyfill @microsoft/fetch-event-source extended-eventsource"
 for package in $packages; do
     if [ ! -d "node_modules/$package" ]; then
         echo "installing npm packages: $packages"
