@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, request::Parts};
+use http::{HeaderValue, header, request::Parts};
 use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::{hub::mailbox::Mailbox, limits::Slots, protocol::Protocol};
@@ -37,4 +37,20 @@ pub(crate) struct Peer {
     pub places: Slots,
     /// What tells it that HTTP/3 is there, if it is and the peer does not use it.
     pub alt_svc: Option<HeaderValue>,
+}
+
+impl Request {
+    /// Joins the parts of `Cookie` that browsers send as fields of their own over HTTP/2 and HTTP/3
+    /// (RFC 9113 8.2.3), before anyone reads the first and takes it for all.
+    pub(crate) fn join_cookies(&mut self) {
+        let cookies = self.parts.headers.get_all(header::COOKIE);
+        if cookies.iter().nth(1).is_none() {
+            return;
+        }
+        let parts: Vec<&[u8]> = cookies.iter().map(HeaderValue::as_bytes).collect();
+        let joined = HeaderValue::from_bytes(&parts.join(&b"; "[..]));
+        let mut joined = joined.expect("values and a separator make a value");
+        joined.set_sensitive(true);
+        self.parts.headers.insert(header::COOKIE, joined);
+    }
 }

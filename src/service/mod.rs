@@ -60,7 +60,8 @@ pub(crate) enum Service {
 
 impl Service {
     /// Answers `request`.
-    pub(crate) async fn call(&self, request: Request) -> Reply {
+    pub(crate) async fn call(&self, mut request: Request) -> Reply {
+        request.join_cookies();
         let context = self.context();
         let _in_progress = match self {
             Self::Public(context) => Some(context.metrics.requests.guard(request.peer.protocol)),

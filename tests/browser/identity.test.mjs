@@ -31,7 +31,10 @@ async function startApp() {
         if (request.url === '/login') {
           app.logins += 1;
           const exp = Math.floor(Date.now() / 1000) + 4;
-          response.setHeader('set-cookie', `seventh=${mint({ sub: 'bob', groups: ['editors'], exp })}; Secure; HttpOnly; SameSite=Lax; Path=/`);
+          // Two, which browsers send as fields of their own over HTTP/2 and HTTP/3.
+          const attributes = 'Secure; HttpOnly; SameSite=Lax; Path=/';
+          const token = mint({ sub: 'bob', groups: ['editors'], exp });
+          response.setHeader('set-cookie', [`a-theme=dark; ${attributes}`, `seventh=${token}; ${attributes}`]);
           response.end('welcome');
         } else {
           response.setHeader('content-type', 'text/html');

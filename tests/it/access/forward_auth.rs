@@ -60,6 +60,12 @@ async fn the_app_says_who_someone_is(protocol: Protocol) {
             "{field}: {asked}"
         );
     }
+    // Browsers split what they send over HTTP/2 and HTTP/3; the app reads one field.
+    let split = [("cookie", "theme=dark"), ("cookie", "sid=1")];
+    let path = "/events?topic=a%20b&poll=1&last=1";
+    assert_eq!(head(&mut connection, path, &split).await, 200);
+    let asked = app.last_request().to_lowercase();
+    assert!(asked.contains("cookie: theme=dark; sid=1\r\n"), "{asked}");
     // What its answer has for a body does not matter, nor how much of it there is.
     let page = "x".repeat(200 << 10);
     app.answer("200 OK", "Remote-User: bob\r\n", &page);
