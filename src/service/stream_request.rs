@@ -103,10 +103,6 @@ impl<'a> StreamRequest<'a> {
                 parsed.take(&name, value)?;
             }
         }
-        if named == 0 {
-            let detail = "no topic is named; add ?topic=NAME, once for each";
-            return Err(Problem::field("topic", "", detail));
-        }
         if named > topics.value {
             let (most, key) = (topics.value, topics.limit.key());
             let detail = format!(
@@ -239,7 +235,6 @@ mod tests {
     #[test]
     fn a_wrong_query_is_named() {
         for (query, field) in [
-            ("", "topic"),
             ("topic=", "topic"),
             ("topic=a&topic=b", "topic"),
             ("topic=a&last=x", "last"),

@@ -48,6 +48,26 @@ async fn a_broadcast_reaches_those_of_a_standing(protocol: Protocol) {
     let edge = edge("");
     let mut bob = open(&edge, protocol, "bob", &[], None).await;
     let mut nobody = edge.events(protocol, "topic=x").await.opened().await;
+    // Without a topic there is still what is for everybody, or for the visitor.
+    let mut bare = edge.events(protocol, "").await;
+    let (opened, _) = bare.edge_event("edge-open").await;
+    assert_eq!(opened["topics"], json!([]));
+    post(
+        &edge,
+        "/broadcast",
+        json!({"data": "0", "authenticated": false, "anonymous": true}),
+    )
+    .await;
+    assert_eq!(
+        (bare.data(1).await, nobody.data(1).await),
+        (vec!["0".to_owned()], vec!["0".to_owned()])
+    );
+    drop(bare);
+    edge.until_metric(
+        &format!("seventh_event_streams{{protocol=\"{protocol}\"}}"),
+        2,
+    )
+    .await;
     // The authenticated and not the anonymous, unless told otherwise.
     let answer = post(&edge, "/broadcast", json!({"event": "note", "data": "1"})).await;
     assert_eq!(
