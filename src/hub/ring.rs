@@ -98,10 +98,11 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// An empty ring whose events up to `floor` have left already.
+    /// An empty ring whose events up to `floor` have left already, perhaps by a deletion.
     #[must_use]
-    pub fn starting_after(floor: u64) -> Self {
+    pub fn starting_after(floor: u64, deleted: bool) -> Self {
         Self {
+            deleted_through: if deleted { floor } else { 0 },
             evicted_through: floor,
             evicted_known_after: floor,
             ..Self::default()

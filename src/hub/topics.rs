@@ -36,10 +36,17 @@ pub(super) struct Topics {
     recency: BTreeSet<(u64, Topic)>,
     /// Invariant: the sum of `cost()` over all rings, and of `topic_cost()` over all topics.
     bytes: usize,
-    /// Where the history of forgotten topics ended.
-    tombstones: BTreeMap<Topic, u64>,
+    /// Where the history of forgotten topics ended, and whether by their deletion.
+    tombstones: BTreeMap<Topic, Ended>,
     /// Where the history of topics ended that are not even in `tombstones` any more.
     floor: u64,
+}
+
+/// Where the history of a topic ended that is forgotten.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    through: u64,
+    deleted: bool,
 }
 
 /// What is known of one topic.
@@ -313,14 +320,18 @@ impl Topics {
     fn know(&mut self, topic: &Topic) -> &mut Known {
         // One way down the tree, whether it is there or not: each publish goes it.
         self.known.entry(topic.clone()).or_insert_with_key(|topic| {
-            let floor = self.tombstones.remove(topic).unwrap_or(self.floor);
+            let ended = self.tombstones.remove(topic);
+            let Ended { through, deleted } = ended.unwrap_or(Ended {
+                through: self.floor,
+                deleted: false,
+            });
             self.bytes += topic_cost(topic);
             Known {
                 cell: Arc::new(Cell {
                     topic: topic.clone(),
-                    changed: AtomicU64::new(floor),
+                    changed: AtomicU64::new(through),
                     ended: AtomicU64::new(0),
-                    ring: Mutex::new(Ring::starting_after(floor)),
+                    ring: Mutex::new(Ring::starting_after(through, deleted)),
                 }),
                 readers: IndexMap::new(),
                 last: 0,
@@ -392,13 +403,17 @@ impl Topics {
         }
         let (ended, cost) = {
             let ring = known.ring();
-            (ring.evicted_through(), ring.cost())
+            let ended = Ended {
+                through: ring.evicted_through(),
+                deleted: ring.was_deleted(),
+            };
+            (ended, ring.cost())
         };
         self.known.remove(topic);
         self.bytes -= cost + topic_cost(topic);
-        if ended > self.floor {
+        if ended.through > self.floor {
             if self.tombstones.len() == TOMBSTONES {
-                let newest = self.tombstones.values().max().copied();
+                let newest = self.tombstones.values().map(|ended| ended.through).max();
                 self.floor = newest.unwrap_or_default().max(self.floor);
                 self.tombstones.clear();
             }

@@ -335,6 +335,10 @@ async fn what_is_over_a_limit_is_named_and_nothing_is_half_published(protocol: P
         );
         assert_eq!(problem["limit"].as_u64(), limit, "{problem}");
     }
+    let coded = Request::post("/topics/a").header("content-encoding", "gzip");
+    let coded = coded.body(full(&b"\x1f\x8b"[..])).expect("a request");
+    let answer = Answer::of(&mut control, coded).await;
+    assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let as_curl = "application/x-www-form-urlencoded";
     let wrong = post(&mut control, "/publish", as_curl, "topic=a&data=b").await;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -246,7 +247,17 @@ impl Head {
             id: None,
             retry: None,
         };
+        if percent_decode_str(query).decode_utf8().is_err() {
+            let detail = "the query is not UTF-8, percent-encoded";
+            return Err(Problem::field("query", "", detail));
+        }
+        let mut seen: Vec<String> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if seen.iter().any(|seen| *seen == name) {
+                let detail = format!("`{name}` is given twice; give it once");
+                return Err(Problem::field("query", &name, detail));
+            }
+            seen.push(name.clone().into_owned());
             match &*name {
                 "event" => event.event = Some(value.into_owned()),
                 "id" => event.id = Some(value.into_owned()),

@@ -38,6 +38,7 @@ pub(super) async fn answer(
     parts: &Parts,
     body: Option<RequestBody>,
 ) -> Result<Reply, Problem> {
+    check_coding(parts)?;
     let published = match route {
         Route::PublishTo(topic) => {
             let topic = routes::decode(topic)?;
@@ -79,6 +80,17 @@ pub(super) async fn from_demo(context: &Context, json: &[u8]) -> Result<Reply, P
         return Err(Problem::field("topic", topic.as_str(), detail).forbidden());
     }
     Ok(Reply::json(&Published::of(context, event.plain()).await?))
+}
+
+/// A body that is coded would be published as it is.
+fn check_coding(parts: &Parts) -> Result<(), Problem> {
+    match parts.headers.get(header::CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Content-Encoding is not taken here; send the body as it is",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the body of `POST /publish` is lines of JSON, rather than one event.
