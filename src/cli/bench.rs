@@ -149,7 +149,7 @@ impl Server {
             ])
             .env(variable("tls.directory"), &folder.0)
             .env(variable("limits.http2_streams"), &grant)
-            .env(variable("limits.http3_streams"), &grant)
+            .env(variable("limits.event_streams_http3"), &grant)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

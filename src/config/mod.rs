@@ -241,7 +241,7 @@ mod tests {
         for key in [
             "history.events",
             "limits.http2_streams",
-            "limits.http3_streams",
+            "limits.event_streams_http3",
         ] {
             sources.file.insert(key.into(), one("100"));
         }
@@ -257,7 +257,7 @@ mod tests {
             (
                 config.history.events,
                 config.limits.http2_streams.value,
-                config.limits.http3_streams.value
+                config.limits.event_streams_http3.value
             ),
             (300, 200, 100)
         );

@@ -111,10 +111,14 @@ limits! {
     configured {
         /// The streams of one HTTP/2 connection. Browsers use 100 to 1,000.
         Http2Streams, "limits.http2_streams": http2_streams: usize = count(512, 32..=100_000),
-            "The streams granted to one HTTP/2 connection. All but 16 may be event streams, so that ordinary requests find room. Chromium opens 256 at most.";
-        /// The streams of one HTTP/3 connection, where Chromium has no ceiling of its own.
-        Http3Streams, "limits.http3_streams": http3_streams: usize = count(1024, 32..=100_000),
-            "The streams granted to one HTTP/3 connection. All but 16 may be event streams.";
+            "The streams granted to one HTTP/2 connection. All but 16 may be event streams, so that ordinary requests find room.";
+        /// Chromium opens 256 streams of a connection and queues what is over, whatever is granted:
+        /// calls behind 256 event streams would hang.
+        Http2EventStreams, "limits.event_streams_http2": event_streams_http2: usize = count(240, 1..=100_000),
+            "The most event streams on one HTTP/2 connection of Chromium and its kin (they send `Sec-CH-UA`), which open 256 streams at most and need some for ordinary requests.";
+        /// A page with more has lost count.
+        Http3EventStreams, "limits.event_streams_http3": event_streams_http3: usize = count(1000, 1..=100_000),
+            "The most event streams on one HTTP/3 connection. The streams granted follow from it, with room for ordinary requests.";
         /// The data of an event. A page that needs more fetches it.
         EventBytes, "limits.event_bytes": event_bytes: usize = bytes(256 << 10, 1..=16 << 20),
             "The most data one event may carry.";

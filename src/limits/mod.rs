@@ -24,3 +24,26 @@ pub(crate) use slots::{Slot, Slots};
 /// Streams of a connection that event streams leave to ordinary requests: a page's own files and
 /// its calls would hang otherwise, as browsers queue them behind the streams.
 pub(crate) const HEADROOM: usize = 16;
+
+/// The streams to grant a QUIC connection of which `open` may stay open for long.
+///
+/// QUIC counts all streams there ever were, and quinn tells its peer of freed ones only when they are
+/// more than an eighth of what is granted: that eighth must not be all that is left for requests.
+pub(crate) fn quic_grant(open: usize) -> usize {
+    (8 * (open + HEADROOM)).div_ceil(7) + 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_find_room_beside_any_number_of_streams() {
+        for open in 0..3000 {
+            let grant = quic_grant(open);
+            // The freed that the peer is not told of yet.
+            let untold = grant / 8;
+            assert!(grant - open - untold >= HEADROOM, "{open}");
+        }
+    }
+}

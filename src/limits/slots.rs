@@ -42,6 +42,18 @@ impl Slots {
         }
     }
 
+    /// Takes one if fewer than another bound are taken, too.
+    ///
+    /// # Errors
+    ///
+    /// The limit behind the bound that bites.
+    pub(crate) fn take_within(&self, bound: Bound<usize>) -> Result<Slot, Limit> {
+        let narrower = bound.value < self.bound.value;
+        let taken = self.taken.clone();
+        let bound = if narrower { bound } else { self.bound };
+        Self { taken, bound }.take()
+    }
+
     /// Takes one whether any is free or not, for those who have paid otherwise.
     #[must_use]
     pub(crate) fn take_anyway(&self) -> Slot {

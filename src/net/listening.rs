@@ -108,7 +108,7 @@ impl Listening {
         let places = match protocol {
             Protocol::Http1 => HTTP1_STREAMS,
             Protocol::Http2 => less_headroom(limits.http2_streams),
-            Protocol::Http3 => less_headroom(limits.http3_streams),
+            Protocol::Http3 => limits.event_streams_http3,
         };
         Peer {
             protocol,

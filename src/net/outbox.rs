@@ -69,6 +69,11 @@ impl<S: Sink> Outbox<S> {
         self.open == 0
     }
 
+    /// How many replies are being sent.
+    pub(super) fn len(&self) -> usize {
+        self.open
+    }
+
     /// How many bytes of bodies were sent.
     pub(super) fn wrote(&self) -> u64 {
         self.wrote

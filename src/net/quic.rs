@@ -62,7 +62,7 @@ fn transport(context: &Context) -> TransportConfig {
     let keepalive = context.events.keepalive;
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(var_int(context.limits.http3_streams.value as u64))
+        .max_concurrent_bidi_streams(var_int(h3::FIRST_GRANT as u64))
         .max_concurrent_uni_streams(UNIDIRECTIONAL_STREAMS.into())
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(CONNECTION_WINDOW.into())

@@ -17,7 +17,8 @@ use crate::{
     clock,
     exchange::{Body, EventBody as _, Peer, Problem, Reply},
     hub::Opening,
-    limits::Slot,
+    limits::{Bound, Limit, Slot},
+    protocol::Protocol,
     sse::Draft,
     topic::Topic,
 };
@@ -101,7 +102,7 @@ impl Plan {
             let refusal = Reply::gentle_refusal(context.drain_retry());
             return Ok(Settled::Refused(refusal));
         }
-        match peer.places.take() {
+        match peer.places.take_within(places_of(context, parts, peer)) {
             Ok(place) => plan.place = Some(place),
             Err(limit) => {
                 let refusal = Reply::gentle_refusal(context.long_retry());
@@ -109,6 +110,19 @@ impl Plan {
             }
         }
         Ok(Settled::Open(plan))
+    }
+}
+
+/// How many event streams the client's kind can have without being left with nothing else.
+fn places_of(context: &Context, parts: &Parts, peer: &Peer) -> Bound<usize> {
+    let limits = &context.limits;
+    let chromium = parts.headers.contains_key("sec-ch-ua");
+    match peer.protocol {
+        Protocol::Http2 if chromium => limits.event_streams_http2,
+        _ => Bound {
+            limit: Limit::Http2EventStreams,
+            value: usize::MAX,
+        },
     }
 }
 

@@ -103,6 +103,51 @@ for (const [name, launch] of Object.entries(browsers)) {
 test('Chromium over h3: 600 event sources on one connection', { timeout: 5 * PATIENCE }, () =>
   withPage(browsers.Chromium, true, (context) => manySources(context, 600, 'h3')));
 
+/** Fetches a page so many times, one after the other; how long the slowest took, in milliseconds. */
+const fetchMany = async (count) => {
+  let slowest = 0;
+  for (let n = 0; n < count; n++) {
+    const begun = performance.now();
+    const response = await fetch('/', { cache: 'no-store' });
+    await response.text();
+    slowest = Math.max(slowest, performance.now() - begun);
+  }
+  return slowest;
+};
+
+for (const [name, launch] of Object.entries(browsers)) {
+  test(`${name} over h3: 1,000 event sources, and 400 requests beside them`, { timeout: 5 * PATIENCE }, () =>
+    withPage(launch, true, async ({ page }) => {
+      await page.evaluate(openSources, 1000);
+      await untilOpen(page, 1000);
+      await page.evaluate(`(${fetchMany})(400)`);
+      await page.evaluate(() => window.sources.forEach((source) => source.close()));
+    }));
+}
+
+test('Chromium over h2: 300 event sources asked for, calls answered meanwhile, and all get their turn', { timeout: 5 * PATIENCE }, () =>
+  withPage(
+    browsers.Chromium,
+    false,
+    async ({ edge, page }) => {
+      await page.evaluate(openSources, 300);
+      await until('240 open', async () => {
+        const open = (await edge.metrics())['seventh_event_streams{protocol="h2"}'];
+        return open === 240 || open;
+      });
+      const slowest = await page.evaluate(`(${fetchMany})(10)`);
+      assert.ok(slowest < 10_000, `${slowest} ms`);
+      console.log(`      the slowest of ten calls beside 240 streams: ${Math.round(slowest)} ms`);
+      // As others close, those that were told to come back get in.
+      await page.evaluate(() => window.sources.slice(0, 100).forEach((source) => source.close()));
+      await until('the rest', () =>
+        page.evaluate(() => window.sources.slice(100).every((source) => source.readyState === EventSource.OPEN)));
+      await edge.publish(Array.from({ length: 200 }, (_, n) => `t/${n + 100}`), 'hello');
+      await until('their events', () =>
+        page.evaluate(() => window.sources.slice(100).every((source) => source.seen.includes('hello'))));
+    },
+  ));
+
 for (const [name, launch] of Object.entries(browsers)) {
   test(`${name}: the demo page opens 50 streams and publishes to them`, { timeout: 5 * PATIENCE }, () =>
     withPage(launch, true, async ({ page }) => {
@@ -149,6 +194,6 @@ for (const [name, launch] of Object.entries(browsers)) {
         );
         assert.equal(ended, 2);
       },
-      `${CONFIG}limits.http3_streams = 32\n`,
+      `${CONFIG}limits.event_streams_http3 = 16\n`,
     ));
 }

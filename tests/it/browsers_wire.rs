@@ -9,12 +9,13 @@ use seventh::{
     sse::Item,
 };
 
-use crate::harness::{Answer, Events, TestEdge, every_protocol};
+use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently};
 
 every_protocol!(the_demo_publishes_for_its_own_page_only);
 every_protocol!(multiplexed:
     hundreds_of_streams_share_one_connection,
     streams_over_the_grant_are_refused_gently_and_leave_room_for_requests,
+    as_many_requests_as_one_likes_beside_all_streams,
 );
 
 async fn hundreds_of_streams_share_one_connection(protocol: Protocol) {
@@ -49,7 +50,7 @@ async fn hundreds_of_streams_share_one_connection(protocol: Protocol) {
 }
 
 async fn streams_over_the_grant_are_refused_gently_and_leave_room_for_requests(protocol: Protocol) {
-    let edge = TestEdge::with("limits.http2_streams = 32\nlimits.http3_streams = 32");
+    let edge = TestEdge::with("limits.http2_streams = 32\nlimits.event_streams_http3 = 16");
     let mut connection = edge.connect(protocol).await;
     let mut streams = Vec::new();
     for _ in 0..16 {
@@ -76,7 +77,7 @@ async fn streams_over_the_grant_are_refused_gently_and_leave_room_for_requests(p
     let key = if protocol == Protocol::Http2 {
         "limits.http2_streams"
     } else {
-        "limits.http3_streams"
+        "limits.event_streams_http3"
     };
     assert_eq!(
         edge.metric(&format!("seventh_limit_hits_total{{limit=\"{key}\"}}"))
@@ -140,4 +141,47 @@ async fn the_demo_publishes_for_its_own_page_only(protocol: Protocol) {
         let answer = connection.get(path).await.expect("an answer");
         assert_eq!(answer.status, StatusCode::NOT_FOUND);
     }
+}
+
+/// The grant is for streams that come and go: what was given once must come back.
+async fn as_many_requests_as_one_likes_beside_all_streams(protocol: Protocol) {
+    let edge = TestEdge::with("limits.http2_streams = 1016");
+    let mut connection = edge.connect(protocol).await;
+    let mut streams = Vec::new();
+    for _ in 0..1000 {
+        streams.push(Events::open(&mut connection, "topic=a", &[]).await);
+    }
+    for events in &mut streams {
+        events.edge_event("edge-open").await;
+    }
+    for _ in 0..400 {
+        let mut page = patiently("an answer", connection.get("/"))
+            .await
+            .expect("an answer");
+        assert_eq!(page.status, StatusCode::OK);
+        patiently("a body", page.bytes()).await.expect("a body");
+    }
+}
+
+/// Chromium opens 256 streams of an HTTP/2 connection at most, whatever is granted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chromium_keeps_streams_for_its_calls_over_http2() {
+    let edge = TestEdge::start();
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let chromium = [("sec-ch-ua", "\"Chromium\";v=\"156\"")];
+    let mut streams = Vec::new();
+    for _ in 0..240 {
+        let events = Events::open(&mut connection, "topic=a", &chromium).await;
+        streams.push(events.opened().await);
+    }
+    let mut refused = Events::open(&mut connection, "topic=a", &chromium).await;
+    assert!(matches!(refused.item().await, Some(Item::Retry(_))));
+    assert_eq!(refused.item().await, None);
+    let line = "seventh_limit_hits_total{limit=\"limits.event_streams_http2\"}";
+    assert_eq!(edge.metric(line).await, 1);
+    // Whoever has no such ceiling is not bound by it.
+    Events::open(&mut connection, "topic=a", &[])
+        .await
+        .opened()
+        .await;
 }

@@ -45,7 +45,7 @@ use crate::{
     clock,
     drain::Watch,
     exchange::{Body, Peer, Request},
-    limits::{Conduct, Limit, Limits},
+    limits::{Conduct, Limit, Limits, quic_grant},
     protocol::Protocol,
 };
 
@@ -55,6 +55,10 @@ const BATCH: usize = 256 << 10;
 const PASSES: usize = 16;
 /// How long the last frames of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// The streams granted at first: quinn makes room for each at once, and most visitors open one. It is
+/// raised as they are used.
+pub(super) const FIRST_GRANT: usize = 128;
+
 type Setup = Pin<Box<dyn Future<Output = Option<(SharedSend, Body)>> + Send>>;
 
 /// What h3 counts as the size of a field section (RFC 9114 4.2.2) when the service's own bounds,
@@ -92,6 +96,7 @@ pub(super) async fn serve(
         listening,
         peer,
         setups: FuturesUnordered::new(),
+        granted: FIRST_GRANT,
         // Nothing is in flight then: a stream counts until its end is acknowledged.
         lifecycle: Lifecycle::new(drain, limits.idle.value, Duration::ZERO, clock::now()),
         conduct: Conduct::default(),
@@ -105,6 +110,8 @@ struct Http3Driver {
     listening: Arc<Listening>,
     peer: Peer,
     setups: FuturesUnordered<Setup>,
+    /// The streams that the peer may have open at a time.
+    granted: usize,
     outbox: Outbox<QuicSink>,
     lifecycle: Lifecycle,
     conduct: Conduct,
@@ -191,6 +198,7 @@ impl Http3Driver {
                 Poll::Ready(Ok(Some(stream))) => {
                     accepted = true;
                     self.begin(stream);
+                    self.raise_grant();
                 }
                 // The peer said GOAWAY and h3 has no request left; bodies may still be going out,
                 // which h3 knows nothing of.
@@ -200,6 +208,17 @@ impl Http3Driver {
                 }
                 Poll::Ready(Err(error)) => return Err(Pause::Lost(error.to_string())),
             }
+        }
+    }
+
+    /// Grants more streams before those that are granted run out.
+    fn raise_grant(&mut self) {
+        let open = self.outbox.len() + self.setups.len();
+        let most = quic_grant(self.listening.context().limits.event_streams_http3.value);
+        if quic_grant(open) > self.granted && self.granted < most {
+            self.granted = (2 * self.granted).max(quic_grant(open)).min(most);
+            let granted = var_int(self.granted as u64);
+            self.connection.set_max_concurrent_bi_streams(granted);
         }
     }
 
