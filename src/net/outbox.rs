@@ -23,6 +23,9 @@ use crate::{
     backoff, clock, exchange::Body, hub::mailbox::Mailbox, limits::Limit, protocol::Protocol,
 };
 
+/// How many moments the streams of a connection end at when the edge drains.
+const DRAIN_MOMENTS: usize = 8;
+
 /// The replies of one connection that are being sent.
 pub(super) struct Outbox<S> {
     listening: Arc<Listening>,
@@ -113,14 +116,19 @@ impl<S: Sink> Outbox<S> {
         self.enqueue(key);
     }
 
-    /// Has every event stream end within the spread, each at a moment of its own.
+    /// Has every event stream end within the spread, at one of a few moments: at each of them all
+    /// streams are looked at, so that a moment of its own for each would make the drain of a
+    /// connection quadratic.
     pub(super) fn drain(&mut self, now: Instant) {
         self.draining = true;
+        let context = self.listening.context();
+        let spread = context.drain_spread;
+        let moments: [Instant; DRAIN_MOMENTS] =
+            std::array::from_fn(|_| now + backoff::within(spread, fastrand::f64()));
         for slot in self.slots.iter_mut().flatten() {
             if let Body::Events(stream) = &mut slot.body {
-                let at =
-                    now + backoff::within(self.listening.context().drain_spread, fastrand::f64());
-                stream.end_at(at, self.listening.context().drain_retry());
+                let at = moments[fastrand::usize(..DRAIN_MOMENTS)];
+                stream.end_at(at, context.drain_retry());
                 self.deadline = sooner(self.deadline, at);
             }
         }
