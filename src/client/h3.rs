@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
@@ -20,6 +21,9 @@ use super::{
     upload::Upload,
 };
 use crate::protocol::Protocol;
+
+/// How long a connection may be quiet before the server is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Http3 {
@@ -66,12 +70,13 @@ impl Http3 {
         let tls = tls::config(&target.trust, b"h3")?;
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| target.unreachable(error))?;
         let endpoint = Endpoint::client(any).map_err(|error| target.unreachable(error))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        let mut transport = quinn::TransportConfig::default();
+        // A server that vanished is noticed, though nothing is sent.
+        transport.keep_alive_interval(Some(KEEPALIVE));
+        config.transport_config(Arc::new(transport));
         let connecting = endpoint
-            .connect_with(
-                quinn::ClientConfig::new(Arc::new(crypto)),
-                address,
-                &target.host,
-            )
+            .connect_with(config, address, &target.host)
             .map_err(|error| target.unreachable(error))?;
         let quic = connecting
             .await

@@ -71,7 +71,12 @@ impl HttpsListener {
         loop {
             let tcp = tcp::bind(address).map_err(failed("TCP"))?;
             let bound = tcp.local_addr().map_err(failed("TCP"))?;
-            match quic::bind(bound, resolver.quic_config(), service.context()) {
+            match quic::bind(
+                bound,
+                resolver.quic_config(),
+                &resolver.current().secret,
+                service.context(),
+            ) {
                 Ok(endpoint) => {
                     return Ok(Self {
                         address: bound,

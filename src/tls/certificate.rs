@@ -14,7 +14,10 @@ use rustls::{
 };
 use thiserror::Error;
 
-use super::development::{self, DevelopmentCertificate};
+use super::{
+    development::{self, DevelopmentCertificate},
+    secret::Secret,
+};
 
 /// `[tls]`
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub struct Certificate {
     pub key: Arc<CertifiedKey>,
     /// Where it came from.
     pub source: CertificateSource,
+    /// What other secrets are derived from: the same as long as the key is.
+    pub(crate) secret: Secret,
 }
 
 /// Where a certificate came from.
@@ -118,6 +123,7 @@ impl Certificate {
         let text = read("tls.key", key)?;
         let der = PrivateKeyDer::from_pem_slice(&text)
             .map_err(|error| not_pem("tls.key", key, &error))?;
+        let secret = Secret::of(der.secret_der());
         let certified = CertifiedKey::from_der(chain, der, &aws_lc_rs::default_provider());
         let certified = certified.map_err(|source| CertificateError::Mismatch {
             path: key.display().to_string(),
@@ -126,6 +132,7 @@ impl Certificate {
         Ok(Self {
             key: Arc::new(certified),
             source: CertificateSource::File(cert.to_owned()),
+            secret,
         })
     }
 

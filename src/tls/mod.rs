@@ -6,6 +6,8 @@
 mod certificate;
 mod development;
 mod resolver;
+mod secret;
 
 pub(crate) use certificate::{Certificate, CertificateError, CertificateFiles, CertificateSource};
 pub(crate) use resolver::Resolver;
+pub(crate) use secret::Secret;

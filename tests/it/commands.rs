@@ -39,8 +39,19 @@ impl Server {
     pub async fn start(text: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("seventh.toml"), text).expect("it is written");
+        Self::start_in(folder, "127.0.0.1:0").await
+    }
+
+    /// Ends it as a crash would, and starts it again in its place.
+    pub async fn crash_and_restart(mut self) -> Self {
+        self.child.kill().await.expect("it runs");
+        let address = self.https.to_string();
+        Self::start_in(self.folder, &address).await
+    }
+
+    async fn start_in(folder: tempfile::TempDir, https: &str) -> Self {
         let mut child = program()
-            .args(["--https", "127.0.0.1:0", "--control", "127.0.0.1:0"])
+            .args(["--https", https, "--control", "127.0.0.1:0"])
             .current_dir(folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -12,6 +12,7 @@ mod browsers_wire; // what makes hundreds of streams on one connection work
 mod certificates; // what handshakes get
 mod commands; // the program as people start it
 mod control; // the private listener
+mod crash; // killed and started again
 mod docs; // what the documentation says is what the code does
 mod drain; // ending in good order
 mod h2_frames; // hand-made HTTP/2 frames
