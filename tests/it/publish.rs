@@ -214,6 +214,22 @@ async fn what_is_over_a_limit_is_named_and_nothing_is_half_published(protocol: P
         ),
         ("/topics/a?id=", "text/plain", "x".into(), 400, "id", None),
         (
+            "/topics/a?id=%FF",
+            "text/plain",
+            "x".into(),
+            400,
+            "query",
+            None,
+        ),
+        (
+            "/topics/a?id=1&id=2",
+            "text/plain",
+            "x".into(),
+            400,
+            "query",
+            None,
+        ),
+        (
             "/topics/a?id=%20x",
             "text/plain",
             "x".into(),
