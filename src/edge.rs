@@ -115,6 +115,7 @@ impl Edge {
             public: JoinSet::new(),
             private: JoinSet::new(),
         };
+        edge.context.access.prepare(clock::now());
         edge.private
             .spawn(control.serve(control_service, metrics.clone(), control_watch));
         edge.private.spawn(sweep(edge.context.hub.clone()));

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use http::{Request, StatusCode, Uri};
 use http_body_util::Full;
 use jsonwebtoken::jwk::Jwk;
@@ -15,8 +16,12 @@ use crate::outbound::{Outbound, OutboundError};
 
 /// How long a set is good.
 const FRESH: Duration = Duration::from_secs(300);
+/// When it is fetched again ahead of that, while nobody waits for it.
+const REFRESH: Duration = Duration::from_secs(240);
 /// How long to wait between fetches: tokens with made-up key ids must not become a flood of them.
 const PAUSE: Duration = Duration::from_secs(10);
+/// The same while there is no set at all.
+const RETRY: Duration = Duration::from_secs(1);
 /// How long a fetch may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest set.
@@ -35,7 +40,14 @@ struct Fetched {
     keys: Option<Vec<Key>>,
     fetched: Option<Instant>,
     tried: Option<Instant>,
+    /// Whether the last fetch has failed.
+    failed: bool,
+    /// The fetch that is on its way; whoever needs what it brings waits for it.
+    fetching: Option<Fetching>,
 }
+
+/// A fetch: whether it brought a set.
+type Fetching = Shared<BoxFuture<'static, bool>>;
 
 impl Fetched {
     /// The keys, if they may have signed a token that names `kid`.
@@ -44,10 +56,26 @@ impl Fetched {
         let known = kid.is_none() || keys.iter().any(|key| key.is(kid));
         known.then(|| keys.clone())
     }
+
+    /// Whether the set is younger than `span`.
+    fn younger_than(&self, span: Duration, now: Instant) -> bool {
+        recent(self.fetched, span, now)
+    }
+
+    /// Whether another fetch may begin.
+    fn due(&self, now: Instant) -> bool {
+        let under_way = |fetching: &Fetching| fetching.peek().is_none();
+        let pause = if self.keys.is_some() { PAUSE } else { RETRY };
+        !self.fetching.as_ref().is_some_and(under_way) && !recent(self.tried, pause, now)
+    }
+}
+
+fn recent(at: Option<Instant>, span: Duration, now: Instant) -> bool {
+    at.is_some_and(|at| now.saturating_duration_since(at) < span)
 }
 
 impl Jwks {
-    /// The set behind `url`, fetched when it is first needed.
+    /// The set behind `url`.
     #[must_use]
     pub(crate) fn new(url: Uri, outbound: Outbound) -> Self {
         Self {
@@ -57,39 +85,48 @@ impl Jwks {
         }
     }
 
+    /// Fetches it in the background, so that it is there for whoever comes first. In a runtime.
+    pub(super) fn prepare(&self, now: Instant) {
+        self.refresh(&mut self.lock(), now);
+    }
+
     /// The keys that may have signed `token`; `None` when that cannot be said just now.
     pub(super) async fn keys(&self, token: &str, now: Instant) -> Option<Vec<Key>> {
-        let recent = |at: Option<Instant>, span| {
-            at.is_some_and(|at| now.saturating_duration_since(at) < span)
-        };
         let kid = jwt::kid(token);
         let fetching = {
             let mut state = self.lock();
             let known = state.known(kid.as_deref());
-            if known.is_some() && recent(state.fetched, FRESH) {
-                return known;
+            let good = state.younger_than(FRESH, now) || state.failed;
+            if known.is_none() || !state.younger_than(REFRESH, now) {
+                self.refresh(&mut state, now);
             }
-            if recent(state.tried, PAUSE) {
-                return known;
+            match state.fetching.clone() {
+                Some(fetching) if known.is_none() || !good => fetching,
+                _ => return known,
             }
-            state.tried = Some(now);
-            // In a task of its own: whoever asked for it may leave.
-            tokio::spawn(fetch_into(
-                self.outbound.clone(),
-                self.url.clone(),
-                self.state.clone(),
-                now,
-            ))
         };
-        // A panic in there is a bug that its task reports; there are no new keys then.
-        let _: Result<(), _> = fetching.await;
+        let fetched = fetching.await;
         let state = self.lock();
-        match state.known(kid.as_deref()) {
-            Some(keys) => Some(keys),
-            // The set is there, and has no such key.
-            None if state.fetched == Some(now) => state.keys.clone(),
-            None => None,
+        let known = state.known(kid.as_deref());
+        // The set is there, and has no such key.
+        known.or_else(|| state.keys.clone().filter(|_| fetched))
+    }
+
+    /// Begins a fetch, if one is due, in a task of its own: whoever asked for it may leave.
+    fn refresh(&self, state: &mut Fetched, now: Instant) {
+        if !state.due(now) {
+            return;
         }
+        state.tried = Some(now);
+        let fetching = tokio::spawn(fetch_into(
+            self.outbound.clone(),
+            self.url.clone(),
+            self.state.clone(),
+            now,
+        ));
+        // A panic in there is a bug that its task reports; there are no new keys then.
+        let fetching = fetching.map(|fetched| fetched.unwrap_or(false));
+        state.fetching = Some(fetching.boxed().shared());
     }
 
     fn lock(&self) -> MutexGuard<'_, Fetched> {
@@ -97,22 +134,34 @@ impl Jwks {
     }
 }
 
-async fn fetch_into(outbound: Outbound, url: Uri, state: Arc<Mutex<Fetched>>, now: Instant) {
-    match tokio::time::timeout(TIMEOUT, fetch(&outbound, &url)).await {
-        Ok(Ok(keys)) => {
-            let mut state = state.lock().expect("no holder of this lock panics");
-            state.keys = Some(keys);
-            state.fetched = Some(now);
-        }
+/// Fetches the set into `state`; whether it came.
+async fn fetch_into(
+    outbound: Outbound,
+    url: Uri,
+    state: Arc<Mutex<Fetched>>,
+    now: Instant,
+) -> bool {
+    let keys = match tokio::time::timeout(TIMEOUT, fetch(&outbound, &url)).await {
+        Ok(Ok(keys)) => Some(keys),
         Ok(Err(why)) => {
             let error: &(dyn std::error::Error + 'static) = &why;
             tracing::warn!(error, "access.jwks cannot be fetched");
+            None
         }
         Err(_) => {
             let seconds = TIMEOUT.as_secs();
             tracing::warn!("access.jwks cannot be fetched: no answer in {seconds} s");
+            None
         }
+    };
+    let mut state = state.lock().expect("no holder of this lock panics");
+    state.fetching = None;
+    state.failed = keys.is_none();
+    if state.failed {
+        return false;
     }
+    (state.keys, state.fetched) = (keys, Some(now));
+    true
 }
 
 /// Why there is no set.

@@ -104,6 +104,13 @@ impl Access {
         }
     }
 
+    /// Fetches in the background what the first visitors need. In a runtime.
+    pub fn prepare(&self, now: Instant) {
+        if let Some(jwks) = &self.jwks {
+            jwks.prepare(now);
+        }
+    }
+
     /// Settles who asks.
     ///
     /// # Errors
