@@ -4,9 +4,12 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -31,9 +34,14 @@ use crate::{
 /// stays in the ring.
 const BUFFER: usize = 32 << 10;
 
-/// Serves a connection to its end.
-pub(super) async fn serve<T>(io: T, listening: Arc<Listening>, peer: Peer, drain: Watch)
-where
+/// Serves a connection to its end. Its first request must come before `by`.
+pub(super) async fn serve<T>(
+    io: T,
+    by: Instant,
+    listening: Arc<Listening>,
+    peer: Peer,
+    drain: Watch,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = listening.context().limits;
@@ -47,16 +55,32 @@ where
         .max_buf_size(BUFFER);
     let watch = drain.clone();
     let answering = listening.clone();
+    let asked = Arc::new(AtomicBool::new(false));
+    let asking = asked.clone();
     let answer = service_fn(move |request| {
+        asking.store(true, Ordering::Relaxed);
         let (listening, peer, watch) = (answering.clone(), peer.clone(), watch.clone());
         async move { Ok::<_, Infallible>(respond(listening, peer, watch, request).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
-    tokio::select! {
-        result = connection.as_mut() => return ended(&listening, result),
-        () = drain.draining() => connection.as_mut().graceful_shutdown(),
+    let mut draining = pin!(drain.draining());
+    let mut first = pin!(tokio::time::sleep_until(by.into()));
+    let (mut leaving, mut begun) = (false, false);
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => return ended(&listening, result),
+            () = draining.as_mut(), if !leaving => {
+                leaving = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = first.as_mut(), if !begun => {
+                begun = true;
+                if !asked.load(Ordering::Relaxed) {
+                    return listening.context().hits.count(Limit::Handshake);
+                }
+            }
+        }
     }
-    ended(&listening, connection.await);
 }
 
 fn ended(listening: &Listening, result: hyper::Result<()>) {

@@ -13,6 +13,8 @@ use crate::drain::Watch;
 /// How far a connection has come on its way to its end.
 pub(super) struct Lifecycle {
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Until when the first request must come, as long as none has.
+    first: Option<Instant>,
     /// How long it is kept with nothing to do.
     idle: Duration,
     /// How long the peer may take to leave, once it was told and nothing is under way.
@@ -30,18 +32,21 @@ pub(super) enum Step {
     Stay(Option<Instant>),
     /// It was idle for too long: the peer is to be told, with GOAWAY.
     Leave,
+    /// No request came in time.
+    Late,
     /// The peer was told and has had its time.
     Close,
 }
 
 impl Lifecycle {
-    /// Of a connection that begins now.
-    pub(super) fn new(drain: Watch, idle: Duration, patience: Duration, now: Instant) -> Self {
+    /// Of a connection that begins, whose first request must come before `first`.
+    pub(super) fn new(drain: Watch, first: Instant, idle: Duration, patience: Duration) -> Self {
         Self {
             draining: Some(Box::pin(drain.draining())),
+            first: Some(first),
             idle,
             patience,
-            idle_since: Some(now),
+            idle_since: None,
             told: None,
         }
     }
@@ -56,6 +61,11 @@ impl Lifecycle {
         Poll::Ready(())
     }
 
+    /// The peer has asked for something.
+    pub(super) fn asked(&mut self) {
+        (self.first, self.idle_since) = (None, None);
+    }
+
     /// The peer was told that the connection is to end, or has said so itself.
     pub(super) fn leaving(&mut self, now: Instant) {
         self.told.get_or_insert(now);
@@ -68,9 +78,10 @@ impl Lifecycle {
             return Step::Stay(None);
         }
         let since = *self.idle_since.get_or_insert(now);
-        let (end, due) = match self.told {
-            Some(told) => (told.max(since) + self.patience, Step::Close),
-            None => (since + self.idle, Step::Leave),
+        let (end, due) = match (self.told, self.first) {
+            (Some(told), _) => (told.max(since) + self.patience, Step::Close),
+            (None, Some(first)) => (first, Step::Late),
+            (None, None) => (since + self.idle, Step::Leave),
         };
         if end <= now {
             due
@@ -84,18 +95,20 @@ impl Lifecycle {
 mod tests {
     use super::*;
 
+    const FIRST: Duration = Duration::from_secs(10);
     const IDLE: Duration = Duration::from_secs(60);
     const PATIENCE: Duration = Duration::from_secs(20);
 
     fn lifecycle(now: Instant) -> (crate::drain::Trigger, Lifecycle) {
         let (signal, watch) = crate::drain::channel();
-        (signal, Lifecycle::new(watch, IDLE, PATIENCE, now))
+        (signal, Lifecycle::new(watch, now + FIRST, IDLE, PATIENCE))
     }
 
     #[test]
     fn an_idle_connection_is_told_and_then_closed() {
         let now = crate::clock::now();
         let (_signal, mut life) = lifecycle(now);
+        life.asked();
         assert_eq!(life.step(false, now), Step::Stay(Some(now + IDLE)));
         assert_eq!(life.step(true, now + IDLE), Step::Stay(None));
         let idle = now + IDLE;
@@ -105,6 +118,14 @@ mod tests {
         life.leaving(told);
         assert_eq!(life.step(false, told), Step::Stay(Some(told + PATIENCE)));
         assert_eq!(life.step(false, told + PATIENCE), Step::Close);
+    }
+
+    #[test]
+    fn one_that_never_asked_has_less_time() {
+        let now = crate::clock::now();
+        let (_signal, mut life) = lifecycle(now);
+        assert_eq!(life.step(false, now), Step::Stay(Some(now + FIRST)));
+        assert_eq!(life.step(false, now + FIRST), Step::Late);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the connections of a listener share, and how they are logged.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Instant};
 
 use http::HeaderValue;
 use tokio::task::JoinError;
@@ -8,9 +8,10 @@ use tracing::Span;
 
 use super::metrics::NetMetrics;
 use crate::{
+    clock,
     exchange::Peer,
     hub::mailbox::Mailbox,
-    limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Slot, Slots},
+    limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Limit, Slot, Slots},
     metrics::OpenGuard,
     protocol::Protocol,
     service::{Context, Service},
@@ -101,6 +102,24 @@ impl Listening {
         handshake
             .map_err(|limit| self.context().hits.count(limit))
             .ok()
+    }
+
+    /// Until when a client that has just come must have asked for something.
+    pub(super) fn first_request_by(&self) -> Instant {
+        clock::now() + self.context().limits.handshake.value
+    }
+
+    /// Awaits a step to a client's first request, which must come before `by`.
+    pub(super) async fn in_time<T>(
+        &self,
+        by: Instant,
+        step: impl Future<Output = T>,
+    ) -> Result<T, Limit> {
+        let left = Bound {
+            value: by.saturating_duration_since(clock::now()),
+            ..self.context().limits.handshake
+        };
+        self.context().within(left, step).await
     }
 
     pub(super) fn peer(&self, protocol: Protocol, remote: SocketAddr) -> Peer {

@@ -161,17 +161,17 @@ async fn serve(
     handshake: Slot,
     drain: Watch,
 ) {
-    let context = listening.context();
+    let by = listening.first_request_by();
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!("QUIC handshake failed: {error}"),
     };
-    let connected = context.within(context.limits.handshake, connecting).await;
+    let connected = listening.in_time(by, connecting).await;
     drop(handshake);
     match connected {
         Ok(Ok(connection)) => {
             let peer = listening.peer(Protocol::Http3, connection.remote_address());
-            h3::serve(connection, listening.clone(), peer, drain).await;
+            h3::serve(connection, by, listening.clone(), peer, drain).await;
         }
         Ok(Err(error)) => tracing::debug!("QUIC handshake failed: {error}"),
         Err(_) => {}

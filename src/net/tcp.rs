@@ -1,6 +1,11 @@
 //! TCP listeners: accepting, TLS, and choosing the driver.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
@@ -111,7 +116,8 @@ async fn serve(
         return tracing::debug!("connection lost at once: {error}");
     }
     let io = WriteTimeout::new(stream, context.limits.stall, context.hits.clone());
-    let begun = context.within(context.limits.handshake, async {
+    let by = listening.first_request_by();
+    let begun = listening.in_time(by, async {
         match tls {
             Some(tls) => {
                 let io = tls.accept(io).await?;
@@ -127,8 +133,8 @@ async fn serve(
         Err(_) => return,
     };
     match io {
-        Io::Tls(io) => http(*io, http2, remote, listening, drain).await,
-        Io::Plain(io) => http(io, http2, remote, listening, drain).await,
+        Io::Tls(io) => http(*io, http2, remote, by, listening, drain).await,
+        Io::Plain(io) => http(io, http2, remote, by, listening, drain).await,
     }
 }
 
@@ -142,8 +148,14 @@ enum Io {
     Plain(Plain),
 }
 
-async fn http<T>(io: T, http2: bool, remote: SocketAddr, listening: Arc<Listening>, drain: Watch)
-where
+async fn http<T>(
+    io: T,
+    http2: bool,
+    remote: SocketAddr,
+    by: Instant,
+    listening: Arc<Listening>,
+    drain: Watch,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let protocol = if http2 {
@@ -154,9 +166,9 @@ where
     Span::current().record("protocol", protocol.as_str());
     let peer: Peer = listening.peer(protocol, remote);
     if http2 {
-        h2::serve(io, listening, peer, drain).await;
+        h2::serve(io, by, listening, peer, drain).await;
     } else {
-        h1::serve(io, listening, peer, drain).await;
+        h1::serve(io, by, listening, peer, drain).await;
     }
 }
 

@@ -9,6 +9,7 @@ use crate::harness::{Answer, TestEdge, every_protocol, patiently, streaming};
 every_protocol!(
     a_limit_that_bites_is_counted,
     a_connection_without_a_request_is_closed_and_counted,
+    a_connection_that_asks_for_nothing_is_closed,
     a_body_may_take_its_time_but_not_pause,
 );
 
@@ -66,6 +67,21 @@ async fn a_connection_without_a_request_is_closed_and_counted(protocol: Protocol
     drop(connection);
     edge.until_metric(&line, 0).await;
     assert_eq!(hits(&edge, "limits.idle").await, 1);
+}
+
+/// The other has asked for something, and may do so again when the time for that is over.
+async fn a_connection_that_asks_for_nothing_is_closed(protocol: Protocol) {
+    let edge = TestEdge::with("limits.handshake = \"3s\"");
+    let mut asked = edge.connect(protocol).await;
+    let answer = asked.get("/").await.expect("an answer").bytes().await;
+    answer.expect("a body");
+    let _silent = edge.connect(protocol).await;
+    let line = "seventh_limit_hits_total{limit=\"limits.handshake\"}";
+    edge.until_metric(line, 1).await;
+    let line = format!("seventh_connections{{protocol=\"{protocol}\"}}");
+    edge.until_metric(&line, 1).await;
+    let answer = asked.get("/").await.expect("an answer").bytes().await;
+    answer.expect("a body");
 }
 
 async fn a_body_may_take_its_time_but_not_pause(protocol: Protocol) {

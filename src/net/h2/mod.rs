@@ -17,7 +17,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -58,9 +58,14 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 type Answering = Pin<Box<dyn Future<Output = (SendResponse<Bytes>, Reply)> + Send>>;
 
-/// Serves a connection to its end.
-pub(super) async fn serve<T>(io: T, listening: Arc<Listening>, peer: Peer, drain: Watch)
-where
+/// Serves a connection to its end. Its first request must come before `by`.
+pub(super) async fn serve<T>(
+    io: T,
+    by: Instant,
+    listening: Arc<Listening>,
+    peer: Peer,
+    drain: Watch,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = listening.context().limits;
@@ -76,8 +81,7 @@ where
         // A page may be left while it opens its streams; `Conduct` judges who does so all the time.
         .max_pending_accept_reset_streams(limits.http2_streams.value);
     let handshake = builder.handshake(corked);
-    let handshake = listening.context().within(limits.handshake, handshake);
-    let connection = match handshake.await {
+    let connection = match listening.in_time(by, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!("HTTP/2 handshake failed: {error}"),
         Err(_) => return,
@@ -89,7 +93,7 @@ where
         listening,
         peer,
         answering: FuturesUnordered::new(),
-        lifecycle: Lifecycle::new(drain, limits.idle.value, limits.stall.value, clock::now()),
+        lifecycle: Lifecycle::new(drain, by, limits.idle.value, limits.stall.value),
         conduct: Conduct::default(),
         received: Arc::default(),
     };
@@ -206,6 +210,7 @@ where
                 }
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     accepted = true;
+                    self.lifecycle.asked();
                     self.begin(request, respond);
                 }
             }
@@ -262,6 +267,10 @@ where
                 self.listening.context().hits.count(Limit::Idle);
                 self.leave();
                 Poll::Ready(Ok(()))
+            }
+            Step::Late => {
+                self.listening.context().hits.count(Limit::Handshake);
+                Poll::Ready(Err(End::Idle))
             }
             Step::Close => Poll::Ready(Err(End::Idle)),
         }

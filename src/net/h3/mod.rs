@@ -17,7 +17,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -67,9 +67,10 @@ fn field_section(limits: &Limits) -> u64 {
     (limits.header_bytes.value + 32 * limits.header_count.value + (2 << 10)) as u64
 }
 
-/// Serves a connection to its end.
+/// Serves a connection to its end. Its first request must come before `by`.
 pub(super) async fn serve(
     connection: quinn::Connection,
+    by: Instant,
     listening: Arc<Listening>,
     peer: Peer,
     drain: Watch,
@@ -84,7 +85,7 @@ pub(super) async fn serve(
         connection.clone(),
         listening.context().hits.clone(),
     ));
-    let http = match listening.context().within(limits.handshake, begun).await {
+    let http = match listening.in_time(by, begun).await {
         Ok(Ok(http)) => http,
         Ok(Err(error)) => return tracing::debug!("HTTP/3 handshake failed: {error}"),
         Err(_) => return,
@@ -98,7 +99,7 @@ pub(super) async fn serve(
         setups: FuturesUnordered::new(),
         granted: FIRST_GRANT,
         // Nothing is in flight then: a stream counts until its end is acknowledged.
-        lifecycle: Lifecycle::new(drain, limits.idle.value, Duration::ZERO, clock::now()),
+        lifecycle: Lifecycle::new(drain, by, limits.idle.value, Duration::ZERO),
         conduct: Conduct::default(),
     };
     driver.run().await;
@@ -197,6 +198,7 @@ impl Http3Driver {
                 Poll::Pending => return Ok(accepted),
                 Poll::Ready(Ok(Some(stream))) => {
                     accepted = true;
+                    self.lifecycle.asked();
                     self.begin(stream);
                     self.raise_grant();
                 }
@@ -262,6 +264,10 @@ impl Http3Driver {
             Step::Leave => {
                 self.listening.context().hits.count(Limit::Idle);
                 Poll::Ready(Err(Pause::Leave))
+            }
+            Step::Late => {
+                self.listening.context().hits.count(Limit::Handshake);
+                Poll::Ready(Err(Pause::Finished))
             }
             Step::Close => Poll::Ready(Err(Pause::Finished)),
         }
