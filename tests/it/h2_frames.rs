@@ -40,6 +40,20 @@ impl Raw {
         Self(stream)
     }
 
+    /// A GET on stream 1.
+    async fn ask(&mut self, edge: &TestEdge, path: &str) {
+        let host = edge.control.to_string();
+        let block = [
+            &[0x82, 0x86, 0x04, path.len() as u8][..],
+            path.as_bytes(),
+            &[0x01, host.len() as u8],
+            host.as_bytes(),
+        ]
+        .concat();
+        let headers = frame(HEADERS, END_STREAM_AND_HEADERS, 1, &block);
+        self.0.write_all(&headers).await.expect("it is read");
+    }
+
     /// The next frame's type and payload; `None` once the connection has ended.
     async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut head = [0; 9];
@@ -58,19 +72,7 @@ async fn a_window_held_at_zero_resets_the_stream_in_the_end() {
     let edge = TestEdge::with("limits.stall = \"200ms\"");
     // SETTINGS_INITIAL_WINDOW_SIZE = 0
     let mut raw = Raw::connect(&edge, &[0, 4, 0, 0, 0, 0]).await;
-    let host = edge.control.to_string();
-    let path = b"/topics";
-    let block = [
-        &[0x82, 0x86, 0x04, path.len() as u8][..],
-        path,
-        &[0x01, host.len() as u8],
-        host.as_bytes(),
-    ]
-    .concat();
-    raw.0
-        .write_all(&frame(HEADERS, END_STREAM_AND_HEADERS, 1, &block))
-        .await
-        .expect("it is read");
+    raw.ask(&edge, "/topics").await;
     loop {
         match raw.next().await.expect("the connection lives") {
             (RST_STREAM, code) => break assert_eq!(code, [0, 0, 0, 8], "CANCEL"),
@@ -84,6 +86,7 @@ async fn a_window_held_at_zero_resets_the_stream_in_the_end() {
 async fn a_peer_that_answers_no_ping_is_let_go_when_it_is_idle() {
     let edge = TestEdge::with("limits.idle = \"200ms\"\nlimits.stall = \"200ms\"");
     let mut raw = Raw::connect(&edge, &[]).await;
+    raw.ask(&edge, "/healthz").await;
     let mut told = false;
     while let Some((kind, _)) = raw.next().await {
         told |= kind == GOAWAY;
