@@ -3,6 +3,7 @@
 mod bench;
 mod cert;
 mod listen;
+mod open_files;
 mod publish;
 mod runtime;
 mod serve;
@@ -43,6 +44,7 @@ impl Cli {
     ///
     /// Whatever is in its way, for a person to read.
     pub fn run(self) -> anyhow::Result<()> {
+        open_files::raise();
         match self.command.unwrap_or(Command::Serve(self.serve)) {
             Command::Serve(serve) => serve.run(),
             Command::Publish(publish) => publish.run(),

@@ -12,6 +12,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use super::open_files;
 use crate::{
     config::{Config, Log, LogFormat, Raw},
     edge::{Drained, Edge},
@@ -37,8 +38,9 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let config = self.load()?;
+        let mut config = self.load()?;
         start_log(&config.log);
+        open_files::fit(&mut config.limits.connections.value);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;

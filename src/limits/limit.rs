@@ -129,9 +129,9 @@ limits! {
         HeaderCount, "limits.header_count": header_count: usize = count(64, 16..=256),
             "The most fields the header of a request may have.";
         /// The connections of all public listeners. A TCP connection takes an open file, of which
-        /// systems commonly give 20,000 or more to a server.
+        /// systems commonly give 20,000 or more to a server; where they give fewer, it is lowered.
         Connections, "limits.connections": connections: usize = count(10_000, 1..=usize::MAX),
-            "The most connections of all public listeners together; more are turned away. Leave open files to spare.";
+            "The most connections of all public listeners together; more are turned away. Lowered at start to what the open files leave room for.";
         /// From connecting to the first request. Slow networks take seconds; who takes more holds a
         /// place for nothing.
         Handshake, "limits.handshake": handshake: Duration = time(Duration::from_secs(10), TIMES),

@@ -16,12 +16,22 @@ use tokio::{
 use crate::harness::{Answer, Events, patiently};
 
 fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_seventh"));
+    bare(Command::new(env!("CARGO_BIN_EXE_seventh")))
+}
+
+/// Without what the environment would say to the program.
+fn bare(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SEVENTH_")) {
         command.env_remove(name);
     }
     command.kill_on_drop(true).stdin(Stdio::null());
     command
+}
+
+fn folder_with(text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("seventh.toml"), text).expect("it is written");
+    folder
 }
 
 /// An edge in a process of its own, in a folder of its own.
@@ -37,20 +47,26 @@ pub struct Server {
 impl Server {
     /// With a `seventh.toml` of this text.
     pub async fn start(text: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("seventh.toml"), text).expect("it is written");
-        Self::start_in(folder, "127.0.0.1:0").await
+        Self::start_in(folder_with(text), program(), "127.0.0.1:0").await
+    }
+
+    /// With few open files, as a shell's `ulimit` has it.
+    pub async fn start_with_files(soft: u32, hard: u32, text: &str) -> Self {
+        let mut shell = bare(Command::new("sh"));
+        let limits = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &limits, env!("CARGO_BIN_EXE_seventh")]);
+        Self::start_in(folder_with(text), shell, "127.0.0.1:0").await
     }
 
     /// Ends it as a crash would, and starts it again in its place.
     pub async fn crash_and_restart(mut self) -> Self {
         self.child.kill().await.expect("it runs");
         let address = self.https.to_string();
-        Self::start_in(self.folder, &address).await
+        Self::start_in(self.folder, program(), &address).await
     }
 
-    async fn start_in(folder: tempfile::TempDir, https: &str) -> Self {
-        let mut child = program()
+    async fn start_in(folder: tempfile::TempDir, mut command: Command, https: &str) -> Self {
+        let mut child = command
             .args(["--https", https, "--control", "127.0.0.1:0"])
             .current_dir(folder.path())
             .stdout(Stdio::piped())
@@ -258,6 +274,28 @@ async fn a_line_about_a_connection_says_whose_it_is() {
         let span = format!("protocol=\"{protocol}\"}}: refused");
         assert!(of(&span).contains("client=127.0.0.1:"), "{log}");
     }
+}
+
+/// The soft limit is no bound at all, and the hard one leaves room for the operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_files_do_not_run_out() {
+    let server = Server::start_with_files(100, 200, "limits.handshake = \"60s\"").await;
+    let mut connections = Vec::new();
+    for _ in 0..200 {
+        let connection = tokio::net::TcpStream::connect(server.https).await;
+        connections.push(connection.expect("it connects"));
+    }
+    let turned_away = "seventh_limit_hits_total{limit=\"limits.connections\"}";
+    server.until_metric(turned_away, 64).await;
+    server.until_metric("seventh_accept_errors_total", 0).await;
+    drop(connections);
+    server.signal("-TERM");
+    let (status, log) = server.ended().await;
+    assert_eq!(status, Some(0), "{log}");
+    assert!(
+        log.contains("limits.connections = 10000 is lowered to 136"),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
