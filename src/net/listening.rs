@@ -1,6 +1,6 @@
 //! What the connections of a listener share, and how they are logged.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Instant};
+use std::{fmt::Display, future::Future, net::SocketAddr, sync::Arc, time::Instant};
 
 use http::HeaderValue;
 use tokio::task::JoinError;
@@ -11,7 +11,7 @@ use crate::{
     clock,
     exchange::Peer,
     hub::mailbox::Mailbox,
-    limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Limit, Slot, Slots},
+    limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Slot, Slots},
     metrics::OpenGuard,
     protocol::Protocol,
     service::{Context, Service},
@@ -109,17 +109,22 @@ impl Listening {
         clock::now() + self.context().limits.handshake.value
     }
 
-    /// Awaits a step to a client's first request, which must come before `by`.
-    pub(super) async fn in_time<T>(
+    /// Awaits a step to a client's first request, which must come before `by`. `None` ends the
+    /// connection: it took too long, which is counted, or has failed, which is logged.
+    pub(super) async fn in_time<T, E: Display>(
         &self,
         by: Instant,
-        step: impl Future<Output = T>,
-    ) -> Result<T, Limit> {
+        what: &str,
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Option<T> {
         let left = Bound {
             value: by.saturating_duration_since(clock::now()),
             ..self.context().limits.handshake
         };
-        self.context().within(left, step).await
+        let stepped = self.context().within(left, step).await.ok()?;
+        stepped
+            .map_err(|error| tracing::debug!("{what} failed: {error}"))
+            .ok()
     }
 
     pub(super) fn peer(&self, protocol: Protocol, remote: SocketAddr) -> Peer {

@@ -166,14 +166,10 @@ async fn serve(
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!("QUIC handshake failed: {error}"),
     };
-    let connected = listening.in_time(by, connecting).await;
+    let connected = listening.in_time(by, "QUIC handshake", connecting).await;
     drop(handshake);
-    match connected {
-        Ok(Ok(connection)) => {
-            let peer = listening.peer(Protocol::Http3, connection.remote_address());
-            h3::serve(connection, by, listening.clone(), peer, drain).await;
-        }
-        Ok(Err(error)) => tracing::debug!("QUIC handshake failed: {error}"),
-        Err(_) => {}
+    if let Some(connection) = connected {
+        let peer = listening.peer(Protocol::Http3, connection.remote_address());
+        h3::serve(connection, by, listening.clone(), peer, drain).await;
     }
 }

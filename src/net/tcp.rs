@@ -117,7 +117,7 @@ async fn serve(
     }
     let io = WriteTimeout::new(stream, context.limits.stall, context.hits.clone());
     let by = listening.first_request_by();
-    let begun = listening.in_time(by, async {
+    let begun = listening.in_time(by, "handshake", async {
         match tls {
             Some(tls) => {
                 let io = tls.accept(io).await?;
@@ -127,10 +127,8 @@ async fn serve(
             None => prior_knowledge(io).await,
         }
     });
-    let (io, http2) = match begun.await {
-        Ok(Ok(begun)) => begun,
-        Ok(Err(error)) => return tracing::debug!("handshake failed: {error}"),
-        Err(_) => return,
+    let Some((io, http2)) = begun.await else {
+        return;
     };
     match io {
         Io::Tls(io) => http(*io, http2, remote, by, listening, drain).await,

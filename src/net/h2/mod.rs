@@ -81,10 +81,9 @@ pub(super) async fn serve<T>(
         // A page may be left while it opens its streams; `Conduct` judges who does so all the time.
         .max_pending_accept_reset_streams(limits.http2_streams.value);
     let handshake = builder.handshake(corked);
-    let connection = match listening.in_time(by, handshake).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::debug!("HTTP/2 handshake failed: {error}"),
-        Err(_) => return,
+    let begun = listening.in_time(by, "HTTP/2 handshake", handshake);
+    let Some(connection) = begun.await else {
+        return;
     };
     let driver = Http2Driver {
         outbox: Outbox::new(listening.clone(), Protocol::Http2, peer.mailbox.clone()),

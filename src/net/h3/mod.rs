@@ -81,14 +81,13 @@ pub(super) async fn serve(
     builder
         .max_field_section_size(field_section(&limits))
         .send_grease(false);
-    let begun = builder.build(Transport::new(
+    let handshake = builder.build(Transport::new(
         connection.clone(),
         listening.context().hits.clone(),
     ));
-    let http = match listening.in_time(by, begun).await {
-        Ok(Ok(http)) => http,
-        Ok(Err(error)) => return tracing::debug!("HTTP/3 handshake failed: {error}"),
-        Err(_) => return,
+    let begun = listening.in_time(by, "HTTP/3 handshake", handshake);
+    let Some(http) = begun.await else {
+        return;
     };
     let driver = Http3Driver {
         outbox: Outbox::new(listening.clone(), Protocol::Http3, peer.mailbox.clone()),
