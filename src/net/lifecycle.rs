@@ -4,14 +4,19 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use crate::drain::Watch;
+use crate::{
+    drain::Watch,
+    limits::{Hits, Limit},
+};
 
 /// How far a connection has come on its way to its end.
 pub(super) struct Lifecycle {
+    hits: Arc<Hits>,
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Until when the first request must come, as long as none has.
     first: Option<Instant>,
@@ -32,16 +37,22 @@ pub(super) enum Step {
     Stay(Option<Instant>),
     /// It was idle for too long: the peer is to be told, with GOAWAY.
     Leave,
-    /// No request came in time.
-    Late,
-    /// The peer was told and has had its time.
+    /// The peer was told and has had its time, or has asked for nothing in time.
     Close,
 }
 
 impl Lifecycle {
-    /// Of a connection that begins, whose first request must come before `first`.
-    pub(super) fn new(drain: Watch, first: Instant, idle: Duration, patience: Duration) -> Self {
+    /// Of a connection that begins, whose first request must come before `first`. The limits that
+    /// end it are counted.
+    pub(super) fn new(
+        hits: Arc<Hits>,
+        drain: Watch,
+        first: Instant,
+        idle: Duration,
+        patience: Duration,
+    ) -> Self {
         Self {
+            hits,
             draining: Some(Box::pin(drain.draining())),
             first: Some(first),
             idle,
@@ -78,16 +89,18 @@ impl Lifecycle {
             return Step::Stay(None);
         }
         let since = *self.idle_since.get_or_insert(now);
-        let (end, due) = match (self.told, self.first) {
-            (Some(told), _) => (told.max(since) + self.patience, Step::Close),
-            (None, Some(first)) => (first, Step::Late),
-            (None, None) => (since + self.idle, Step::Leave),
+        let (end, due, limit) = match (self.told, self.first) {
+            (Some(told), _) => (told.max(since) + self.patience, Step::Close, None),
+            (None, Some(first)) => (first, Step::Close, Some(Limit::Handshake)),
+            (None, None) => (since + self.idle, Step::Leave, Some(Limit::Idle)),
         };
-        if end <= now {
-            due
-        } else {
-            Step::Stay(Some(end))
+        if end > now {
+            return Step::Stay(Some(end));
         }
+        if let Some(limit) = limit {
+            self.hits.count(limit);
+        }
+        due
     }
 }
 
@@ -101,7 +114,10 @@ mod tests {
 
     fn lifecycle(now: Instant) -> (crate::drain::Trigger, Lifecycle) {
         let (signal, watch) = crate::drain::channel();
-        (signal, Lifecycle::new(watch, now + FIRST, IDLE, PATIENCE))
+        (
+            signal,
+            Lifecycle::new(Arc::default(), watch, now + FIRST, IDLE, PATIENCE),
+        )
     }
 
     #[test]
@@ -125,7 +141,7 @@ mod tests {
         let now = crate::clock::now();
         let (_signal, mut life) = lifecycle(now);
         assert_eq!(life.step(false, now), Step::Stay(Some(now + FIRST)));
-        assert_eq!(life.step(false, now + FIRST), Step::Late);
+        assert_eq!(life.step(false, now + FIRST), Step::Close);
     }
 
     #[test]

@@ -85,6 +85,7 @@ pub(super) async fn serve<T>(
     let Some(connection) = begun.await else {
         return;
     };
+    let hits = listening.context().hits.clone();
     let driver = Http2Driver {
         outbox: Outbox::new(listening.clone(), Protocol::Http2, peer.mailbox.clone()),
         connection,
@@ -92,7 +93,7 @@ pub(super) async fn serve<T>(
         listening,
         peer,
         answering: FuturesUnordered::new(),
-        lifecycle: Lifecycle::new(drain, by, limits.idle.value, limits.stall.value),
+        lifecycle: Lifecycle::new(hits, drain, by, limits.idle.value, limits.stall.value),
         conduct: Conduct::default(),
         received: Arc::default(),
     };
@@ -263,13 +264,8 @@ where
         match self.lifecycle.step(busy, clock::now()) {
             Step::Stay(until) => self.outbox.poll_timer(cx, until).map(Ok),
             Step::Leave => {
-                self.listening.context().hits.count(Limit::Idle);
                 self.leave();
                 Poll::Ready(Ok(()))
-            }
-            Step::Late => {
-                self.listening.context().hits.count(Limit::Handshake);
-                Poll::Ready(Err(End::Idle))
             }
             Step::Close => Poll::Ready(Err(End::Idle)),
         }

@@ -81,10 +81,8 @@ pub(super) async fn serve(
     builder
         .max_field_section_size(field_section(&limits))
         .send_grease(false);
-    let handshake = builder.build(Transport::new(
-        connection.clone(),
-        listening.context().hits.clone(),
-    ));
+    let hits = listening.context().hits.clone();
+    let handshake = builder.build(Transport::new(connection.clone(), hits.clone()));
     let begun = listening.in_time(by, "HTTP/3 handshake", handshake);
     let Some(http) = begun.await else {
         return;
@@ -98,7 +96,7 @@ pub(super) async fn serve(
         setups: FuturesUnordered::new(),
         granted: FIRST_GRANT,
         // Nothing is in flight then: a stream counts until its end is acknowledged.
-        lifecycle: Lifecycle::new(drain, by, limits.idle.value, Duration::ZERO),
+        lifecycle: Lifecycle::new(hits, drain, by, limits.idle.value, Duration::ZERO),
         conduct: Conduct::default(),
     };
     driver.run().await;
@@ -260,14 +258,7 @@ impl Http3Driver {
         let busy = !self.outbox.is_empty() || !self.setups.is_empty();
         match self.lifecycle.step(busy, clock::now()) {
             Step::Stay(until) => self.outbox.poll_timer(cx, until).map(Ok),
-            Step::Leave => {
-                self.listening.context().hits.count(Limit::Idle);
-                Poll::Ready(Err(Pause::Leave))
-            }
-            Step::Late => {
-                self.listening.context().hits.count(Limit::Handshake);
-                Poll::Ready(Err(Pause::Finished))
-            }
+            Step::Leave => Poll::Ready(Err(Pause::Leave)),
             Step::Close => Poll::Ready(Err(Pause::Finished)),
         }
     }
