@@ -64,8 +64,13 @@ pub(super) async fn serve<T>(
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
     let mut draining = pin!(drain.draining());
-    let mut first = pin!(tokio::time::sleep_until(by.into()));
-    let (mut leaving, mut begun) = (false, false);
+    let mut late = pin!(async {
+        tokio::time::sleep_until(by.into()).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    });
+    let mut leaving = false;
     loop {
         tokio::select! {
             result = connection.as_mut() => return ended(&listening, result),
@@ -73,12 +78,7 @@ pub(super) async fn serve<T>(
                 leaving = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = first.as_mut(), if !begun => {
-                begun = true;
-                if !asked.load(Ordering::Relaxed) {
-                    return listening.context().hits.count(Limit::Handshake);
-                }
-            }
+            () = late.as_mut() => return listening.context().hits.count(Limit::Handshake),
         }
     }
 }
