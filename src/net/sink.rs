@@ -14,9 +14,9 @@ pub(super) trait Sink {
     /// waker is spent when flow control opens, and would not come again for what is left.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
 
-    /// How many bytes of bodies were taken in all, begun parts counted as far as they went: a peer
-    /// that takes nothing makes no progress here.
-    fn taken(&self) -> u64;
+    /// Whether bytes of the body were taken since this was last asked, begun parts counted as far as
+    /// they went.
+    fn take_progress(&mut self) -> bool;
 
     /// Ready when flow control has room for anything at all.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;

@@ -29,8 +29,8 @@ pub(super) struct Outgoing<S> {
     pub(super) pending: Bytes,
     /// `pending` is the end of the body.
     pub(super) last: bool,
-    /// Since when flow control has no room for it, and what had been taken by then.
-    pub(super) blocked: Option<(Instant, u64)>,
+    /// Since when flow control has no room for it and its client has taken nothing.
+    pub(super) blocked: Option<Instant>,
     /// Invariant: the key is in `ready`.
     pub(super) queued: bool,
 }
@@ -81,7 +81,7 @@ impl Visit {
             match sink.poll_flush(&mut cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(Gone)) => return Visited::Done,
-                Poll::Pending => return self.blocked(sink.taken(), blocked),
+                Poll::Pending => return self.blocked(sink, blocked),
             }
             if pending.is_empty() && !*last {
                 if let Some(at) = self.quiet_until(body) {
@@ -93,7 +93,7 @@ impl Visit {
                 match sink.poll_room(&mut cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(Gone)) => return Visited::Done,
-                    Poll::Pending => return self.blocked(sink.taken(), blocked),
+                    Poll::Pending => return self.blocked(sink, blocked),
                 }
                 match self.take(body, &mut cx) {
                     Poll::Ready(Ok((chunk, end))) => (*pending, *last) = (chunk, end),
@@ -111,7 +111,7 @@ impl Visit {
                 Poll::Ready(Ok(())) if *last => return Visited::Done,
                 Poll::Ready(Ok(())) => *blocked = None,
                 Poll::Ready(Err(Gone)) => return Visited::Done,
-                Poll::Pending => return self.blocked(sink.taken(), blocked),
+                Poll::Pending => return self.blocked(sink, blocked),
             }
         }
     }
@@ -126,12 +126,11 @@ impl Visit {
 
     /// Waits for room, but not for ever: a peer that takes a little at a time is slow, one that
     /// takes nothing is stalled.
-    fn blocked(&mut self, taken: u64, since: &mut Option<(Instant, u64)>) -> Visited {
-        if since.is_some_and(|(_, before)| before != taken) {
+    fn blocked<S: Sink>(&mut self, sink: &mut S, since: &mut Option<Instant>) -> Visited {
+        if sink.take_progress() {
             *since = None;
         }
-        let (at, _) = *since.get_or_insert((self.now, taken));
-        let until = at + self.stall;
+        let until = *since.get_or_insert(self.now) + self.stall;
         if until <= self.now {
             return Visited::Stalled;
         }
@@ -204,8 +203,8 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        fn taken(&self) -> u64 {
-            self.0.len() as u64
+        fn take_progress(&mut self) -> bool {
+            true
         }
 
         fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {

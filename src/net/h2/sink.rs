@@ -14,12 +14,15 @@ const SLICE: usize = 16 << 10;
 /// Writes a body as DATA frames.
 pub(super) struct Http2Sink {
     stream: SendStream<Bytes>,
-    taken: u64,
+    progress: bool,
 }
 
 impl Http2Sink {
     pub(super) fn new(stream: SendStream<Bytes>) -> Self {
-        Self { stream, taken: 0 }
+        Self {
+            stream,
+            progress: false,
+        }
     }
 }
 
@@ -32,8 +35,8 @@ impl Sink for Http2Sink {
         Poll::Ready(Ok(()))
     }
 
-    fn taken(&self) -> u64 {
-        self.taken
+    fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.progress)
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
@@ -65,7 +68,7 @@ impl Sink for Http2Sink {
         while !chunk.is_empty() {
             ready!(self.poll_room(cx))?;
             let slice = chunk.split_to(chunk.len().min(SLICE));
-            self.taken += slice.len() as u64;
+            self.progress = true;
             let end = last && chunk.is_empty();
             self.stream.send_data(slice, end).map_err(|_| Gone)?;
         }

@@ -29,7 +29,7 @@ pub(super) struct QuicSink {
     /// Resolves once the client has left, or has acknowledged the end of the stream.
     stopped: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     finished: bool,
-    taken: u64,
+    progress: bool,
 }
 
 impl QuicSink {
@@ -41,7 +41,7 @@ impl QuicSink {
             payload: Bytes::new(),
             stopped: Box::pin(stopped.map(|_| ())),
             finished: false,
-            taken: 0,
+            progress: false,
         }
     }
 
@@ -50,7 +50,7 @@ impl QuicSink {
         while !self.unsent.is_empty() {
             let written = ready!(Pin::new(&mut *stream).poll_write(cx, &self.unsent));
             let written = written.map_err(|_| Gone)?;
-            self.taken += written as u64;
+            self.progress |= written > 0;
             self.unsent.advance(written);
             if self.unsent.is_empty() {
                 self.unsent = std::mem::take(&mut self.payload);
@@ -68,8 +68,8 @@ impl Sink for QuicSink {
         self.poll_write(cx)
     }
 
-    fn taken(&self) -> u64 {
-        self.taken
+    fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.progress)
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
@@ -113,11 +113,7 @@ impl Sink for QuicSink {
 impl Drop for QuicSink {
     fn drop(&mut self) {
         if !self.unsent.is_empty() {
-            // An error means that the stream has ended already.
-            let _: Result<_, _> = self
-                .stream
-                .lock()
-                .reset(var_int(Code::H3_REQUEST_CANCELLED.value()));
+            self.abort();
         }
     }
 }
