@@ -57,11 +57,6 @@ impl Fetched {
         known.then(|| keys.clone())
     }
 
-    /// Whether the set is younger than `span`.
-    fn younger_than(&self, span: Duration, now: Instant) -> bool {
-        recent(self.fetched, span, now)
-    }
-
     /// Whether another fetch may begin.
     fn due(&self, now: Instant) -> bool {
         let under_way = |fetching: &Fetching| fetching.peek().is_none();
@@ -96,8 +91,8 @@ impl Jwks {
         let fetching = {
             let mut state = self.lock();
             let known = state.known(kid.as_deref());
-            let good = state.younger_than(FRESH, now) || state.failed;
-            if known.is_none() || !state.younger_than(REFRESH, now) {
+            let good = recent(state.fetched, FRESH, now) || state.failed;
+            if known.is_none() || !recent(state.fetched, REFRESH, now) {
                 self.refresh(&mut state, now);
             }
             match state.fetching.clone() {
