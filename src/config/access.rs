@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Uri;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use toml::Table;
 
 use super::{
@@ -155,18 +155,8 @@ fn take_keys(reader: &mut Reader) -> Vec<Key> {
         "`[[access.key]]`: a key that tokens may be signed with. `algorithm` (HS256, HS384, HS512, RS256 \
          to PS512, ES256, ES384, EdDSA) with `secret`, or with `public_key`, a PEM file; `kid` if it has one.",
     );
-    tables
-        .into_iter()
-        .enumerate()
-        .filter_map(|(n, table)| take_key(reader, n, table))
-        .collect()
-}
-
-fn take_key(reader: &mut Reader, n: usize, table: Table) -> Option<Key> {
-    let read = table
-        .try_into::<KeyTable>()
-        .map_err(|error| error.message().to_owned());
-    let key = read.and_then(|table| {
+    each(reader, "access.key", tables, |table| {
+        let table: KeyTable = of_table(table)?;
         Key::parse(
             &table.algorithm,
             table.kid,
@@ -174,9 +164,28 @@ fn take_key(reader: &mut Reader, n: usize, table: Table) -> Option<Key> {
             table.public_key.as_deref(),
         )
         .map_err(|error| error.to_string())
-    });
-    key.map_err(|what| reader.mistake(format!("access.key, number {}", n + 1), what))
-        .ok()
+    })
+}
+
+/// The items of a list as `parse` reads them; what is wrong with one is told with its number.
+fn each<T, P>(
+    reader: &mut Reader,
+    key: &str,
+    items: Vec<T>,
+    parse: impl Fn(T) -> Result<P, String>,
+) -> Vec<P> {
+    let mut parsed = Vec::new();
+    for (n, item) in items.into_iter().enumerate() {
+        match parse(item) {
+            Ok(item) => parsed.push(item),
+            Err(what) => reader.mistake(format!("{key}, number {}", n + 1), what),
+        }
+    }
+    parsed
+}
+
+fn of_table<T: DeserializeOwned>(table: Table) -> Result<T, String> {
+    table.try_into().map_err(|error| error.message().to_owned())
 }
 
 fn take_rules(reader: &mut Reader) -> Vec<Rule> {
@@ -187,19 +196,10 @@ fn take_rules(reader: &mut Reader) -> Vec<Rule> {
          [\"authenticated\", \"user:bob\", \"group:sales\"]`. `*` stands for anything within a segment, `**` \
          across segments; the first that matches decides.",
     );
-    let mut rules = Vec::new();
-    for (n, table) in tables.into_iter().enumerate() {
-        let read = table
-            .try_into::<RuleTable>()
-            .map_err(|error| error.message().to_owned());
-        match read.and_then(|table| {
-            Rule::parse(&table.topic, &table.allow).map_err(|error| error.to_string())
-        }) {
-            Ok(rule) => rules.push(rule),
-            Err(what) => reader.mistake(format!("access.rule, number {}", n + 1), what),
-        }
-    }
-    rules
+    each(reader, "access.rule", tables, |table| {
+        let table: RuleTable = of_table(table)?;
+        Rule::parse(&table.topic, &table.allow).map_err(|error| error.to_string())
+    })
 }
 
 fn take_origins(reader: &mut Reader) -> Origins {
@@ -220,14 +220,7 @@ fn take_publish(reader: &mut Reader) -> Vec<Token> {
         Vec::new(),
         "Keys that let publishers in on the public listeners too, by `Authorization: Bearer`.",
     );
-    let mut tokens = Vec::new();
-    for (n, key) in list.iter().enumerate() {
-        match Token::parse(key) {
-            Ok(token) => tokens.push(token),
-            Err(what) => reader.mistake(format!("access.publish, number {}", n + 1), what),
-        }
-    }
-    tokens
+    each(reader, "access.publish", list, |key| Token::parse(&key))
 }
 
 fn take_groups(reader: &mut Reader) -> Groups {
