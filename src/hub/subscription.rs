@@ -417,9 +417,7 @@ impl Subscription {
             events: 0,
         })
     }
-}
 
-impl Subscription {
     /// The topics of these rings that a client knows by name: not the audience's.
     fn named(&self, rings: &[usize]) -> Vec<&str> {
         let topics = rings.iter().map(|&ring| &self.reads[ring].cell.topic);
