@@ -91,6 +91,8 @@ struct RouteRow {
 }
 
 const EVENTS: &str = "events.path";
+pub(super) const HEALTH: &str = "/healthz";
+pub(super) const READY: &str = "/readyz";
 const READ: &[Method] = &[Method::GET, Method::HEAD];
 const POST: &[Method] = &[Method::POST];
 
@@ -126,8 +128,8 @@ const TABLE: &[RouteRow] = &[
     }),
     row(&[By::Demo], READ, "/", |_| Route::DemoPage),
     row(&[By::Demo], POST, "/demo/publish", |_| Route::DemoPublish).with(Expect::DemoEvent),
-    row(&[By::Control], READ, "/healthz", |_| Route::Health),
-    row(&[By::Control], READ, "/readyz", |_| Route::Ready),
+    row(&[By::Control], READ, HEALTH, |_| Route::Health),
+    row(&[By::Control], READ, READY, |_| Route::Ready),
     row(&[By::Control], READ, "/metrics", |_| Route::Metrics),
     row(&[By::Control, By::Publishers], POST, "/publish", |_| {
         Route::Publish

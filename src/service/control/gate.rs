@@ -7,6 +7,7 @@ use http::{HeaderValue, StatusCode, header, request::Parts};
 use crate::{
     access::Token,
     exchange::{Problem, authority},
+    service::routes::{HEALTH, READY},
 };
 
 /// What stands before the control listener: web pages are kept out, and whoever lacks the token.
@@ -60,7 +61,7 @@ impl Gate {
             return Err(Problem::field("sec-fetch-site", "", detail).forbidden());
         }
         // Whoever probes the edge's health needs no secret.
-        let probes = matches!(parts.uri.path(), "/healthz" | "/readyz");
+        let probes = [HEALTH, READY].contains(&parts.uri.path());
         match &self.token {
             Some(token) if !probes => check_token(token, parts),
             _ => Ok(()),
