@@ -17,7 +17,7 @@ use crate::{
     clock,
     exchange::{Body, EventBody as _, Peer, Problem, Reply},
     hub::Opening,
-    limits::{Bound, Limit, Slot},
+    limits::{Limit, Slot},
     protocol::Protocol,
     sse::Draft,
     topic::Topic,
@@ -102,7 +102,7 @@ impl Plan {
             let refusal = Reply::gentle_refusal(context.drain_retry());
             return Ok(Settled::Refused(refusal));
         }
-        match peer.places.take_within(places_of(context, parts, peer)) {
+        match take_place(context, parts, peer) {
             Ok(place) => plan.place = Some(place),
             Err(limit) => {
                 let refusal = Reply::gentle_refusal(context.long_retry());
@@ -113,16 +113,13 @@ impl Plan {
     }
 }
 
-/// How many event streams the client's kind can have without being left with nothing else.
-fn places_of(context: &Context, parts: &Parts, peer: &Peer) -> Bound<usize> {
-    let limits = &context.limits;
+/// A place on the connection, of as many as the client's kind can have without being left with
+/// nothing else.
+fn take_place(context: &Context, parts: &Parts, peer: &Peer) -> Result<Slot, Limit> {
     let chromium = parts.headers.contains_key("sec-ch-ua");
     match peer.protocol {
-        Protocol::Http2 if chromium => limits.event_streams_http2,
-        _ => Bound {
-            limit: Limit::Http2EventStreams,
-            value: usize::MAX,
-        },
+        Protocol::Http2 if chromium => peer.places.take_within(context.limits.event_streams_http2),
+        _ => peer.places.take(),
     }
 }
 
