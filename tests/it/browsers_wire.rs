@@ -147,13 +147,7 @@ async fn the_demo_publishes_for_its_own_page_only(protocol: Protocol) {
 async fn as_many_requests_as_one_likes_beside_all_streams(protocol: Protocol) {
     let edge = TestEdge::with("limits.http2_streams = 1016");
     let mut connection = edge.connect(protocol).await;
-    let mut streams = Vec::new();
-    for _ in 0..1000 {
-        streams.push(Events::open(&mut connection, "topic=a", &[]).await);
-    }
-    for events in &mut streams {
-        events.edge_event("edge-open").await;
-    }
+    let _streams = Events::open_many(&mut connection, "topic=a", 1000).await;
     for _ in 0..400 {
         let mut page = patiently("an answer", connection.get("/"))
             .await

@@ -277,6 +277,18 @@ impl Events {
         }
     }
 
+    /// Opens so many on a connection, and reads past the `edge-open` event of each.
+    pub async fn open_many(connection: &mut Connection, query: &str, count: usize) -> Vec<Self> {
+        let mut streams = Vec::new();
+        for _ in 0..count {
+            streams.push(Self::open(connection, query, &[]).await);
+        }
+        for events in &mut streams {
+            events.edge_event("edge-open").await;
+        }
+        streams
+    }
+
     /// What comes next; `None` at a clean end.
     pub async fn item(&mut self) -> Option<Item> {
         self.try_item().await.expect("the stream is not cut")

@@ -27,13 +27,7 @@ async fn an_event_to_all_streams_of_a_connection_leaves_nothing_unsent(protocol:
     // No keepalive comes within the test's patience, to push out what was left behind.
     let edge = TestEdge::with("limits.http2_streams = 1024\nevents.keepalive = \"200s\"");
     let mut connection = edge.connect(protocol).await;
-    let mut streams = Vec::new();
-    for _ in 0..1000 {
-        streams.push(Events::open(&mut connection, "topic=a", &[]).await);
-    }
-    for events in &mut streams {
-        events.edge_event("edge-open").await;
-    }
+    let mut streams = Events::open_many(&mut connection, "topic=a", 1000).await;
     // More than a connection has in flight or waiting.
     let data = "x".repeat(600);
     for _ in 0..3 {
