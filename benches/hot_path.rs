@@ -5,7 +5,7 @@ use std::{hint::black_box, task::Waker, time::Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seventh::{
     clock,
-    hub::{Entry, Hub, Placed, Resume, Retention, Target, mailbox::Mailbox},
+    hub::{Entry, Hub, Identity, Placed, Resume, Retention, Target, mailbox::Mailbox},
     sse::{Draft, Epoch, Parser},
     topic::Topic,
 };
@@ -18,6 +18,7 @@ fn publish(hub: &Hub, sequence: u64, topics: &[Topic], data: &str, at: Instant) 
         topics: topics.to_vec(),
         to: None,
         id: None,
+        identity: Identity::default(),
     };
     let entry = Entry::Event {
         draft: Draft::new(None, data, None),

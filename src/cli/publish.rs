@@ -37,6 +37,9 @@ pub(super) struct Publish {
     /// The event's id, instead of one that is made
     #[arg(long)]
     id: Option<String>,
+    /// A key of this event alone: sent again with it, it is not published again
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
     /// What clients are to wait before they reconnect, in milliseconds
     #[arg(long, value_name = "MS")]
     retry: Option<u64>,
@@ -61,6 +64,9 @@ impl Publish {
                 if self.id.is_some() {
                     bail!("--id is for one event; with `-` every line would have it");
                 }
+                if self.idempotency_key.is_some() {
+                    bail!("--idempotency-key is for one event; with `-` there may be many");
+                }
                 ("/publish".to_owned(), "application/x-ndjson", self.lines())
             }
             data => (self.path(), "text/plain", full(data.to_owned())),
@@ -68,6 +74,9 @@ impl Publish {
         let mut request = Request::post(path).header(header::CONTENT_TYPE, content_type);
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(key) = &self.idempotency_key {
+            request = request.header("idempotency-key", key);
         }
         let response = connection.send(request.body(body)?).await?;
         print(response).await
@@ -141,12 +150,12 @@ async fn print(mut response: Response) -> anyhow::Result<()> {
                     eprintln!("not published: {detail}");
                 }
                 None if out.is_terminal() => {
+                    let id = answer["id"].as_str().unwrap_or_default();
                     let receivers = &answer["receivers"];
-                    writeln!(
-                        out,
-                        "{}  to {receivers} streams",
-                        answer["id"].as_str().unwrap_or_default()
-                    )?;
+                    match answer["duplicate"].as_bool() {
+                        Some(true) => writeln!(out, "{id}  published before")?,
+                        _ => writeln!(out, "{id}  to {receivers} streams")?,
+                    }
                 }
                 None => out.write_all(&[line, b"\n"].concat())?,
             }

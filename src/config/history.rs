@@ -23,5 +23,15 @@ pub(super) fn take(reader: &mut Reader) -> Retention {
                 "The most bytes all topics keep together; the least recently published give way first.",
             )
             .0,
+        duplicates_age: reader.take(
+            "history.duplicates_age",
+            default.duplicates_age,
+            "How long a publish that is sent again is known by its Idempotency-Key or its id.",
+        ),
+        duplicates: reader.take(
+            "history.duplicates",
+            default.duplicates,
+            "The most keys and ids that are known again, an id once a topic; the oldest give way first.",
+        ),
     }
 }

@@ -218,7 +218,7 @@ impl From<Denied> for Problem {
 
 impl From<NotStored> for Problem {
     fn from(error: NotStored) -> Self {
-        match error {}
+        Self::new(StatusCode::CONFLICT, error.to_string())
     }
 }
 

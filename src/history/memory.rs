@@ -5,9 +5,9 @@ use std::{
     time::Instant,
 };
 
-use super::Receipt;
+use super::{NotStored, Receipt};
 use crate::{
-    hub::{Entry, Hub, Placed, Retention},
+    hub::{Entry, Hub, Placed, Repeat, Retention},
     sse::Epoch,
 };
 
@@ -40,7 +40,7 @@ impl Memory {
         &self.hub
     }
 
-    pub(super) fn put(&self, entry: Entry, now: Instant) -> Receipt {
+    pub(super) fn put(&self, entry: Entry, now: Instant) -> Result<Receipt, NotStored> {
         let own_id = match &entry {
             Entry::Event { target, .. } => target.id.clone(),
             _ => None,
@@ -59,11 +59,17 @@ impl Memory {
         drop(last);
         let applied = outcome.applied[0];
         drop(outcome.wakes);
-        Receipt {
+        let (sequence, duplicate) = match applied.repeat {
+            None => (sequence, false),
+            Some(Repeat::Of(first)) => (first, true),
+            Some(Repeat::OfKey) => return Err(NotStored::KeyReused),
+        };
+        Ok(Receipt {
             id: own_id.map_or_else(|| self.hub.id(sequence).to_string(), Into::into),
             receivers: applied.receivers,
             removed: applied.removed,
-        }
+            duplicate,
+        })
     }
 }
 
@@ -72,7 +78,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{hub::Target, sse::Draft, topic::Topic};
+    use crate::{
+        hub::{Identity, Target},
+        sse::Draft,
+        topic::Topic,
+    };
 
     #[test]
     fn clocks_that_disagree_do_not_upset_the_books() {
@@ -91,9 +101,12 @@ mod tests {
                 topics: vec![topic.clone()],
                 to: None,
                 id: None,
+                identity: Identity::default(),
             };
             let draft = Draft::new(None, "x", None);
-            memory.put(Entry::Event { draft, target }, at)
+            memory
+                .put(Entry::Event { draft, target }, at)
+                .expect("it has no key")
         };
         send(now + minute);
         send(now);

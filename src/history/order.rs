@@ -35,7 +35,7 @@ impl Order {
     /// [`NotStored`] says why it has no place; then nobody sees it.
     pub async fn put(&self, entry: Entry, now: Instant) -> Result<Receipt, NotStored> {
         match self {
-            Self::Memory(memory) => Ok(memory.put(entry, now)),
+            Self::Memory(memory) => memory.put(entry, now),
         }
     }
 

@@ -11,8 +11,16 @@ pub struct Receipt {
     pub receivers: usize,
     /// The events that it took out of history; `None` when what it names is not there.
     pub removed: Option<usize>,
+    /// An event that was published before under `id`; it was not published again.
+    pub duplicate: bool,
 }
 
-/// Why an entry has no place in the order. Memory takes every one.
+/// Why an entry is not in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum NotStored {}
+pub enum NotStored {
+    /// Its key is that of another request.
+    #[error(
+        "the Idempotency-Key was given for another request of late; make a new one for each event"
+    )]
+    KeyReused,
+}

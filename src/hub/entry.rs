@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::mailbox::Wakes;
+use super::{Identity, Repeat, mailbox::Wakes};
 use crate::{sse::Draft, topic::Topic};
 
 /// What is put into the one order. Everything that must look alike to all readers is one.
@@ -37,6 +37,8 @@ pub struct Target {
     pub to: Option<Vec<Topic>>,
     /// The publisher's own id, checked with [`crate::sse::validate_id`].
     pub id: Option<Box<str>>,
+    /// By what it is known if it comes again.
+    pub identity: Identity,
 }
 
 /// An entry with its place in the order.
@@ -57,6 +59,8 @@ pub struct Applied {
     pub receivers: usize,
     /// The events that it took out of history; `None` when what it names is not there.
     pub removed: Option<usize>,
+    /// What it repeats: then nothing was done.
+    pub repeat: Option<Repeat>,
 }
 
 /// What came of a batch, entry by entry.

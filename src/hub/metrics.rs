@@ -23,6 +23,7 @@ impl EncodeLabelValue for GapReason {
 #[derive(Debug, Default)]
 pub struct HubMetrics {
     pub(super) published: Counter,
+    pub(super) duplicates: Counter,
     pub(super) replays: Counter,
     gaps: Family<ByReason, Counter>,
 }
@@ -34,6 +35,11 @@ impl HubMetrics {
             "events_published",
             "Events taken from publishers",
             self.published.clone(),
+        );
+        registry.register(
+            "duplicates",
+            "Events that came again, by key or id, and were not published again",
+            self.duplicates.clone(),
         );
         registry.register(
             "replays",

@@ -5,11 +5,13 @@
 //! - [`ring`] holds the recent events of a topic; it is also the only queue there is.
 //! - [`Subscription`] is a set of topics and a cursor; `resume` says where it begins, `gap` what it
 //!   missed.
+//! - [`duplicates`] knows a publish that comes again.
 //! - [`mailbox`] wakes a connection once per batch, however many of its streams it is for.
 //!
 //! Readers take only events at or below the watermark, which is stored once what is at or below it
 //! has been applied everywhere, so one number is a sound cursor over any number of topics.
 
+mod duplicates;
 mod entry;
 mod gap;
 pub mod mailbox;
@@ -38,6 +40,7 @@ use mailbox::Wakes;
 use ring::{Ring, Stored};
 use topics::{Known, Topics};
 
+pub use duplicates::{Identity, Key, Repeat};
 pub use entry::{Applied, Entry, Outcome, Placed, Target};
 pub use gap::GapReason;
 pub use mailbox::StreamHandle;
@@ -168,6 +171,16 @@ impl Hub {
         } = placed;
         match entry {
             Entry::Event { draft, target } => {
+                if let Some(repeat) = topics.repeats(&target.identity, at) {
+                    if matches!(repeat, Repeat::Of(_)) {
+                        self.metrics.duplicates.inc();
+                    }
+                    let done = Applied {
+                        repeat: Some(repeat),
+                        ..Applied::default()
+                    };
+                    return (done, Rest::Nothing);
+                }
                 let event = Arc::new(Stored {
                     sequence,
                     at,

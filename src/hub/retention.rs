@@ -14,6 +14,10 @@ pub struct Retention {
     /// `history.total_bytes`: the most bytes all topics keep together; the least recently
     /// published topics give way first.
     pub total_bytes: usize,
+    /// `history.duplicates_age`: how long a publish is known again when it comes once more.
+    pub duplicates_age: Duration,
+    /// `history.duplicates`: the most keys and ids that are known again, about 120 bytes each.
+    pub duplicates: usize,
 }
 
 impl Default for Retention {
@@ -23,6 +27,8 @@ impl Default for Retention {
             age: Duration::from_secs(3600),
             topic_bytes: 1 << 20,
             total_bytes: 256 << 20,
+            duplicates_age: Duration::from_secs(120),
+            duplicates: 100_000,
         }
     }
 }

@@ -14,7 +14,8 @@ use std::{
 use indexmap::IndexMap;
 
 use super::{
-    Applied, Retention,
+    Applied, Identity, Repeat, Retention,
+    duplicates::Duplicates,
     mailbox::{Mailbox, StreamHandle, Wakes},
     ring::{Bounds, Ring, Stored},
 };
@@ -40,6 +41,7 @@ pub(super) struct Topics {
     tombstones: BTreeMap<Topic, Ended>,
     /// Where the history of topics ended that are not even in `tombstones` any more.
     floor: u64,
+    duplicates: Duplicates,
 }
 
 /// Where the history of a topic ended that is forgotten.
@@ -124,6 +126,7 @@ impl Topics {
             bytes: 0,
             tombstones: BTreeMap::new(),
             floor,
+            duplicates: Duplicates::new(retention.duplicates_age, retention.duplicates),
         }
     }
 
@@ -136,6 +139,11 @@ impl Topics {
     pub(super) fn advance(&mut self, sequence: u64) {
         debug_assert!(sequence > self.sequence, "entries come in their order");
         self.sequence = sequence;
+    }
+
+    /// Whether the entry that begins repeats one before it.
+    pub(super) fn repeats(&mut self, identity: &Identity, at: Instant) -> Option<Repeat> {
+        self.duplicates.judge(identity, self.sequence, at)
     }
 
     /// What is known of a topic.
@@ -225,8 +233,8 @@ impl Topics {
         let last = std::mem::take(&mut known.last);
         self.recency.remove(&(last, topic.clone()));
         Applied {
-            receivers: 0,
             removed: Some(removed),
+            ..Applied::default()
         }
     }
 
@@ -252,8 +260,8 @@ impl Topics {
             self.bytes = self.bytes - before + ring.cost();
         }
         Applied {
-            receivers: 0,
             removed: Some(1),
+            ..Applied::default()
         }
     }
 
@@ -308,6 +316,7 @@ impl Topics {
     /// Drops the history of topics that were last published to too long ago, and forgets those that
     /// nobody reads.
     pub(super) fn sweep(&mut self, now: Instant) {
+        self.duplicates.forget_older(now);
         while let Some((_, topic)) = self.recency.first() {
             let topic = topic.clone();
             if !self.evict_older(&topic, now) {

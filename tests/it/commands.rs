@@ -458,15 +458,19 @@ async fn publish_and_listen_work_together() {
             "--event",
             "greeting",
             "--id",
-            "7",
+            http,
+            "--idempotency-key",
+            http,
             "--control",
             &control,
         ];
         assert!(run(&args).await.status.success());
+        let again = String::from_utf8(run(&args).await.stdout).expect("text");
+        assert!(again.contains("\"duplicate\":true"), "{again}");
         let message = next().await;
         assert_eq!(
             (&message["event"], &message["data"], &message["id"]),
-            (&"greeting".into(), &"hello".into(), &"7".into())
+            (&"greeting".into(), &"hello".into(), &http.into())
         );
 
         let mut publish = program()

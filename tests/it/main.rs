@@ -20,6 +20,7 @@ mod h3_frames; // hand-made HTTP/3 frames
 mod layers; // who may import whom
 mod limits; // what bites is counted
 mod publish; // taking events from publishers
+mod repeats;
 mod replay; // resuming, gaps, history
 mod slow; // readers that do not read
 mod subscribe; // opening event streams

@@ -43,6 +43,7 @@ fn event(names: &[&str], data: &str) -> Entry {
             topics: topics(names),
             to: None,
             id: None,
+            identity: Identity::default(),
         },
     }
 }

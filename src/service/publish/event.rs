@@ -12,7 +12,7 @@ use super::audience::To;
 use crate::{
     access::Standing,
     exchange::Problem,
-    hub::{Entry, Target},
+    hub::{Entry, Identity, Key, Target},
     limits::Bound,
     service::context::{Context, MIN_RETRY},
     sse::{self, Draft},
@@ -31,6 +31,8 @@ pub(super) struct Event {
     data: String,
     id: Option<String>,
     retry: Option<Duration>,
+    /// What tells its request from others.
+    key: Option<Key>,
 }
 
 /// The JSON of `POST /publish`.
@@ -174,11 +176,16 @@ impl Event {
             },
             id,
             retry: retry.map(Duration::from_millis),
+            key: None,
         })
     }
 
     pub(super) fn topics(&self) -> &[Topic] {
         &self.topics
+    }
+
+    pub(super) fn with_key(self, key: Option<Key>) -> Self {
+        Self { key, ..self }
     }
 
     /// Leaves what other visitors would feel, or what would tell of them: the id, how long they
@@ -188,6 +195,7 @@ impl Event {
             to: None,
             id: None,
             retry: None,
+            key: None,
             ..self
         }
     }
@@ -223,12 +231,18 @@ impl Event {
 
     /// As an entry of the order.
     pub(super) fn into_entry(self) -> Entry {
+        let identity = Identity::of_key(self.key);
+        let identity = match &self.id {
+            Some(id) => identity.with_id(id, &self.topics, self.event.as_deref(), &self.data),
+            None => identity,
+        };
         Entry::Event {
             draft: Draft::new(self.event.as_deref(), &self.data, self.retry),
             target: Target {
                 topics: self.topics,
                 to: self.to,
                 id: self.id.map(Into::into),
+                identity,
             },
         }
     }
@@ -246,6 +260,7 @@ impl Head {
             data: String::new(),
             id: None,
             retry: None,
+            key: None,
         };
         if percent_decode_str(query).decode_utf8().is_err() {
             let detail = "the query is not UTF-8, percent-encoded";

@@ -3,6 +3,7 @@
 
 mod audience;
 mod event;
+mod idempotency;
 mod line_buffer;
 mod lines;
 mod permit;
@@ -45,25 +46,32 @@ pub(super) async fn answer(
             let head = Head::parse(&topic, parts.uri.query().unwrap_or_default())?;
             permit.check(head.topics())?;
             let data = body::collect(context, expect, body).await?;
-            Published::of(context, head.with(data, context)?).await?
+            let key = idempotency::key(parts, &data)?;
+            Published::of(context, head.with(data, context)?.with_key(key)).await?
         }
         Route::Broadcast => {
             permit.check_people()?;
             let json = body::collect(context, expect, body).await?;
-            Published::to_people(context, Event::from_broadcast(&json, context)?).await?
+            let event = Event::from_broadcast(&json, context)?;
+            let event = event.with_key(idempotency::key(parts, &json)?);
+            Published::to_people(context, event).await?
         }
         Route::Send => {
             permit.check_people()?;
             let json = body::collect(context, expect, body).await?;
-            Published::to_people(context, Event::from_send(&json, context)?).await?
+            let event = Event::from_send(&json, context)?;
+            let event = event.with_key(idempotency::key(parts, &json)?);
+            Published::to_people(context, event).await?
         }
         Route::Publish if is_lines(parts)? => {
+            idempotency::refuse(&parts.headers)?;
             return Ok(lines::lines(context.clone(), permit, body));
         }
         _ => {
             let json = body::collect(context, expect, body).await?;
             let event = Event::from_json(&json, context, context.limits.stream_topics)?;
             permit.check(event.topics())?;
+            let event = event.with_key(idempotency::key(parts, &json)?);
             Published::of(context, event).await?
         }
     };

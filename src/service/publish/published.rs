@@ -9,10 +9,14 @@ use crate::{clock, exchange::Problem, service::Context};
 #[derive(Serialize)]
 pub(super) struct Published {
     id: String,
+    /// None of a duplicate, which went out before.
     receivers: usize,
     /// Whether anyone got it, for who sends to people.
     #[serde(skip_serializing_if = "Option::is_none")]
     delivered: Option<bool>,
+    /// It was published before, under this id, and not again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
 }
 
 impl Published {
@@ -23,13 +27,14 @@ impl Published {
             id: receipt.id,
             receivers: receipt.receivers,
             delivered: None,
+            duplicate: receipt.duplicate,
         })
     }
 
     /// Sends an event to people.
     pub(super) async fn to_people(context: &Context, event: Event) -> Result<Self, Problem> {
         let published = Self::of(context, event).await?;
-        let delivered = Some(published.receivers > 0);
+        let delivered = (!published.duplicate).then_some(published.receivers > 0);
         Ok(Self {
             delivered,
             ..published
