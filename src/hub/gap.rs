@@ -56,6 +56,9 @@ pub(super) struct Position {
     pub(super) joined: u64,
     /// How many events were addressed to it and neither taken nor told of.
     pub(super) outstanding: u64,
+    /// Whether the gap may end at the next event that is held, with what is missing after it left to
+    /// be told when the reader gets there.
+    pub(super) in_parts: bool,
 }
 
 /// What is missing.
@@ -70,6 +73,8 @@ pub(super) struct Gap {
     pub(super) rings: Vec<usize>,
     /// The first event that is held after the gap.
     pub(super) first: Option<u64>,
+    /// Nothing that left the rings after this number is told of.
+    pub(super) through: u64,
 }
 
 impl Gap {
@@ -84,6 +89,21 @@ impl View<'_> {
     /// Whether the ring has let go of something that a reader at `cursor` did not take yet.
     pub(super) fn is_past(&self, cursor: u64) -> bool {
         self.ring.evicted_through() > cursor.max(self.told_through)
+    }
+
+    /// Up to where a reader at `cursor` can read without passing what is missing.
+    pub(super) fn whole_through(&self, cursor: u64) -> u64 {
+        if !self.is_past(cursor) {
+            return u64::MAX;
+        }
+        let after = cursor.max(self.told_through);
+        match self.ring.evicted_between(after, u64::MAX) {
+            // That a topic was deleted is told whether anything is missing or not.
+            Some(mut numbers) if !self.ring.was_deleted() => {
+                numbers.next().map_or(u64::MAX, |number| number - 1)
+            }
+            _ => after,
+        }
     }
 }
 
@@ -100,6 +120,12 @@ pub(super) fn measure(
     known: Option<GapReason>,
     is_meant: impl Fn(&Stored) -> bool,
 ) -> Gap {
+    if position.in_parts
+        && known.is_none()
+        && let Some(part) = measure_part(views, position)
+    {
+        return part;
+    }
     let Position { cursor, joined, .. } = position;
     let mut rings = Vec::new();
     let mut deleted = true;
@@ -136,7 +162,53 @@ pub(super) fn measure(
         missed_live,
         rings,
         first,
+        through: u64::MAX,
     }
+}
+
+/// Measures what is missing up to the next event that is held. A client that is cut after it comes
+/// back with the number before that event, and must not be told twice what is missing later on.
+///
+/// `None` when nothing is missing later, or when it cannot be told apart.
+fn measure_part(views: &[View<'_>], position: Position) -> Option<Gap> {
+    let Position { cursor, joined, .. } = position;
+    let next = |view: &View<'_>| view.ring.after(cursor).next().map(|event| event.sequence);
+    let first = views.iter().filter_map(next).min()?;
+    if !views.iter().any(|view| view.is_past(first)) {
+        return None;
+    }
+    let mut missing = Vec::new();
+    let mut rings = Vec::new();
+    for (index, view) in views.iter().enumerate() {
+        let after = cursor.max(view.told_through);
+        if view.ring.limited_after(after) || view.is_past(cursor) && view.ring.was_deleted() {
+            return None;
+        }
+        let before = missing.len();
+        missing.extend(view.ring.evicted_between(after, first - 1)?);
+        if missing.len() > before {
+            rings.push(index);
+        }
+        if missing.len() > COUNTED {
+            return None;
+        }
+    }
+    missing.sort_unstable();
+    missing.dedup();
+    let live = missing.iter().filter(|number| **number > joined);
+    Some(Gap {
+        reason: if cursor < joined {
+            GapReason::Trimmed
+        } else {
+            GapReason::Slow
+        },
+        missed: Some(missing.len() as u64),
+        missed_live: live.count() as u64,
+        rings,
+        first: Some(first),
+        // What left one ring under the number of the first is still held in another.
+        through: first,
+    })
 }
 
 /// How many events up to where the reader began left the rings untold, if they are remembered that

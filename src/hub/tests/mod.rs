@@ -241,6 +241,64 @@ fn a_gap_is_told_with_its_count_and_what_is_held_follows() {
     assert_eq!(data(&drain(&mut again, 999)), ["4", "5", "6"]);
 }
 
+/// Of two topics one has lost events and the other has not: what is missing is told where it is
+/// missing, so that a client that is cut in between is told of the rest and of nothing twice.
+#[test]
+fn a_gap_over_several_topics_is_told_once_across_a_reconnect() {
+    let hub = hub(2);
+    let start = publish(&hub, &["other"], "0").id;
+    for (name, data) in [
+        ("busy", "1"),
+        ("quiet", "2"),
+        ("busy", "3"),
+        ("busy", "4"),
+        ("busy", "5"),
+        ("quiet", "6"),
+        ("busy", "7"),
+    ] {
+        publish(&hub, &[name], data);
+    }
+    let names = ["busy", "quiet"];
+    let mut reader = subscribe(&hub, &names, Resume::After(&start));
+    let told = |missed: u64| serde_json::json!({"reason": "trimmed", "missed": missed, "topics": ["busy"]});
+    let first = messages(&chunk(reader.next(1)).expect("a gap").wire);
+    assert_eq!(gap(&first[0]), told(1));
+    // Cut right here, and once more after the next event.
+    let mut reader = subscribe(&hub, &names, Resume::After(&first[0].id));
+    let next = messages(&chunk(reader.next(1)).expect("an event").wire);
+    assert_eq!(data(&next), ["2"]);
+    let mut reader = subscribe(&hub, &names, Resume::After(&next[0].id));
+    let read = drain(&mut reader, 999);
+    assert_eq!(gap(&read[0]), told(2));
+    assert_eq!(data(&read[1..]), ["5", "6", "7"]);
+}
+
+/// A topic that loses its events by turns with another one would have a gap before each of its own.
+#[test]
+fn gaps_by_turns_come_to_an_end() {
+    let hub = hub(300);
+    let start = publish(&hub, &["other"], "0").id;
+    for n in 0..200 {
+        publish(&hub, &["busy"], &n.to_string());
+        publish(&hub, &["quiet"], &n.to_string());
+    }
+    for n in 0..300 {
+        publish(&hub, &["busy"], &n.to_string());
+    }
+    let mut reader = subscribe(&hub, &["busy", "quiet"], Resume::After(&start));
+    let read = drain(&mut reader, 1 << 20);
+    let gaps: Vec<_> = read
+        .iter()
+        .filter(|m| m.event == "edge-gap")
+        .map(gap)
+        .collect();
+    assert_eq!(gaps.len(), 65);
+    let missed = gaps
+        .iter()
+        .map(|gap| gap["missed"].as_u64().expect("a count"));
+    assert_eq!((missed.sum::<u64>(), read.len() - gaps.len()), (200, 500));
+}
+
 #[test]
 fn an_id_from_another_life_or_never_known_is_a_gap_and_all_that_is_held() {
     let hub = hub(3);
