@@ -101,7 +101,8 @@ impl Edge {
         let public_service = Service::Public(context.clone());
         let listeners = bind_https(&config.https, &resolver, &public_service)?;
         let gate = Gate::new(control.address(), config.control.token.clone());
-        let control_service = Service::Control(context.clone(), Arc::new(gate));
+        let control_service =
+            Service::Control(context.clone(), Arc::new(gate), control_watch.clone());
 
         let mut edge = Self {
             context,

@@ -23,7 +23,10 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::{Method, header};
 
-use crate::exchange::{Body, BodyStream, HeaderBounds, Problem, Reply, Request, validate};
+use crate::{
+    drain::Watch,
+    exchange::{Body, BodyStream, HeaderBounds, Problem, Reply, Request, validate},
+};
 use publish::Permit;
 use routes::{NoRoute, Offer, Route};
 
@@ -54,8 +57,8 @@ fn caught_parts(context: Arc<Context>, parts: BodyStream) -> BodyStream {
 pub(crate) enum Service {
     /// What browsers see.
     Public(Arc<Context>),
-    /// What publishers and operators see.
-    Control(Arc<Context>, Arc<Gate>),
+    /// What publishers and operators see, to its own end, which is later than the public one's.
+    Control(Arc<Context>, Arc<Gate>, Watch),
 }
 
 impl Service {
@@ -110,7 +113,7 @@ impl Service {
         validate(&parts, bounds)?;
         let path = parts.uri.path();
         let found = routes::find(self.offer(), &parts.method, path);
-        if let Self::Control(_, gate) = self {
+        if let Self::Control(_, gate, _) = self {
             gate.check(&parts)?;
         }
         let (route, expect) = found.map_err(|none| self.no_route(&parts.method, none))?;
@@ -128,7 +131,7 @@ impl Service {
                     Self::Public(_) => Permit::of_publisher(context, &parts).await?,
                     Self::Control(..) => Permit::everything(),
                 };
-                publish::answer(context, route, expect, permit, &parts, body).await
+                publish::answer(context, route, expect, permit, self.drain(), &parts, body).await
             }
             route => control::answer(context, route, &parts).await,
         }
@@ -170,7 +173,15 @@ impl Service {
     #[must_use]
     pub(crate) fn context(&self) -> &Arc<Context> {
         match self {
-            Self::Public(context) | Self::Control(context, _) => context,
+            Self::Public(context) | Self::Control(context, ..) => context,
+        }
+    }
+
+    /// Whether it is ending.
+    fn drain(&self) -> &Watch {
+        match self {
+            Self::Public(context) => &context.drain,
+            Self::Control(_, _, drain) => drain,
         }
     }
 }

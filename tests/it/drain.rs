@@ -15,6 +15,7 @@ use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently, stream
 every_protocol!(
     event_streams_end_without_a_reset,
     new_streams_are_refused_gently_or_not_at_all,
+    a_publisher_of_lines_is_told,
 );
 
 const QUICK: &str = "drain.spread = \"500ms\"\ndrain.grace = \"20s\"";
@@ -149,6 +150,40 @@ async fn an_ordinary_request_finishes() {
             patiently("the drain", drained).await.expect("no panic"),
             Drained::Clean
         );
+    }
+}
+
+/// One that thinks between two lines would otherwise keep the edge from ending, and be cut without
+/// knowing what was published.
+async fn a_publisher_of_lines_is_told(protocol: Protocol) {
+    let edge = TestEdge::with(&format!("{QUICK}\naccess.publish = [\"0123456789abcdef\"]"));
+    let mut outside = edge.connect(protocol).await;
+    let mut control = edge.control(Protocol::Http1).await;
+    let mut publishing = Vec::new();
+    for connection in [&mut outside, &mut control] {
+        let (lines, body) = streaming();
+        let request = Request::post("/publish")
+            .header("content-type", "application/x-ndjson")
+            .header("authorization", "Bearer 0123456789abcdef")
+            .body(body);
+        let sent = connection.send(request.expect("a request"));
+        let line = "{\"topic\":\"a\",\"data\":1}\n";
+        let (sent, response) = tokio::join!(lines.send(line.into()), patiently("an answer", sent));
+        sent.expect("it is read");
+        let mut response = response.expect("an answer");
+        let first = patiently("an answer", response.chunk())
+            .await
+            .expect("it goes on");
+        assert!(first.expect("a line").starts_with(b"{\"id\""));
+        publishing.push((lines, response));
+    }
+    assert_eq!(edge.drain().await, Drained::Clean);
+    for (_lines, mut response) in publishing {
+        let last = patiently("the end", response.bytes())
+            .await
+            .expect("a clean end");
+        let last: serde_json::Value = serde_json::from_slice(&last).expect("a line of JSON");
+        assert_eq!(last["status"], 503, "{last}");
     }
 }
 

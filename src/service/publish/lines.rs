@@ -8,6 +8,7 @@ use http::{StatusCode, header};
 
 use super::{event::Event, line_buffer::LineBuffer, permit::Permit, published::Published};
 use crate::{
+    drain::Watch,
     exchange::{Body, Problem, Reply, RequestBody},
     service::{
         Context,
@@ -18,20 +19,33 @@ use crate::{
 /// How many lines are published before readers get their turn: the ring is their queue.
 const BATCH: usize = 32;
 
+/// Why a publisher is not listened to any longer.
+fn ending() -> Problem {
+    let detail = "the edge is ending: what was not answered was not published; send it again";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+}
+
 /// Publishes line by line, as the lines come, and answers line by line.
 struct Lines {
     context: Arc<Context>,
     permit: Permit,
     body: Option<RequestBody>,
+    drain: Watch,
     /// What came and was not published yet.
     buffer: LineBuffer,
 }
 
-pub(super) fn lines(context: Arc<Context>, permit: Permit, body: Option<RequestBody>) -> Reply {
+pub(super) fn lines(
+    context: Arc<Context>,
+    permit: Permit,
+    body: Option<RequestBody>,
+    drain: Watch,
+) -> Reply {
     let lines = Lines {
         context,
         permit,
         body,
+        drain,
         buffer: LineBuffer::default(),
     };
     let answers = stream::unfold(lines, |mut lines| async {
@@ -61,11 +75,19 @@ impl Lines {
             }
             let limit = json_bytes(&self.context);
             let body = self.body.as_mut()?;
-            // Between two lines a publisher may think as long as it likes, but not within one.
-            let chunk = if self.buffer.is_empty() {
-                next_chunk(body).await
-            } else {
-                in_time(&self.context, next_chunk(body)).await
+            let between_lines = self.buffer.is_empty();
+            let next = async {
+                // Between two lines a publisher may think as long as it likes, but not within one.
+                if between_lines {
+                    next_chunk(body).await
+                } else {
+                    in_time(&self.context, next_chunk(body)).await
+                }
+            };
+            let chunk = tokio::select! {
+                biased;
+                () = self.drain.clone().draining() => Err(ending()),
+                chunk = next => chunk,
             };
             let ended = match chunk {
                 Ok(Some(chunk)) if self.buffer.len() + chunk.len() > limit.value + (64 << 10) => {

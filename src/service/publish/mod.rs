@@ -18,6 +18,7 @@ use super::{
     routes::{self, Expect, Route},
 };
 use crate::{
+    drain::Watch,
     exchange::{Problem, Reply, RequestBody},
     limits::DEMO_TOPICS_AT_ONCE,
 };
@@ -36,6 +37,7 @@ pub(super) async fn answer(
     route: Route<'_>,
     expect: Expect,
     permit: Permit,
+    drain: &Watch,
     parts: &Parts,
     body: Option<RequestBody>,
 ) -> Result<Reply, Problem> {
@@ -65,7 +67,7 @@ pub(super) async fn answer(
         }
         Route::Publish if is_lines(parts)? => {
             idempotency::refuse(&parts.headers)?;
-            return Ok(lines::lines(context.clone(), permit, body));
+            return Ok(lines::lines(context.clone(), permit, body, drain.clone()));
         }
         _ => {
             let json = body::collect(context, expect, body).await?;
