@@ -33,6 +33,19 @@ pub(crate) fn quic_grant(open: usize) -> usize {
     (8 * (open + HEADROOM)).div_ceil(7) + 8
 }
 
+impl Limits {
+    /// The most that the JSON of one event may have, in bytes.
+    #[must_use]
+    pub(crate) fn json_bytes(&self) -> Bound<usize> {
+        // Escapes can make six bytes of one; the rest is for the other fields.
+        let Bound { limit, value } = self.event_bytes;
+        Bound {
+            limit,
+            value: 6 * value + (256 << 10),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

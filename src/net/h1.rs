@@ -13,14 +13,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{deadline::Deadline, listening::Listening};
+use super::{
+    deadline::Deadline,
+    linger::{Beyond, Rest, lingering},
+    listening::Listening,
+};
 use crate::{
     backoff, clock,
     drain::Watch,
@@ -102,7 +106,12 @@ async fn respond(
 ) -> Response<Sending> {
     let (parts, body) = request.into_parts();
     let mailbox = peer.mailbox.clone();
-    let body = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
+    let rest = Rest {
+        most: listening.context().limits.json_bytes().value,
+        beyond: Beyond::Read,
+        on_request: parts.headers.contains_key(header::EXPECT),
+    };
+    let body = (!body.is_end_stream()).then(|| lingering(body.map_err(Into::into), rest));
     let reply = listening.service.call(Request { parts, body, peer }).await;
     let (head, body) = reply.into_response();
     let sending = match body {

@@ -4,6 +4,7 @@
 //!   `quic` accepts QUIC for `h3`; `listening` is what the connections of a listener share.
 //! - `outbox` moves bodies into the streams of `h2` and `h3`, a `visit` at a time, each into its
 //!   `sink`; `lifecycle` brings a connection to its end; `deadline` is the timer of both.
+//! - `linger` sees to what is left of a request's body once its reply is made.
 //! - `write_timeout` stands before the socket.
 
 mod deadline;
@@ -11,6 +12,7 @@ mod h1;
 mod h2;
 mod h3;
 mod lifecycle;
+mod linger;
 mod listener;
 mod listening;
 mod metrics;

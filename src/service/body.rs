@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use super::{Context, routes::Expect};
 use crate::{
     exchange::{Problem, RequestBody},
-    limits::{Bound, DEMO_BYTES},
+    limits::DEMO_BYTES,
 };
 
 /// Reads the whole body, at most as much as is expected; it may pause for `limits.request_body`.
@@ -19,7 +19,7 @@ pub(super) async fn collect(
     let (field, bound) = match expect {
         Expect::Nothing => return Ok(Bytes::new()),
         Expect::Data => ("data", context.limits.event_bytes),
-        Expect::Event => ("body", json_bytes(context)),
+        Expect::Event => ("body", context.limits.json_bytes()),
         Expect::DemoEvent => ("body", DEMO_BYTES),
     };
     let Some(mut body) = body else {
@@ -34,16 +34,6 @@ pub(super) async fn collect(
         whole.extend_from_slice(&chunk);
     }
     Ok(whole.freeze())
-}
-
-/// The most that the JSON of one event may have.
-pub(super) fn json_bytes(context: &Context) -> Bound<usize> {
-    // Escapes can make six bytes of one; the rest is for the other fields.
-    let Bound { limit, value } = context.limits.event_bytes;
-    Bound {
-        limit,
-        value: 6 * value + (256 << 10),
-    }
 }
 
 /// Waits for what is read no longer than `limits.request_body`.

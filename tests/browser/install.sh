@@ -9,6 +9,7 @@ need() { # command, Debian package
     command -v "$1" >/dev/null 2>&1 || missing+=("$2")
 }
 need cc gcc
+need curl curl
 need chromium chromium
 need firefox-esr firefox-esr
 need node nodejs

@@ -23,10 +23,16 @@ both!(
 );
 
 mod outside {
-    use super::a_line_that_breaks_off_is_told_and_harms_nobody;
+    use super::{
+        a_line_that_breaks_off_is_told_and_harms_nobody,
+        a_refusal_is_read_while_the_body_is_on_its_way,
+    };
     use crate::harness::every_protocol;
 
-    every_protocol!(a_line_that_breaks_off_is_told_and_harms_nobody);
+    every_protocol!(
+        a_line_that_breaks_off_is_told_and_harms_nobody,
+        a_refusal_is_read_while_the_body_is_on_its_way,
+    );
 }
 
 /// A publisher whose body ends in the middle of a line, beside an event stream that shares its
@@ -63,6 +69,36 @@ async fn a_line_that_breaks_off_is_told_and_harms_nobody(protocol: Protocol) {
     assert_eq!(events.data(2).await, ["1", "2"]);
     assert_eq!(edge.metric("seventh_panics_total").await, 0);
     drop(lines);
+}
+
+/// The client has sent the half of its body when it is answered; the other half harms nobody.
+async fn a_refusal_is_read_while_the_body_is_on_its_way(protocol: Protocol) {
+    let edge = TestEdge::with("access.publish = [\"0123456789abcdef\"]");
+    let mut connection = edge.connect(protocol).await;
+    for authorization in ["Bearer wrong", "Bearer 0123456789abcdef"] {
+        let (parts, body) = streaming();
+        let request = Request::post("/topics/a")
+            .header("authorization", authorization)
+            .body(body)
+            .expect("a request");
+        let large: Bytes = vec![b'x'; 300_000].into();
+        let (sent, answer) = tokio::join!(
+            parts.send(large.clone()),
+            Answer::of(&mut connection, request)
+        );
+        sent.expect("it is read");
+        assert!(
+            [401, 413].contains(&answer.status.as_u16()),
+            "{}",
+            answer.text
+        );
+        assert_eq!(answer.json()["status"], answer.status.as_u16());
+        // The client may have stopped sending, as it has its answer.
+        let _: Result<_, _> = parts.send(large).await;
+        drop(parts);
+        let request = Request::get("/nothing").body(full("")).expect("a request");
+        assert_eq!(Answer::of(&mut connection, request).await.status, 404);
+    }
 }
 
 async fn post(

@@ -26,7 +26,6 @@ use h2::{
     RecvStream,
     server::{Connection, SendResponse},
 };
-use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use body::Http2Body;
@@ -35,6 +34,7 @@ use sink::Http2Sink;
 
 use super::{
     lifecycle::{Lifecycle, Step},
+    linger::{Beyond, Rest, lingering},
     listening::Listening,
     outbox::Outbox,
 };
@@ -220,7 +220,12 @@ where
     fn begin(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (parts, body) = request.into_parts();
         let received = self.received.clone();
-        let body = (!body.is_end_stream()).then(|| Http2Body { body, received }.boxed_unsync());
+        let rest = Rest {
+            most: self.listening.context().limits.json_bytes().value,
+            beyond: Beyond::Hold,
+            on_request: false,
+        };
+        let body = (!body.is_end_stream()).then(|| lingering(Http2Body { body, received }, rest));
         let request = Request {
             parts,
             body,

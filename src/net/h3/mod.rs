@@ -29,7 +29,6 @@ use h3::{
     stream::BufRecvStream,
 };
 use http::Method;
-use http_body_util::BodyExt as _;
 
 use body::Http3Body;
 use sink::QuicSink;
@@ -38,6 +37,7 @@ use transport::{Bidi, SharedSend, Transport};
 
 use super::{
     lifecycle::{Lifecycle, Step},
+    linger::{Beyond, Rest, lingering},
     listening::Listening,
     outbox::Outbox,
 };
@@ -293,7 +293,12 @@ async fn answer(
     let (mut send, mut recv) = stream.split();
     let reads = !matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE);
     let body = if reads {
-        Some(Http3Body::new(recv, &parts.headers).boxed_unsync())
+        let rest = Rest {
+            most: limits.json_bytes().value,
+            beyond: Beyond::GiveUp,
+            on_request: false,
+        };
+        Some(lingering(Http3Body::new(recv, &parts.headers), rest))
     } else {
         // The end of the stream is nearly always there already; if so, there is nothing to stop.
         let _: Option<_> = recv.recv_data().now_or_never();

@@ -12,7 +12,7 @@ use crate::{
     exchange::{Body, Problem, Reply, RequestBody},
     service::{
         Context,
-        body::{in_time, json_bytes, next_chunk},
+        body::{in_time, next_chunk},
     },
 };
 
@@ -73,7 +73,7 @@ impl Lines {
                 tokio::task::yield_now().await;
                 return Some(answers.into());
             }
-            let limit = json_bytes(&self.context);
+            let limit = self.context.limits.json_bytes();
             let body = self.body.as_mut()?;
             let between_lines = self.buffer.is_empty();
             let next = async {
