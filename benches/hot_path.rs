@@ -87,6 +87,40 @@ fn publish_alone(c: &mut Criterion) {
     group.finish();
 }
 
+/// One event to one of 100,000 topics in turn, each of which has a reader.
+fn publish_among_many(c: &mut Criterion) {
+    const TOPICS: usize = 100_000;
+    let hub = Hub::new(Retention::default(), Epoch::from_random(1), 0);
+    let topics: Vec<Topic> = (0..TOPICS)
+        .map(|n| Topic::parse(&format!("users/{n}/notifications")).expect("a topic"))
+        .collect();
+    let now = clock::now();
+    let mailboxes: Vec<_> = (0..TOPICS / STREAMS).map(|_| Mailbox::new()).collect();
+    let mut streams: Vec<_> = topics
+        .iter()
+        .enumerate()
+        .map(|(n, topic)| {
+            let topics = std::slice::from_ref(topic);
+            let mailbox = &mailboxes[n / STREAMS];
+            hub.subscribe(topics, Resume::Live, mailbox, now).0
+        })
+        .collect();
+    let data = "x".repeat(100);
+    let mut sequence = 0;
+    let mut group = c.benchmark_group("hub");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("publish and take, 100,000 topics with a reader each", |b| {
+        b.iter(|| {
+            sequence += 1;
+            // A step that is prime to their number, so that none is near the one before.
+            let at = sequence as usize * 7919 % topics.len();
+            publish(&hub, sequence, &topics[at..=at], &data, now);
+            black_box(streams[at].next(16 << 10));
+        });
+    });
+    group.finish();
+}
+
 fn format(c: &mut Criterion) {
     let data = "0123456789\n".repeat(10);
     let mut group = c.benchmark_group("sse");
@@ -106,5 +140,5 @@ fn format(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fan_out, publish_alone, format);
+criterion_group!(benches, fan_out, publish_alone, publish_among_many, format);
 criterion_main!(benches);

@@ -38,7 +38,7 @@ use crate::{
 };
 use mailbox::Wakes;
 use ring::{Ring, Stored};
-use topics::{Known, Topics};
+use topics::{Cell, Ids, Topics};
 
 pub use duplicates::{Identity, Key, Repeat};
 pub use entry::{Applied, Entry, Outcome, Placed, Target};
@@ -86,7 +86,7 @@ pub struct Hub {
 /// What of an entry is left to do once the watermark is stored.
 enum Rest {
     /// The streams that an event is for are to be marked.
-    Mark(Arc<Stored>, Vec<Topic>),
+    Mark(Arc<Stored>, Ids),
     /// The readers of a topic are to look.
     Tell(Topic),
     Nothing,
@@ -195,8 +195,8 @@ impl Hub {
                         to.into()
                     }),
                 });
-                topics.push(&target.topics, &event);
-                (Applied::default(), Rest::Mark(event, target.topics))
+                let ids = topics.push(&target.topics, &event);
+                (Applied::default(), Rest::Mark(event, ids))
             }
             Entry::Delete(topic) => (topics.delete(&topic), Rest::Tell(topic)),
             Entry::Retract { topics: of, id } => {
@@ -222,38 +222,44 @@ impl Hub {
     /// Drops the history of topics that were last published to longer than `history.age` ago, and
     /// forgets those that nobody reads. To be called now and then.
     pub fn sweep(&self, now: Instant) {
-        self.lock().sweep(now);
+        while !self.lock().sweep(now) {}
     }
 
     /// What is known of the publishers' topics after `after`, in the order of their names, at most
     /// `limit`.
     #[must_use]
     pub fn topics(&self, after: Option<&str>, limit: usize) -> Vec<TopicInfo> {
-        let topics = self.lock();
-        let page = topics
-            .after(after)
-            .filter(|(topic, _)| !topic.is_reserved());
-        page.take(limit)
-            .map(|(topic, known)| self.info(topic, known))
+        let page: Vec<_> = {
+            let topics = self.lock();
+            let page = topics.after(after).take(limit);
+            page.map(|known| (known.cell().clone(), known.subscribers()))
+                .collect()
+        };
+        page.iter()
+            .map(|(cell, subscribers)| self.info(cell, *subscribers))
             .collect()
     }
 
     /// What is known of one topic.
     #[must_use]
     pub fn topic(&self, topic: &Topic) -> Option<TopicInfo> {
-        let topics = self.lock();
-        topics.get(topic).map(|known| self.info(topic, known))
+        let (cell, subscribers) = {
+            let topics = self.lock();
+            let known = topics.get(topic)?;
+            (known.cell().clone(), known.subscribers())
+        };
+        Some(self.info(&cell, subscribers))
     }
 
-    fn info(&self, topic: &Topic, known: &Known) -> TopicInfo {
-        let ring = known.ring();
+    fn info(&self, cell: &Cell, subscribers: usize) -> TopicInfo {
+        let ring = cell.ring();
         let id = |event: &Arc<Stored>| match &event.id {
             Some(id) => id.to_string(),
             None => self.id(event.sequence).to_string(),
         };
         TopicInfo {
-            topic: topic.clone(),
-            subscribers: known.subscribers(),
+            topic: cell.topic.clone(),
+            subscribers,
             events: ring.len(),
             bytes: ring.bytes(),
             oldest: ring.oldest().map(id),

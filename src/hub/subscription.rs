@@ -442,7 +442,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut topics = self.hub.lock();
         for Read { cell, .. } in &self.reads {
-            topics.leave(&cell.topic, &self.handle);
+            topics.leave(cell, &self.handle);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! way when all of them hold too much.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -12,6 +12,8 @@ use std::{
 };
 
 use indexmap::IndexMap;
+use slab::Slab;
+use smallvec::SmallVec;
 
 use super::{
     Applied, Identity, Repeat, Retention,
@@ -21,6 +23,11 @@ use super::{
 };
 use crate::topic::Topic;
 
+/// What the names of the edge's own topics begin with, and the first names past them.
+const RESERVED: &str = "$";
+const PAST_RESERVED: &str = "%";
+/// How many topics are swept under one hold of the lock.
+const SWEPT_AT_ONCE: usize = 64;
 /// What a topic costs beside its events and its name, in bytes.
 const TOPIC_OVERHEAD: usize = 512;
 /// How many forgotten topics are remembered with where their history ended.
@@ -32,9 +39,13 @@ pub(super) struct Topics {
     retention: Retention,
     /// The number of the last entry.
     sequence: u64,
-    known: BTreeMap<Topic, Known>,
+    /// By their ids, which are used again.
+    known: Slab<Known>,
+    ids: HashMap<Topic, Id>,
+    /// The same in the order of their names.
+    by_name: BTreeMap<Topic, Id>,
     /// Topics with history, by the number of their last event.
-    recency: BTreeSet<(u64, Topic)>,
+    recency: BTreeSet<(u64, Id)>,
     /// Invariant: the sum of `cost()` over all rings, and of `topic_cost()` over all topics.
     bytes: usize,
     /// Where the history of forgotten topics ended, and whether by their deletion.
@@ -43,6 +54,12 @@ pub(super) struct Topics {
     floor: u64,
     duplicates: Duplicates,
 }
+
+/// What a topic goes by where its name would cost a search: each publish.
+pub(super) type Id = usize;
+
+/// The topics of an event.
+pub(super) type Ids = SmallVec<[Id; 1]>;
 
 /// Where the history of a topic ended that is forgotten.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +89,7 @@ struct Readers {
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) topic: Topic,
+    id: Id,
     /// The number of the last entry that concerns it: readers at or past it need not take the lock.
     changed: AtomicU64,
     /// The number of the last entry that ended the streams that read it.
@@ -95,8 +113,12 @@ impl Cell {
 }
 
 impl Known {
-    pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {
+    fn ring(&self) -> MutexGuard<'_, Ring> {
         self.cell.ring()
+    }
+
+    pub(super) fn cell(&self) -> &Arc<Cell> {
+        &self.cell
     }
 
     pub(super) fn subscribers(&self) -> usize {
@@ -121,7 +143,9 @@ impl Topics {
         Self {
             retention,
             sequence: floor,
-            known: BTreeMap::new(),
+            known: Slab::new(),
+            ids: HashMap::new(),
+            by_name: BTreeMap::new(),
             recency: BTreeSet::new(),
             bytes: 0,
             tombstones: BTreeMap::new(),
@@ -148,27 +172,42 @@ impl Topics {
 
     /// What is known of a topic.
     pub(super) fn get(&self, topic: &Topic) -> Option<&Known> {
-        self.known.get(topic)
+        self.id(topic).map(|id| &self.known[id])
     }
 
-    /// The topics after `after`, in the order of their names.
-    pub(super) fn after(&self, after: Option<&str>) -> impl Iterator<Item = (&Topic, &Known)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.known.range::<str, _>((from, Bound::Unbounded))
+    fn id(&self, topic: &Topic) -> Option<Id> {
+        self.ids.get(topic).copied()
     }
 
-    /// Puts an event, the newest of all, into the rings of its topics.
-    pub(super) fn push(&mut self, topics: &[Topic], event: &Arc<Stored>) {
+    /// The publishers' topics after `after`, in the order of their names.
+    pub(super) fn after(&self, after: Option<&str>) -> impl Iterator<Item = &Known> {
+        let from = |least| after.filter(|after| *after >= least).map(Bound::Excluded);
+        let before = after.is_none_or(|after| after < RESERVED).then(|| {
+            let from = from("").unwrap_or(Bound::Unbounded);
+            self.by_name
+                .range::<str, _>((from, Bound::Excluded(RESERVED)))
+        });
+        let from = from(PAST_RESERVED).unwrap_or(Bound::Included(PAST_RESERVED));
+        let past = self.by_name.range::<str, _>((from, Bound::Unbounded));
+        let all = before.into_iter().flatten().chain(past);
+        all.map(|(_, id)| &self.known[*id])
+    }
+
+    /// Puts an event, the newest of all, into the rings of its topics, whose ids it returns.
+    pub(super) fn push(&mut self, topics: &[Topic], event: &Arc<Stored>) -> Ids {
         let bounds = Bounds {
             events: self.retention.events,
             bytes: self.retention.topic_bytes,
             age: self.retention.age,
         };
+        let mut ids = Ids::with_capacity(topics.len());
         for topic in topics {
-            let known = self.know(topic);
+            let id = self.know(topic);
+            let known = &mut self.known[id];
             if known.last == event.sequence {
                 continue; // named twice
             }
+            ids.push(id);
             let before = std::mem::replace(&mut known.last, event.sequence);
             let (freed, held) = {
                 let mut ring = known.ring();
@@ -178,19 +217,21 @@ impl Topics {
             };
             known.cell.changed.store(event.sequence, Ordering::Release);
             self.bytes = self.bytes - freed + held;
-            let mut place = (before, topic.clone());
-            self.recency.remove(&place);
-            place.0 = event.sequence;
-            self.recency.insert(place);
+            self.recency.remove(&(before, id));
+            self.recency.insert((event.sequence, id));
         }
         self.evict_to(self.retention.total_bytes);
+        ids
     }
 
-    /// Marks the streams that an event is for; how many they are.
-    pub(super) fn mark(&self, topics: &[Topic], event: &Stored, wakes: &mut Wakes) -> usize {
+    /// Marks the streams that an event is for, which was put into the rings of these topics; how many
+    /// they are.
+    pub(super) fn mark(&self, ids: &[Id], event: &Stored, wakes: &mut Wakes) -> usize {
         let mut receivers = 0;
         let meant = event.to.as_deref().map(|to| self.streams_of(to));
-        let known = topics.iter().filter_map(|topic| self.known.get(topic));
+        // One that was forgotten since, or whose id is another's by now, has no readers: they come
+        // under the lock that is held.
+        let known = ids.iter().filter_map(|id| self.known.get(*id));
         for (address, readers) in known.flat_map(|known| &known.readers) {
             let marked = match &meant {
                 None => readers.mailbox.mark(&readers.streams, event.sequence),
@@ -210,7 +251,7 @@ impl Topics {
 
     /// The streams that read any of `topics`, by the address of their mailbox and their key.
     fn streams_of(&self, topics: &[Topic]) -> HashSet<(usize, u32)> {
-        let known = topics.iter().filter_map(|topic| self.known.get(topic));
+        let known = topics.iter().filter_map(|topic| self.get(topic));
         let readers = known.flat_map(|known| &known.readers);
         readers
             .flat_map(|(address, readers)| readers.streams.iter().map(|key| (*address, *key)))
@@ -219,9 +260,10 @@ impl Topics {
 
     /// Drops the history of a topic.
     pub(super) fn delete(&mut self, topic: &Topic) -> Applied {
-        let Some(known) = self.known.get_mut(topic) else {
+        let Some(id) = self.id(topic) else {
             return Applied::default();
         };
+        let known = &mut self.known[id];
         let removed = {
             let mut ring = known.cell.ring();
             let (events, before) = (ring.len(), ring.cost());
@@ -231,7 +273,7 @@ impl Topics {
         };
         known.cell.changed.store(self.sequence, Ordering::Release);
         let last = std::mem::take(&mut known.last);
-        self.recency.remove(&(last, topic.clone()));
+        self.recency.remove(&(last, id));
         Applied {
             removed: Some(removed),
             ..Applied::default()
@@ -244,7 +286,7 @@ impl Topics {
         topics: &[Topic],
         find: impl Fn(&Ring) -> Option<Arc<Stored>>,
     ) -> Applied {
-        let known = |topic| self.known.get(topic);
+        let known = |topic| self.get(topic);
         let found = topics.iter().filter_map(known);
         let Some(event) = found
             .filter_map(|known| find(&known.ring()))
@@ -253,8 +295,8 @@ impl Topics {
             return Applied::default();
         };
         let retracted = Arc::new(event.retracted());
-        for known in topics.iter().filter_map(|topic| self.known.get(topic)) {
-            let mut ring = known.ring();
+        for id in topics.iter().filter_map(|topic| self.ids.get(topic)) {
+            let mut ring = self.known[*id].ring();
             let before = ring.cost();
             ring.retract(&retracted);
             self.bytes = self.bytes - before + ring.cost();
@@ -267,7 +309,7 @@ impl Topics {
 
     /// Ends the streams that read a topic and began before now.
     pub(super) fn end_streams(&mut self, topic: &Topic) {
-        if let Some(known) = self.known.get(topic) {
+        if let Some(known) = self.get(topic) {
             known.cell.ended.store(self.sequence, Ordering::Release);
             known.cell.changed.store(self.sequence, Ordering::Release);
         }
@@ -276,14 +318,18 @@ impl Topics {
     /// Has the readers of a topic look, which was deleted or whose streams were ended, and forgets
     /// it if nobody reads it. How many readers there are.
     pub(super) fn tell(&mut self, topic: &Topic, wakes: &mut Wakes) -> usize {
-        let told = self.known.get(topic).map_or(0, |known| known.tell(wakes));
-        self.forget_if_idle(topic);
+        let Some(id) = self.id(topic) else {
+            return 0;
+        };
+        let told = self.known[id].tell(wakes);
+        self.forget_if_idle(id);
         told
     }
 
     /// Has a stream read a topic. Its events that are too old go first.
     pub(super) fn join(&mut self, topic: &Topic, stream: &StreamHandle, now: Instant) -> Arc<Cell> {
-        let known = self.know(topic);
+        let id = self.know(topic);
+        let known = &mut self.known[id];
         let cell = known.cell.clone();
         let mailbox = stream.mailbox();
         let readers = known.readers.entry(address(mailbox));
@@ -292,75 +338,82 @@ impl Topics {
             streams: Vec::new(),
         });
         readers.streams.push(stream.key());
-        self.evict_older(topic, now);
+        self.evict_older(id, now);
         cell
     }
 
     /// Has a stream read a topic no more.
-    pub(super) fn leave(&mut self, topic: &Topic, stream: &StreamHandle) {
+    pub(super) fn leave(&mut self, cell: &Cell, stream: &StreamHandle) {
         let mailbox = address(stream.mailbox());
-        let known = self.known.get_mut(topic);
-        let known = known.expect("a topic with readers is known");
+        // It has a reader, so it is known, and the id is its own.
+        let known = &mut self.known[cell.id];
         let readers = known.readers.get_mut(&mailbox);
         let readers = readers.expect("the stream is among its readers");
-        readers.streams.retain(|&key| key != stream.key());
+        let place = readers.streams.iter().position(|&key| key == stream.key());
+        readers.streams.swap_remove(place.expect("it is there"));
         if readers.streams.is_empty() {
             known.readers.swap_remove(&mailbox);
             if known.readers.is_empty() {
                 known.readers = IndexMap::new();
             }
         }
-        self.forget_if_idle(topic);
+        self.forget_if_idle(cell.id);
     }
 
     /// Drops the history of topics that were last published to too long ago, and forgets those that
-    /// nobody reads.
-    pub(super) fn sweep(&mut self, now: Instant) {
+    /// nobody reads; a slice of them at a time. Whether that is all.
+    pub(super) fn sweep(&mut self, now: Instant) -> bool {
         self.duplicates.forget_older(now);
-        while let Some((_, topic)) = self.recency.first() {
-            let topic = topic.clone();
-            if !self.evict_older(&topic, now) {
-                return;
+        for _ in 0..SWEPT_AT_ONCE {
+            let Some((_, id)) = self.recency.first() else {
+                return true;
+            };
+            if !self.evict_older(*id, now) {
+                return true;
             }
         }
+        false
     }
 
-    /// What is known of a topic, from now on at the latest.
-    fn know(&mut self, topic: &Topic) -> &mut Known {
-        // One way down the tree, whether it is there or not: each publish goes it.
-        self.known.entry(topic.clone()).or_insert_with_key(|topic| {
-            let ended = self.tombstones.remove(topic);
-            let Ended { through, deleted } = ended.unwrap_or(Ended {
-                through: self.floor,
-                deleted: false,
-            });
-            self.bytes += topic_cost(topic);
-            Known {
-                cell: Arc::new(Cell {
-                    topic: topic.clone(),
-                    changed: AtomicU64::new(through),
-                    ended: AtomicU64::new(0),
-                    ring: Mutex::new(Ring::starting_after(through, deleted)),
-                }),
-                readers: IndexMap::new(),
-                last: 0,
-            }
-        })
+    /// The id of a topic, which is known from now on at the latest.
+    fn know(&mut self, topic: &Topic) -> Id {
+        if let Some(id) = self.id(topic) {
+            return id;
+        }
+        let ended = self.tombstones.remove(topic);
+        let Ended { through, deleted } = ended.unwrap_or(Ended {
+            through: self.floor,
+            deleted: false,
+        });
+        self.bytes += topic_cost(topic);
+        let place = self.known.vacant_entry();
+        let id = place.key();
+        place.insert(Known {
+            cell: Arc::new(Cell {
+                topic: topic.clone(),
+                id,
+                changed: AtomicU64::new(through),
+                ended: AtomicU64::new(0),
+                ring: Mutex::new(Ring::starting_after(through, deleted)),
+            }),
+            readers: IndexMap::new(),
+            last: 0,
+        });
+        self.ids.insert(topic.clone(), id);
+        self.by_name.insert(topic.clone(), id);
+        id
     }
 
     /// Evicts what is too old from one topic. `false` when it still holds events.
-    fn evict_older(&mut self, topic: &Topic, now: Instant) -> bool {
-        let Some(known) = self.known.get(topic) else {
-            return true;
-        };
-        let mut ring = known.ring();
+    fn evict_older(&mut self, id: Id, now: Instant) -> bool {
+        let mut ring = self.known[id].ring();
         let before = ring.cost();
         ring.evict_older(now, self.retention.age);
         let (emptied, after) = (ring.is_empty(), ring.cost());
         drop(ring);
         self.bytes = self.bytes - before + after;
         if emptied {
-            self.retire(topic);
+            self.retire(id);
         }
         emptied
     }
@@ -371,13 +424,10 @@ impl Topics {
         let mut last = None;
         while self.bytes > limit {
             let from = last.take().map_or(Bound::Unbounded, Bound::Excluded);
-            let Some((number, topic)) =
-                self.recency.range((from, Bound::Unbounded)).next().cloned()
-            else {
+            let Some(&(number, id)) = self.recency.range((from, Bound::Unbounded)).next() else {
                 return;
             };
-            let known = self.known.get(&topic).expect("recency names known topics");
-            let mut ring = known.ring();
+            let mut ring = self.known[id].ring();
             let keep = usize::from(number == self.sequence);
             while self.bytes > limit && ring.evictable() > keep {
                 let before = ring.cost();
@@ -387,26 +437,22 @@ impl Topics {
             let emptied = ring.is_empty();
             drop(ring);
             if emptied {
-                self.retire(&topic);
+                self.retire(id);
             }
-            last = Some((number, topic));
+            last = Some((number, id));
         }
     }
 
     /// Takes a topic whose ring has become empty out of `recency`.
-    fn retire(&mut self, topic: &Topic) {
-        if let Some(known) = self.known.get_mut(topic) {
-            let last = std::mem::take(&mut known.last);
-            self.recency.remove(&(last, topic.clone()));
-        }
-        self.forget_if_idle(topic);
+    fn retire(&mut self, id: Id) {
+        let last = std::mem::take(&mut self.known[id].last);
+        self.recency.remove(&(last, id));
+        self.forget_if_idle(id);
     }
 
     /// Forgets a topic without history and readers, all but where its history ended.
-    fn forget_if_idle(&mut self, topic: &Topic) {
-        let Some(known) = self.known.get(topic) else {
-            return;
-        };
+    fn forget_if_idle(&mut self, id: Id) {
+        let known = &self.known[id];
         if known.last != 0 || !known.readers.is_empty() {
             return;
         }
@@ -418,15 +464,17 @@ impl Topics {
             };
             (ended, ring.cost())
         };
-        self.known.remove(topic);
-        self.bytes -= cost + topic_cost(topic);
+        let topic = self.known.remove(id).cell.topic.clone();
+        self.ids.remove(&topic);
+        self.by_name.remove(&topic);
+        self.bytes -= cost + topic_cost(&topic);
         if ended.through > self.floor {
             if self.tombstones.len() == TOMBSTONES {
                 let newest = self.tombstones.values().map(|ended| ended.through).max();
                 self.floor = newest.unwrap_or_default().max(self.floor);
                 self.tombstones.clear();
             }
-            self.tombstones.insert(topic.clone(), ended);
+            self.tombstones.insert(topic, ended);
         }
     }
 

@@ -442,6 +442,35 @@ fn topics_are_listed_in_pages() {
 }
 
 #[test]
+fn the_edges_own_topics_are_passed_over_wherever_a_page_begins() {
+    let hub = hub(5);
+    let own = Topic::reserved("user:", "ann");
+    let (_reader, _) = hub.subscribe(&[own], Resume::Live, &Mailbox::new(), crate::clock::now());
+    let names = [" a", "#", "#z", "%", "a", "b"];
+    for name in names {
+        publish(&hub, &[name], "x");
+    }
+    let mut listed: Vec<String> = Vec::new();
+    while let Some(info) = hub.topics(listed.last().map(String::as_str), 1).pop() {
+        listed.push(info.topic.to_string());
+    }
+    assert_eq!(listed, names);
+    for (after, next) in [
+        ("", " a"),
+        ("$", "%"),
+        ("$user:ann", "%"),
+        ("#zz", "%"),
+        ("%", "a"),
+    ] {
+        assert_eq!(
+            hub.topics(Some(after), 1)[0].topic.as_str(),
+            next,
+            "{after}"
+        );
+    }
+}
+
+#[test]
 fn publishers_and_readers_on_many_threads_see_one_order() {
     let hub = hub(100_000);
     let start = std::sync::Barrier::new(5);
