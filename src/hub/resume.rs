@@ -2,7 +2,7 @@
 //!
 //! No clock, no lock, no task: rings and what the client asks for in, a cursor out.
 
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 
 use super::{
     GapReason,
@@ -24,113 +24,64 @@ pub enum Resume<'a> {
     Last(usize),
 }
 
-/// Where a reader begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Start {
-    /// After the event with this number.
-    pub(super) cursor: u64,
-    /// What of the losses before needs no telling.
-    pub(super) told: Told,
-    /// The gap to tell first.
-    pub(super) gap: Option<GapReason>,
-}
-
-/// Which events that left the rings need no telling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    /// Those up to this number.
-    Through(u64),
-    /// Those that have left by now: they were not asked for.
-    Evicted,
-}
-
-/// Finds where a reader begins that wants `resume` of `rings`, when the last entry is `joined`.
-pub(super) fn start(
-    resume: Resume<'_>,
-    rings: &[&Ring],
-    epoch: Epoch,
-    joined: u64,
-    is_meant: impl Fn(&Stored) -> bool,
-) -> Start {
-    match resume {
-        Resume::Live => Start {
-            cursor: joined,
-            told: Told::Through(joined),
-            gap: None,
-        },
-        Resume::Last(events) => Start {
-            cursor: before_last(events.min(MAX_LAST), rings, joined, is_meant),
-            told: Told::Evicted,
-            gap: None,
-        },
-        Resume::After(id) => match find(id, rings, epoch, joined) {
-            Ok(cursor) => Start {
-                cursor,
-                told: Told::Through(cursor),
-                gap: None,
-            },
-            // What is held follows the gap, all of it. What has left by now is the gap; what leaves
-            // from now on will be told.
-            Err(reason) => Start {
-                cursor: before_oldest(rings).unwrap_or(joined),
-                told: Told::Evicted,
-                gap: Some(reason),
-            },
-        },
-    }
-}
-
-/// The number of the event with this id: a publisher's own, as the rings know it, or the edge's.
+/// The number of the oldest event up to `joined` whose publisher gave it this id.
 ///
 /// Publishers' ids may repeat, in one topic and over several that each count on their own: it is the
 /// oldest match that is resumed after, as an event that comes twice beats one that never comes.
-fn find(id: &str, rings: &[&Ring], epoch: Epoch, joined: u64) -> Result<u64, GapReason> {
-    let own = rings.iter().filter_map(|ring| ring.find(id).first()).min();
-    match (own, EventId::parse(id)) {
-        (Some(sequence), _) => Ok(*sequence),
-        (None, Some(id)) if id.epoch != epoch => Err(GapReason::Restart),
-        (None, Some(id)) if id.sequence <= joined => Ok(id.sequence),
-        (None, _) => Err(GapReason::Unknown),
+pub(super) fn own(id: &str, ring: &Ring, joined: u64) -> Option<u64> {
+    let first = ring.find(id).first().copied();
+    first.filter(|number| *number <= joined)
+}
+
+/// The number that the edge's own id stands for, if that is no later than `joined`.
+pub(super) fn place(id: &str, epoch: Epoch, joined: u64) -> Result<u64, GapReason> {
+    match EventId::parse(id) {
+        Some(id) if id.epoch != epoch => Err(GapReason::Restart),
+        Some(id) if id.sequence <= joined => Ok(id.sequence),
+        _ => Err(GapReason::Unknown),
     }
 }
 
-fn before_oldest(rings: &[&Ring]) -> Option<u64> {
-    let oldest = rings.iter().filter_map(|ring| ring.oldest());
-    oldest.map(|event| event.sequence - 1).min()
+/// The newest events of some rings together: one in several of them counts once.
+#[derive(Debug)]
+pub(super) struct Newest {
+    most: usize,
+    numbers: BTreeSet<u64>,
 }
 
-/// The cursor before the last `events` of all rings together: a merge of the rings from their ends,
-/// as an event in several of them counts once.
-fn before_last(
-    events: usize,
-    rings: &[&Ring],
-    joined: u64,
-    is_meant: impl Fn(&Stored) -> bool,
-) -> u64 {
-    let mut rest: Vec<_> = rings
-        .iter()
-        .map(|ring| {
-            let there = ring.after(0).rev().filter(|event| !event.is_retracted());
-            let meant = there.filter(|event| is_meant(event));
-            meant.map(|event| event.sequence)
-        })
-        .collect();
-    // The newest of each ring that was not counted yet.
-    let mut newest: BinaryHeap<(u64, usize)> = BinaryHeap::new();
-    for (ring, rest) in rest.iter_mut().enumerate() {
-        newest.extend(rest.next().map(|sequence| (sequence, ring)));
-    }
-    let (mut cursor, mut left) = (joined, events);
-    while let Some((sequence, ring)) = newest.pop() {
-        // Above the cursor it was counted already, in another ring.
-        if sequence <= cursor {
-            if left == 0 {
-                break;
-            }
-            left -= 1;
-            cursor = sequence - 1;
+impl Newest {
+    /// At most so many.
+    pub(super) fn new(events: usize) -> Self {
+        Self {
+            most: events.min(MAX_LAST),
+            numbers: BTreeSet::new(),
         }
-        newest.extend(rest[ring].next().map(|sequence| (sequence, ring)));
     }
-    cursor
+
+    /// Looks at what a ring holds up to `joined`.
+    pub(super) fn look(&mut self, ring: &Ring, joined: u64, is_meant: impl Fn(&Stored) -> bool) {
+        let there = ring.after(0).rev();
+        let there = there.filter(|event| event.sequence <= joined && !event.is_retracted());
+        for event in there.filter(|event| is_meant(event)) {
+            if self.numbers.len() == self.most {
+                let Some(oldest) = self.numbers.first().copied() else {
+                    return;
+                };
+                if event.sequence < oldest {
+                    return;
+                }
+                if !self.numbers.insert(event.sequence) {
+                    continue;
+                }
+                self.numbers.remove(&oldest);
+            } else {
+                self.numbers.insert(event.sequence);
+            }
+        }
+    }
+
+    /// The cursor before them.
+    pub(super) fn before(&self) -> Option<u64> {
+        self.numbers.first().map(|oldest| oldest - 1)
+    }
 }

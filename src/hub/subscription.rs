@@ -1,10 +1,6 @@
 //! What one event stream reads: a set of topics and a cursor.
 
-use std::{
-    fmt,
-    sync::{Arc, MutexGuard},
-    time::Instant,
-};
+use std::{fmt, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -12,9 +8,9 @@ use smallvec::SmallVec;
 
 use super::{
     GapReason, Hub, Resume,
-    gap::{self, Position, View},
+    gap::{self, Look, Position, View},
     mailbox::{Mailbox, StreamHandle},
-    resume::{self, Told},
+    resume::{self, Newest},
     ring::{Ring, Stored},
     topics::Cell,
 };
@@ -153,8 +149,8 @@ impl Hub {
             gap: None,
             gaps: 0,
         };
-        subscription.start(resume);
         drop(guard);
+        subscription.start(resume);
 
         let behind = subscription.cursor < joined || subscription.gap.is_some();
         if behind {
@@ -358,65 +354,84 @@ impl Subscription {
         Ok(through)
     }
 
-    /// Places the cursor. The caller holds the hub's lock.
+    /// Places the cursor: the rings are looked at one by one, up to where it joined.
     fn start(&mut self, resume: Resume<'_>) {
-        let guards: Vec<MutexGuard<'_, Ring>> =
-            self.reads.iter().map(|read| read.cell.ring()).collect();
-        let rings: Vec<&Ring> = guards.iter().map(|guard| &**guard).collect();
-        let start = resume::start(resume, &rings, self.hub.epoch, self.joined, |event| {
-            self.is_meant(event)
-        });
-        let told: SmallVec<[u64; 4]> = match start.told {
-            Told::Through(sequence) => rings.iter().map(|_| sequence).collect(),
-            Told::Evicted => rings.iter().map(|ring| ring.evicted_through()).collect(),
-        };
-        drop(guards);
+        let joined = self.joined;
+        match resume {
+            Resume::Live => {}
+            Resume::After(id) => {
+                let own = |read: &Read| resume::own(id, &read.cell.ring(), joined);
+                let own = self.reads.iter().filter_map(own).min();
+                match own.map_or_else(|| resume::place(id, self.hub.epoch, joined), Ok) {
+                    Ok(number) => {
+                        self.cursor = number;
+                        for read in &mut self.reads {
+                            read.told_through = number;
+                        }
+                    }
+                    // What is held follows the gap, all of it. What has left by now is the gap;
+                    // what leaves from now on will be told.
+                    Err(reason) => {
+                        self.gap = Some(reason);
+                        let mut cursor = joined;
+                        self.pass_over(|ring, _| {
+                            let oldest = ring.oldest().map(|event| event.sequence - 1);
+                            cursor = oldest.unwrap_or(joined).min(cursor);
+                        });
+                        self.cursor = cursor;
+                    }
+                }
+            }
+            Resume::Last(events) => {
+                let mut newest = Newest::new(events);
+                self.pass_over(|ring, is_meant| newest.look(ring, joined, is_meant));
+                self.cursor = newest.before().unwrap_or(joined);
+            }
+        }
+    }
+
+    /// Looks at the rings one by one. What has left them by then was not asked for.
+    fn pass_over(&mut self, mut look: impl FnMut(&Ring, &dyn Fn(&Stored) -> bool)) {
+        let mut told: SmallVec<[u64; 4]> = SmallVec::new();
+        for read in &self.reads {
+            let ring = read.cell.ring();
+            told.push(ring.evicted_through().min(self.joined));
+            look(&ring, &|event| self.is_meant(event));
+        }
         for (read, told_through) in self.reads.iter_mut().zip(told) {
             read.told_through = told_through;
         }
-        self.cursor = start.cursor;
-        self.gap = start.gap;
     }
 
     /// Tells what is missing, and goes on with the first event that is held.
     fn tell_gap(&mut self) -> Next {
         let hub = self.hub.clone();
-        // Under the hub's lock nothing is applied, so all counts are of one moment.
-        let guard = hub.lock();
-        // The cursor is about to pass whatever was applied by now.
-        if self.is_ended() {
-            return Next::Ended;
-        }
-        let known = self.gap.take();
-        let rings: Vec<MutexGuard<'_, Ring>> =
-            self.reads.iter().map(|read| read.cell.ring()).collect();
-        let views: Vec<View<'_>> = rings
-            .iter()
-            .zip(&self.reads)
-            .map(|(ring, read)| View {
-                ring,
-                told_through: read.told_through,
-            })
-            .collect();
-        let position = Position {
-            cursor: self.cursor,
-            joined: self.joined,
-            outstanding: self.handle.addressed() - self.settled,
-            in_parts: self.gaps < GAPS_AT_ONCE,
+        let (position, looks) = loop {
+            let Some(position) = self.position() else {
+                return Next::Ended;
+            };
+            let looks: Vec<Look> = self
+                .reads
+                .iter()
+                .map(|read| self.look(read, position))
+                .collect();
+            let deleted = |look: &Look| look.was_deleted_after(position.through);
+            // A deletion is told once: it has to be part of what is looked at.
+            if !looks.iter().any(deleted) {
+                break (position, looks);
+            }
         };
-        let gap = gap::measure(&views, position, known, |event| self.is_meant(event));
-        let evicted: SmallVec<[u64; 4]> = rings.iter().map(|ring| ring.evicted_through()).collect();
-        drop(rings);
-
+        let gap = gap::measure(&looks, position, self.gap.take());
         let data = json!({
             "reason": gap.reason.as_str(),
             "missed": gap.missed,
             "topics": self.named(&gap.rings),
         });
         self.settled += gap.missed_live;
-        self.cursor = gap.first.map_or(guard.sequence(), |first| first - 1);
-        for (read, evicted) in self.reads.iter_mut().zip(evicted) {
-            read.told_through = read.told_through.max(evicted.min(gap.through));
+        self.cursor = gap.first.map_or(position.through, |first| first - 1);
+        for (read, look) in self.reads.iter_mut().zip(looks) {
+            let told = look.evicted_through.min(gap.through);
+            read.told_through = read.told_through.max(told);
         }
         self.gaps = self.gaps.saturating_add(1);
         if gap.is_of_nothing() {
@@ -428,6 +443,27 @@ impl Subscription {
             wire: draft.finish(hub.id(self.cursor)),
             events: 0,
         })
+    }
+
+    /// Where it stands, and what of the order is settled: all of one moment. `None` when it was
+    /// ended by then, as the cursor is about to pass that.
+    fn position(&self) -> Option<Position> {
+        let topics = self.hub.lock();
+        (!self.is_ended()).then(|| Position {
+            cursor: self.cursor,
+            joined: self.joined,
+            through: topics.sequence(),
+            outstanding: self.handle.addressed() - self.settled,
+            in_parts: self.gaps < GAPS_AT_ONCE,
+        })
+    }
+
+    fn look(&self, read: &Read, position: Position) -> Look {
+        let view = View {
+            ring: &read.cell.ring(),
+            told_through: read.told_through,
+        };
+        view.look(position, |event| self.is_meant(event))
     }
 
     /// The topics of these rings that a client knows by name: not the audience's.

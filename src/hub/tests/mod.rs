@@ -441,6 +441,42 @@ fn topics_are_listed_in_pages() {
     assert_eq!(hub.topic(&topic("b")).expect("it has a reader").bytes, 0);
 }
 
+/// What is missing is counted while publishers go on, and the count is right all the same.
+#[test]
+fn a_reader_that_falls_behind_publishers_on_other_threads_accounts_for_every_event() {
+    const EACH: u64 = 4_000;
+    let hub = hub(4);
+    let mut readers: Vec<_> = [&["t0", "t1"][..], &["t1"], &["t2", "t0", "t1"]]
+        .map(|names| (names.len() as u64, subscribe(&hub, names, Resume::Live)))
+        .into();
+    std::thread::scope(|scope| {
+        for publisher in 0..3 {
+            let hub = &hub;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    publish(hub, &[&format!("t{publisher}")], &n.to_string());
+                }
+            });
+        }
+        for (topics, reader) in &mut readers {
+            scope.spawn(move || {
+                let (mut got, mut missed) = (0, 0);
+                while got + missed < *topics * EACH {
+                    for message in drain(reader, 64) {
+                        match message.event.as_str() {
+                            "edge-gap" => missed += gap(&message)["missed"].as_u64().expect("live"),
+                            _ => got += 1,
+                        }
+                    }
+                    std::thread::yield_now();
+                }
+                assert_eq!(got + missed, *topics * EACH);
+                assert_eq!(reader.settled(), reader.handle().addressed());
+            });
+        }
+    });
+}
+
 #[test]
 fn the_edges_own_topics_are_passed_over_wherever_a_page_begins() {
     let hub = hub(5);
