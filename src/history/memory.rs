@@ -45,6 +45,7 @@ impl Memory {
             Entry::Event { target, .. } => target.id.clone(),
             _ => None,
         };
+        self.hub.prepare(&entry);
         let mut last = self.last.lock().expect("no holder of this lock panics");
         last.sequence += 1;
         let sequence = last.sequence;
@@ -115,5 +116,27 @@ mod tests {
         assert_eq!(hub.topic(&topic).expect("it is there").events, 2);
         hub.sweep(now + 3 * minute);
         assert_eq!(hub.topics(None, 9), []);
+    }
+
+    #[test]
+    fn what_was_prepared_for_a_repetition_is_forgotten() {
+        let memory = Memory::new(Retention::default(), 7);
+        let send = |names: std::ops::Range<u32>| {
+            let topic = |n: u32| Topic::parse(&format!("t{n:03}")).expect("a topic");
+            let topics: Vec<Topic> = names.map(topic).collect();
+            let identity = Identity::default().with_id("1", &topics, None, "x");
+            let target = Target {
+                topics,
+                to: None,
+                id: Some("1".into()),
+                identity,
+            };
+            let draft = Draft::new(None, "x", None);
+            let entry = Entry::Event { draft, target };
+            memory.put(entry, crate::clock::now()).expect("no key")
+        };
+        assert!(!send(0..300).duplicate);
+        assert!(send(299..600).duplicate);
+        assert_eq!(memory.hub().topics(None, 999).len(), 300);
     }
 }

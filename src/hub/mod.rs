@@ -49,7 +49,7 @@ pub use resume::Resume;
 pub use retention::Retention;
 pub use subscription::{Ask, Chunk, Found, Next, Opening, Subscription};
 
-/// How many entries are applied under one hold of the lock.
+/// How many entries are applied, or topics prepared, under one hold of the lock.
 const UNDER_ONE_LOCK: usize = 64;
 /// Nothing is kept beyond the rings.
 const NOWHERE: u64 = u64::MAX;
@@ -126,6 +126,19 @@ impl Hub {
         self.kept_from.store(sequence, Ordering::Release);
     }
 
+    /// Makes the topics of an event known that goes to many, a slice of them at a time: when it is
+    /// applied that is all done, and others do not wait for it.
+    pub fn prepare(&self, entry: &Entry) {
+        let Entry::Event { target, .. } = entry else {
+            return;
+        };
+        if target.topics.len() > UNDER_ONE_LOCK {
+            for slice in target.topics.chunks(UNDER_ONE_LOCK) {
+                self.lock().prepare(slice);
+            }
+        }
+    }
+
     /// Applies entries, each above the last one.
     ///
     /// For each handful of them, under one hold of the lock: first the rings, then the watermark,
@@ -172,6 +185,7 @@ impl Hub {
         match entry {
             Entry::Event { draft, target } => {
                 if let Some(repeat) = topics.repeats(&target.identity, at) {
+                    topics.forget_idle(&target.topics);
                     if matches!(repeat, Repeat::Of(_)) {
                         self.metrics.duplicates.inc();
                     }

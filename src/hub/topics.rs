@@ -193,6 +193,22 @@ impl Topics {
         all.map(|(_, id)| &self.known[*id])
     }
 
+    /// Makes topics known.
+    pub(super) fn prepare(&mut self, topics: &[Topic]) {
+        for topic in topics {
+            self.know(topic);
+        }
+    }
+
+    /// Forgets those topics that were prepared for nothing.
+    pub(super) fn forget_idle(&mut self, topics: &[Topic]) {
+        for topic in topics {
+            if let Some(id) = self.id(topic) {
+                self.forget_if_idle(id);
+            }
+        }
+    }
+
     /// Puts an event, the newest of all, into the rings of its topics, whose ids it returns.
     pub(super) fn push(&mut self, topics: &[Topic], event: &Arc<Stored>) -> Ids {
         let bounds = Bounds {
