@@ -5,7 +5,7 @@ use std::{hint::black_box, task::Waker, time::Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seventh::{
     clock,
-    hub::{Entry, Hub, Identity, Placed, Resume, Retention, Target, mailbox::Mailbox},
+    hub::{Entry, Hub, Identity, NameBounds, Placed, Resume, Retention, Target, mailbox::Mailbox},
     sse::{Draft, Epoch, Parser},
     topic::Topic,
 };
@@ -34,15 +34,24 @@ fn publish(hub: &Hub, sequence: u64, topics: &[Topic], data: &str, at: Instant) 
 
 /// One event to 10 connections of 100 streams: publish, and take it for each.
 fn fan_out(c: &mut Criterion) {
-    let hub = Hub::new(Retention::default(), Epoch::from_random(1), 0);
+    let hub = Hub::new(
+        Retention::default(),
+        NameBounds::default(),
+        Epoch::from_random(1),
+        0,
+    );
     let mut sequence = 0;
     let topics = [Topic::parse("bench").expect("a topic")];
     let now = clock::now();
     let mut connections: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
-            let mailbox = Mailbox::new();
+            let mailbox = Mailbox::new([127, 0, 0, 1].into());
             let streams: Vec<_> = (0..STREAMS)
-                .map(|_| hub.subscribe(&topics, Resume::Live, &mailbox, now).0)
+                .map(|_| {
+                    hub.subscribe(&topics, Resume::Live, &mailbox, now)
+                        .expect("there is room")
+                        .0
+                })
                 .collect();
             (mailbox, streams)
         })
@@ -68,7 +77,12 @@ fn fan_out(c: &mut Criterion) {
 
 /// One event to a topic that nobody reads, one of a thousand in turn.
 fn publish_alone(c: &mut Criterion) {
-    let hub = Hub::new(Retention::default(), Epoch::from_random(1), 0);
+    let hub = Hub::new(
+        Retention::default(),
+        NameBounds::default(),
+        Epoch::from_random(1),
+        0,
+    );
     let topics: Vec<Topic> = (0..1000)
         .map(|n| Topic::parse(&format!("bench/{n}")).expect("a topic"))
         .collect();
@@ -90,19 +104,28 @@ fn publish_alone(c: &mut Criterion) {
 /// One event to one of 100,000 topics in turn, each of which has a reader.
 fn publish_among_many(c: &mut Criterion) {
     const TOPICS: usize = 100_000;
-    let hub = Hub::new(Retention::default(), Epoch::from_random(1), 0);
+    let hub = Hub::new(
+        Retention::default(),
+        NameBounds::default(),
+        Epoch::from_random(1),
+        0,
+    );
     let topics: Vec<Topic> = (0..TOPICS)
         .map(|n| Topic::parse(&format!("users/{n}/notifications")).expect("a topic"))
         .collect();
     let now = clock::now();
-    let mailboxes: Vec<_> = (0..TOPICS / STREAMS).map(|_| Mailbox::new()).collect();
+    let mailboxes: Vec<_> = (0..TOPICS / STREAMS)
+        .map(|_| Mailbox::new([127, 0, 0, 1].into()))
+        .collect();
     let mut streams: Vec<_> = topics
         .iter()
         .enumerate()
         .map(|(n, topic)| {
             let topics = std::slice::from_ref(topic);
             let mailbox = &mailboxes[n / STREAMS];
-            hub.subscribe(topics, Resume::Live, mailbox, now).0
+            hub.subscribe(topics, Resume::Live, mailbox, now)
+                .expect("there is room")
+                .0
         })
         .collect();
     let data = "x".repeat(100);

@@ -5,6 +5,7 @@
 //! and it would flush a part of the batch.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering},
@@ -14,10 +15,13 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
+use super::names::Account;
+
 /// The mailbox of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Mailbox {
     inner: Mutex<Marks>,
+    account: Arc<Account>,
     waker: AtomicWaker,
     /// The stream whose own waker is muted just now, plus one.
     muted: AtomicU32,
@@ -52,10 +56,20 @@ pub(super) struct Marked {
 }
 
 impl Mailbox {
-    /// A mailbox without streams.
+    /// A mailbox without streams, of a connection from `source`.
     #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::default()
+    pub fn new(source: IpAddr) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::default(),
+            account: Account::new(source),
+            waker: AtomicWaker::new(),
+            muted: AtomicU32::new(0),
+        })
+    }
+
+    /// On whose behalf its streams name topics.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     /// Gives a stream its place; dropping the handle gives it up.
@@ -259,6 +273,8 @@ mod tests {
 
     use super::*;
 
+    const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     #[derive(Default)]
     struct Count(AtomicUsize);
 
@@ -276,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_woken_once_until_it_looks() {
-        let mailbox = Mailbox::new();
+        let mailbox = Mailbox::new(LOCAL);
         let (a, b) = (mailbox.open(), mailbox.open());
         let keys = [a.key(), b.key()];
         assert_eq!(
@@ -313,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_streams_waker_marks_that_stream() {
-        let mailbox = Mailbox::new();
+        let mailbox = Mailbox::new(LOCAL);
         let (_a, b) = (mailbox.open(), mailbox.open());
         let count = Arc::new(Count::default());
         let task = count.clone().into();
@@ -335,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_key_is_used_again_with_its_counts_at_zero() {
-        let mailbox = Mailbox::new();
+        let mailbox = Mailbox::new(LOCAL);
         let stream = mailbox.open();
         let key = stream.key();
         mailbox.mark(&[key], 1);

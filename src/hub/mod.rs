@@ -5,6 +5,7 @@
 //! - [`ring`] holds the recent events of a topic; it is also the only queue there is.
 //! - [`Subscription`] is a set of topics and a cursor; `resume` says where it begins, `gap` what it
 //!   missed.
+//! - [`names`] counts the topics that are merely read, which strangers make up.
 //! - [`duplicates`] knows a publish that comes again.
 //! - [`mailbox`] wakes a connection once per batch, however many of its streams it is for.
 //!
@@ -16,6 +17,7 @@ mod entry;
 mod gap;
 pub mod mailbox;
 mod metrics;
+mod names;
 mod resume;
 mod retention;
 pub mod ring;
@@ -45,6 +47,7 @@ pub use entry::{Applied, Entry, Outcome, Placed, Target};
 pub use gap::GapReason;
 pub use mailbox::StreamHandle;
 pub use metrics::HubMetrics;
+pub use names::{NameBounds, TooManyNames};
 pub use resume::Resume;
 pub use retention::Retention;
 pub use subscription::{Ask, Chunk, Found, Next, Opening, Subscription};
@@ -95,11 +98,11 @@ enum Rest {
 impl Hub {
     /// An empty hub of the history `epoch`, whose entries up to `floor` are gone.
     #[must_use]
-    pub fn new(retention: Retention, epoch: Epoch, floor: u64) -> Arc<Self> {
+    pub fn new(retention: Retention, names: NameBounds, epoch: Epoch, floor: u64) -> Arc<Self> {
         Arc::new(Self {
             epoch,
             metrics: HubMetrics::default(),
-            topics: Mutex::new(Topics::new(retention, floor)),
+            topics: Mutex::new(Topics::new(retention, names, floor)),
             watermark: AtomicU64::new(floor),
             kept_from: AtomicU64::new(NOWHERE),
         })

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::RangeInclusive,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,8 +18,9 @@ use crate::topic::Topic;
 const OVERHEAD: usize = 96;
 /// What a topic that an event is limited to costs beside its name.
 const TO_OVERHEAD: usize = 48;
-/// How many evicted events are remembered by number, so that a gap can be counted: 8 KiB a topic.
-const REMEMBERED: usize = 1024;
+/// How many evicted events a topic remembers by number, so that a gap can be counted: at least and at
+/// most.
+const REMEMBERED: RangeInclusive<usize> = 8..=1024;
 
 /// An event as the hub keeps it. Every topic and every reader shares one.
 #[derive(Debug)]
@@ -72,6 +74,8 @@ pub struct Bounds {
     pub bytes: usize,
     /// How old an event may grow.
     pub age: Duration,
+    /// How many evicted events it remembers by number, if that is between 8 and 1,024.
+    pub remembered: usize,
 }
 
 /// The events of one topic, oldest first.
@@ -86,8 +90,10 @@ pub struct Ring {
     evicted_through: u64,
     /// The number up to which they left because the topic was deleted.
     deleted_through: u64,
-    /// The numbers of the last events that left, oldest first, at most [`REMEMBERED`].
+    /// The numbers of the last events that left, oldest first.
     evicted: VecDeque<u64>,
+    /// The most of them.
+    remembered: usize,
     /// `evicted` is complete for numbers above this one.
     evicted_known_after: u64,
     /// The number of the last event that was not for every reader.
@@ -105,6 +111,7 @@ impl Ring {
             deleted_through: if deleted { floor } else { 0 },
             evicted_through: floor,
             evicted_known_after: floor,
+            remembered: *REMEMBERED.end(),
             ..Self::default()
         }
     }
@@ -116,6 +123,8 @@ impl Ring {
                 .back()
                 .is_none_or(|e| e.sequence < event.sequence)
         );
+        let (least, most) = REMEMBERED.into_inner();
+        self.remembered = bounds.remembered.clamp(least, most);
         self.evict_older(event.at, bounds.age);
         if event.to.is_some() {
             self.limited_through = event.sequence;
@@ -145,10 +154,13 @@ impl Ring {
             // Whoever comes with an old id does not miss it.
             self.retracted -= 1;
         } else {
-            if self.evicted.len() == REMEMBERED {
-                self.evicted_known_after = self.evicted.pop_front().expect("it is full");
-            }
             self.evicted.push_back(event.sequence);
+            while self.evicted.len() > self.remembered {
+                self.evicted_known_after = self.evicted.pop_front().expect("it has some");
+            }
+            if self.evicted.capacity() > 4 * self.remembered {
+                self.evicted.shrink_to(self.remembered);
+            }
         }
         if let Some(id) = &event.id
             && let Some(numbers) = self.ids.get_mut(id)
@@ -297,12 +309,6 @@ impl Ring {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
-
-    /// What the ring costs in all: its events, and the numbers of those that left.
-    #[must_use]
-    pub fn cost(&self) -> usize {
-        self.bytes + self.evicted.capacity() * size_of::<u64>()
-    }
 }
 
 #[cfg(test)]
@@ -326,6 +332,7 @@ mod tests {
             events,
             bytes,
             age: Duration::from_secs(3600),
+            remembered: 1024,
         }
     }
 
@@ -374,6 +381,28 @@ mod tests {
         assert_eq!((ring.find("a"), ring.find("b")), (&[3][..], &[][..]));
         ring.evict();
         assert!(ring.find("a").is_empty() && ring.ids.is_empty());
+    }
+
+    #[test]
+    fn it_remembers_fewer_numbers_as_its_share_shrinks() {
+        let now = crate::clock::now();
+        let mut ring = Ring::default();
+        let mut push = |sequence, remembered| {
+            let bounds = Bounds {
+                remembered,
+                ..bounds(1, usize::MAX)
+            };
+            ring.push(event(sequence, now, None, 1), &bounds);
+            ring.evicted.len()
+        };
+        let most = (1..=2000).map(|n| push(n, usize::MAX)).max();
+        assert_eq!(most, Some(1024));
+        assert_eq!(push(2001, 100), 100);
+        assert_eq!(push(2002, 0), 8);
+        assert!(ring.evicted.capacity() <= 32);
+        assert!(ring.evicted_between(1992, 2001).is_none());
+        let known = ring.evicted_between(1993, 2001).expect("that far back");
+        assert!(known.eq(1994..=2001));
     }
 
     proptest! {

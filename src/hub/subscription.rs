@@ -7,7 +7,7 @@ use serde_json::json;
 use smallvec::SmallVec;
 
 use super::{
-    GapReason, Hub, Resume,
+    GapReason, Hub, Resume, TooManyNames,
     gap::{self, Look, Position, View},
     mailbox::{Mailbox, StreamHandle},
     resume::{self, Newest},
@@ -117,21 +117,30 @@ impl Hub {
     ///
     /// Nothing is lost or doubled between what is replayed and what comes live: both are read from
     /// the same rings by the same cursor.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyNames`] when topics that nobody knows would be too many with those that are merely
+    /// read.
     pub fn subscribe(
         self: &Arc<Self>,
         topics: &[Topic],
         resume: Resume<'_>,
         mailbox: &Arc<Mailbox>,
         now: Instant,
-    ) -> (Subscription, Opening) {
-        let handle = mailbox.open();
+    ) -> Result<(Subscription, Opening), TooManyNames> {
         let named_before = |(at, topic)| topics[..at].contains(topic);
         let once = topics
             .iter()
             .enumerate()
             .filter(|named| !named_before(*named));
         let once: Vec<&Topic> = once.map(|(_, topic)| topic).collect();
+        let handle = mailbox.open();
         let mut guard = self.lock();
+        if let Err(too_many) = guard.check_names(&once, mailbox) {
+            drop(guard);
+            return Err(too_many);
+        }
         // Not the last entry that was placed: what is not applied yet will be marked for it.
         let joined = guard.sequence();
         let reads = once.into_iter().map(|topic| Read {
@@ -161,7 +170,7 @@ impl Hub {
             .gap
             .is_none()
             .then(|| self.id(subscription.cursor));
-        (subscription, Opening { id, behind })
+        Ok((subscription, Opening { id, behind }))
     }
 }
 

@@ -16,9 +16,10 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::{
-    Applied, Identity, Repeat, Retention,
+    Applied, Identity, NameBounds, Repeat, Retention, TooManyNames,
     duplicates::Duplicates,
     mailbox::{Mailbox, StreamHandle, Wakes},
+    names::{Account, Names},
     ring::{Bounds, Ring, Stored},
 };
 use crate::topic::Topic;
@@ -30,6 +31,9 @@ const PAST_RESERVED: &str = "%";
 const SWEPT_AT_ONCE: usize = 64;
 /// What a topic costs beside its events and its name, in bytes.
 const TOPIC_OVERHEAD: usize = 512;
+/// How many numbers of evicted events all topics with history remember together, 8 MiB, so that gaps
+/// can be counted; each its share.
+const REMEMBERED: usize = 1 << 20;
 /// How many forgotten topics are remembered with where their history ended.
 const TOMBSTONES: usize = 16_384;
 
@@ -46,13 +50,14 @@ pub(super) struct Topics {
     by_name: BTreeMap<Topic, Id>,
     /// Topics with history, by the number of their last event.
     recency: BTreeSet<(u64, Id)>,
-    /// Invariant: the sum of `cost()` over all rings, and of `topic_cost()` over all topics.
+    /// Invariant: the sum of `cost()` and `topic_cost()` over all topics with history.
     bytes: usize,
     /// Where the history of forgotten topics ended, and whether by their deletion.
     tombstones: BTreeMap<Topic, Ended>,
     /// Where the history of topics ended that are not even in `tombstones` any more.
     floor: u64,
     duplicates: Duplicates,
+    names: Names,
 }
 
 /// What a topic goes by where its name would cost a search: each publish.
@@ -76,6 +81,9 @@ pub(super) struct Known {
     readers: IndexMap<usize, Readers>,
     /// The number of the last event, 0 when none is held. Invariant: in `recency` unless 0.
     last: u64,
+    /// On whose behalf it is known while it is merely read. Invariant: `None` while `last` is not 0,
+    /// and while nobody reads it.
+    account: Option<Arc<Account>>,
 }
 
 /// The streams of one connection that read a topic.
@@ -139,7 +147,7 @@ impl Known {
 
 impl Topics {
     /// None are known, and history up to `floor` is gone.
-    pub(super) fn new(retention: Retention, floor: u64) -> Self {
+    pub(super) fn new(retention: Retention, names: NameBounds, floor: u64) -> Self {
         Self {
             retention,
             sequence: floor,
@@ -151,6 +159,7 @@ impl Topics {
             tombstones: BTreeMap::new(),
             floor,
             duplicates: Duplicates::new(retention.duplicates_age, retention.duplicates),
+            names: Names::new(names),
         }
     }
 
@@ -215,26 +224,25 @@ impl Topics {
             events: self.retention.events,
             bytes: self.retention.topic_bytes,
             age: self.retention.age,
+            remembered: REMEMBERED / self.recency.len().max(1),
         };
         let mut ids = Ids::with_capacity(topics.len());
         for topic in topics {
             let id = self.know(topic);
-            let known = &mut self.known[id];
+            let known = &self.known[id];
             if known.last == event.sequence {
                 continue; // named twice
             }
             ids.push(id);
-            let before = std::mem::replace(&mut known.last, event.sequence);
             let (freed, held) = {
                 let mut ring = known.ring();
-                let freed = ring.cost();
+                let freed = ring.bytes();
                 ring.push(event.clone(), &bounds);
-                (freed, ring.cost())
+                (freed, ring.bytes())
             };
             known.cell.changed.store(event.sequence, Ordering::Release);
             self.bytes = self.bytes - freed + held;
-            self.recency.remove(&(before, id));
-            self.recency.insert((event.sequence, id));
+            self.used(id, event.sequence);
         }
         self.evict_to(self.retention.total_bytes);
         ids
@@ -279,17 +287,16 @@ impl Topics {
         let Some(id) = self.id(topic) else {
             return Applied::default();
         };
-        let known = &mut self.known[id];
+        let known = &self.known[id];
         let removed = {
-            let mut ring = known.cell.ring();
-            let (events, before) = (ring.len(), ring.cost());
+            let mut ring = known.ring();
+            let (events, bytes) = (ring.len(), ring.bytes());
             ring.delete(self.sequence);
-            self.bytes = self.bytes - before + ring.cost();
+            self.bytes -= bytes;
             events
         };
         known.cell.changed.store(self.sequence, Ordering::Release);
-        let last = std::mem::take(&mut known.last);
-        self.recency.remove(&(last, id));
+        self.used(id, 0);
         Applied {
             removed: Some(removed),
             ..Applied::default()
@@ -313,9 +320,9 @@ impl Topics {
         let retracted = Arc::new(event.retracted());
         for id in topics.iter().filter_map(|topic| self.ids.get(topic)) {
             let mut ring = self.known[*id].ring();
-            let before = ring.cost();
+            let before = ring.bytes();
             ring.retract(&retracted);
-            self.bytes = self.bytes - before + ring.cost();
+            self.bytes = self.bytes - before + ring.bytes();
         }
         Applied {
             removed: Some(1),
@@ -342,6 +349,16 @@ impl Topics {
         told
     }
 
+    /// Whether a stream of this connection may read these topics, those that nobody knows included.
+    pub(super) fn check_names(
+        &self,
+        topics: &[&Topic],
+        mailbox: &Mailbox,
+    ) -> Result<(), TooManyNames> {
+        let new = topics.iter().filter(|topic| self.id(topic).is_none());
+        self.names.check(mailbox.account(), new.count())
+    }
+
     /// Has a stream read a topic. Its events that are too old go first.
     pub(super) fn join(&mut self, topic: &Topic, stream: &StreamHandle, now: Instant) -> Arc<Cell> {
         let id = self.know(topic);
@@ -354,6 +371,7 @@ impl Topics {
             streams: Vec::new(),
         });
         readers.streams.push(stream.key());
+        self.account_for(id);
         self.evict_older(id, now);
         cell
     }
@@ -371,6 +389,9 @@ impl Topics {
             known.readers.swap_remove(&mailbox);
             if known.readers.is_empty() {
                 known.readers = IndexMap::new();
+                if let Some(account) = known.account.take() {
+                    self.names.remove(&account);
+                }
             }
         }
         self.forget_if_idle(cell.id);
@@ -401,7 +422,6 @@ impl Topics {
             through: self.floor,
             deleted: false,
         });
-        self.bytes += topic_cost(topic);
         let place = self.known.vacant_entry();
         let id = place.key();
         place.insert(Known {
@@ -414,6 +434,7 @@ impl Topics {
             }),
             readers: IndexMap::new(),
             last: 0,
+            account: None,
         });
         self.ids.insert(topic.clone(), id);
         self.by_name.insert(topic.clone(), id);
@@ -423,9 +444,9 @@ impl Topics {
     /// Evicts what is too old from one topic. `false` when it still holds events.
     fn evict_older(&mut self, id: Id, now: Instant) -> bool {
         let mut ring = self.known[id].ring();
-        let before = ring.cost();
+        let before = ring.bytes();
         ring.evict_older(now, self.retention.age);
-        let (emptied, after) = (ring.is_empty(), ring.cost());
+        let (emptied, after) = (ring.is_empty(), ring.bytes());
         drop(ring);
         self.bytes = self.bytes - before + after;
         if emptied {
@@ -446,9 +467,9 @@ impl Topics {
             let mut ring = self.known[id].ring();
             let keep = usize::from(number == self.sequence);
             while self.bytes > limit && ring.evictable() > keep {
-                let before = ring.cost();
+                let before = ring.bytes();
                 ring.evict();
-                self.bytes = self.bytes - before + ring.cost();
+                self.bytes = self.bytes - before + ring.bytes();
             }
             let emptied = ring.is_empty();
             drop(ring);
@@ -459,11 +480,50 @@ impl Topics {
         }
     }
 
-    /// Takes a topic whose ring has become empty out of `recency`.
+    /// A topic whose ring has become empty has no history any more.
     fn retire(&mut self, id: Id) {
-        let last = std::mem::take(&mut self.known[id].last);
-        self.recency.remove(&(last, id));
+        self.used(id, 0);
         self.forget_if_idle(id);
+    }
+
+    /// The last event of a topic is the one with this number, or there is none, with 0: between the
+    /// ledger of history and that of names it goes over.
+    fn used(&mut self, id: Id, last: u64) {
+        let known = &mut self.known[id];
+        let before = std::mem::replace(&mut known.last, last);
+        let cost = topic_cost(&known.cell.topic);
+        if before != 0 {
+            self.recency.remove(&(before, id));
+        }
+        if last != 0 {
+            self.recency.insert((last, id));
+        }
+        match (before, last) {
+            (0, 1..) => {
+                self.bytes += cost;
+                if let Some(account) = known.account.take() {
+                    self.names.remove(&account);
+                }
+            }
+            (1.., 0) => {
+                self.bytes -= cost;
+                self.account_for(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts a topic among the names if it is merely read, on behalf of its first reader.
+    fn account_for(&mut self, id: Id) {
+        let known = &mut self.known[id];
+        if known.last != 0 || known.account.is_some() {
+            return;
+        }
+        if let Some(readers) = known.readers.values().next() {
+            let account = readers.mailbox.account().clone();
+            self.names.add(&account);
+            known.account = Some(account);
+        }
     }
 
     /// Forgets a topic without history and readers, all but where its history ended.
@@ -472,18 +532,16 @@ impl Topics {
         if known.last != 0 || !known.readers.is_empty() {
             return;
         }
-        let (ended, cost) = {
+        let ended = {
             let ring = known.ring();
-            let ended = Ended {
+            Ended {
                 through: ring.evicted_through(),
                 deleted: ring.was_deleted(),
-            };
-            (ended, ring.cost())
+            }
         };
         let topic = self.known.remove(id).cell.topic.clone();
         self.ids.remove(&topic);
         self.by_name.remove(&topic);
-        self.bytes -= cost + topic_cost(&topic);
         if ended.through > self.floor {
             if self.tombstones.len() == TOMBSTONES {
                 let newest = self.tombstones.values().map(|ended| ended.through).max();
@@ -494,11 +552,33 @@ impl Topics {
         }
     }
 
-    /// What all of it costs, in bytes; how many topics have history, and how many forgotten ones
-    /// are remembered.
+    /// Panics if what is kept beside the topics does not fit them.
     #[cfg(test)]
-    pub(super) fn ledger(&self) -> [usize; 3] {
-        [self.bytes, self.recency.len(), self.tombstones.len()]
+    pub(super) fn audit(&self) {
+        let known = || self.known.iter().map(|(_, known)| known);
+        let with_history = || known().filter(|known| known.last != 0);
+        let cost = |known: &Known| known.ring().bytes() + topic_cost(&known.cell.topic);
+        assert_eq!(self.bytes, with_history().map(cost).sum::<usize>());
+        assert_eq!(self.recency.len(), with_history().count());
+        let merely_read = known().filter(|known| known.last == 0);
+        let merely_read = merely_read.inspect(|known| assert!(known.account.is_some()));
+        assert_eq!(self.names.total(), merely_read.count());
+        assert_eq!(self.by_name.len(), self.known.len());
+        for (topic, id) in &self.by_name {
+            assert_eq!((self.ids[topic], &self.known[*id].cell.topic), (*id, topic));
+        }
+    }
+
+    /// What history costs, in bytes; how many topics have some, how many are merely read, and how many
+    /// forgotten ones are remembered.
+    #[cfg(test)]
+    pub(super) fn ledger(&self) -> [usize; 4] {
+        [
+            self.bytes,
+            self.recency.len(),
+            self.names.total(),
+            self.tombstones.len(),
+        ]
     }
 }
 

@@ -149,6 +149,13 @@ limits! {
         /// The topics of one event stream. Each is looked at when a reader falls behind.
         StreamTopics, "events.topics": stream_topics: usize = count(100, 1..=usize::MAX),
             "The most topics one stream may read.";
+        /// Topics that are read and hold nothing: strangers make up their names, about 1 KiB each. Enough
+        /// for 100,000 visitors who each read a topic of their own.
+        Topics, "limits.topics": topics: usize = count(250_000, 1..=usize::MAX),
+            "The most topics that are read and have no history, all together. At the bound the address that reads most of them is refused first, the others at twice the bound.";
+        /// A page that opens every stream it may, each with a topic of its own, has 1,000.
+        ConnectionTopics, "limits.connection_topics": connection_topics: usize = count(5000, 1..=usize::MAX),
+            "The most topics that one connection may read and that have no history.";
     }
     fixed {
         Http1Streams, "http1_streams":

@@ -12,6 +12,8 @@ mod hits;
 mod limit;
 mod slots;
 
+use std::net::{IpAddr, Ipv6Addr};
+
 pub(crate) use abuse::Conduct;
 pub(crate) use admission::Admission;
 pub(crate) use hits::Hits;
@@ -20,6 +22,15 @@ pub(crate) use limit::{
     PENDING_HANDSHAKES,
 };
 pub(crate) use slots::{Slot, Slots};
+
+/// Where a client comes from, as far as clients are told apart: of IPv6 a network of /64, which is
+/// what one customer has.
+pub(crate) fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
+}
 
 /// Streams of a connection that event streams leave to ordinary requests: a page's own files and
 /// its calls would hang otherwise, as browsers queue them behind the streams.
@@ -49,6 +60,14 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_customer_is_one_source() {
+        let of = |address: &str| source(address.parse().expect("an address")).to_string();
+        assert_eq!(of("192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
 
     #[test]
     fn requests_find_room_beside_any_number_of_streams() {

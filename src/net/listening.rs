@@ -11,7 +11,7 @@ use crate::{
     clock,
     exchange::Peer,
     hub::mailbox::Mailbox,
-    limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Slot, Slots},
+    limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Slot, Slots, source},
     metrics::OpenGuard,
     protocol::Protocol,
     service::{Context, Service},
@@ -137,7 +137,7 @@ impl Listening {
         Peer {
             protocol,
             remote,
-            mailbox: Mailbox::new(),
+            mailbox: Mailbox::new(source(remote.ip())),
             places: Slots::new(places),
             alt_svc: self.alt_svc.clone().filter(|_| protocol != Protocol::Http3),
         }

@@ -16,7 +16,7 @@ use crate::{
     access::{Denied, Identity},
     clock,
     exchange::{Body, EventBody as _, Peer, Problem, Reply},
-    hub::Opening,
+    hub::{Opening, TooManyNames},
     limits::{Limit, Slot},
     protocol::Protocol,
     sse::Draft,
@@ -51,10 +51,11 @@ pub(super) async fn answer(
     if parts.method == Method::HEAD {
         return Ok(head());
     }
-    Ok(reply(context, peer, &asked, plan))
+    Ok(reply(context, peer, &asked, plan)
+        .unwrap_or_else(|limit| Reply::gentle_refusal(context.long_retry()).bitten_by(limit)))
 }
 
-/// What is settled before a stream is opened: from there on nothing can be refused.
+/// What is settled before a stream is opened.
 struct Plan {
     identity: Identity,
     /// Its place on its connection; HEAD takes none.
@@ -144,9 +145,14 @@ fn head() -> Reply {
 }
 
 /// Opens the stream, and says what it is.
-fn reply(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Plan) -> Reply {
+fn reply(
+    context: &Arc<Context>,
+    peer: &Peer,
+    asked: &StreamRequest<'_>,
+    plan: Plan,
+) -> Result<Reply, Limit> {
     let generation = plan.generation;
-    let mut stream = open(context, peer, asked, plan);
+    let mut stream = open(context, peer, asked, plan)?;
     if context.access.generation() != generation {
         // Someone was disconnected meanwhile: who this is has to be settled anew.
         stream.end_at(clock::now(), context.retry());
@@ -155,14 +161,19 @@ fn reply(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: P
         stream = stream.answer_poll_by(clock::now() + POLL);
     }
     let reply = Reply::new(StatusCode::OK, Body::Events(Box::new(stream))).into_event_stream();
-    match asked.poll {
+    Ok(match asked.poll {
         Some(Poll::Text) => reply.with(header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         Some(Poll::EventStream) | None => reply,
-    }
+    })
 }
 
 /// Opens the stream: subscribes it, and has it counted and listed.
-fn open(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Plan) -> EventStream {
+fn open(
+    context: &Arc<Context>,
+    peer: &Peer,
+    asked: &StreamRequest<'_>,
+    plan: Plan,
+) -> Result<EventStream, Limit> {
     let Plan {
         identity, place, ..
     } = plan;
@@ -172,7 +183,11 @@ fn open(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Pl
     let now = clock::now();
     let (subscription, opening) = context
         .hub
-        .subscribe(&reads, asked.resume(), &peer.mailbox, now);
+        .subscribe(&reads, asked.resume(), &peer.mailbox, now)
+        .map_err(|too_many| match too_many {
+            TooManyNames::Connection => Limit::ConnectionTopics,
+            TooManyNames::Total => Limit::Topics,
+        })?;
     let retry = context.retry();
     let named = subscription.topics().filter(|topic| !topic.is_reserved());
     let named: Box<[Topic]> = named.cloned().collect();
@@ -192,7 +207,7 @@ fn open(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Pl
         _place: place,
         registration: context.streams.register(info),
     };
-    EventStream::new(
+    Ok(EventStream::new(
         subscription,
         first,
         retry,
@@ -200,7 +215,7 @@ fn open(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Pl
         now,
         context.clone(),
         counted,
-    )
+    ))
 }
 
 fn first_bytes(

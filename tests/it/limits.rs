@@ -2,15 +2,19 @@
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use seventh::client::{Protocol, full};
+use seventh::{
+    client::{Protocol, full},
+    sse::Item,
+};
 
-use crate::harness::{Answer, TestEdge, every_protocol, patiently, streaming};
+use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently, streaming};
 
 every_protocol!(
     a_limit_that_bites_is_counted,
     a_connection_without_a_request_is_closed_and_counted,
     a_connection_that_asks_for_nothing_is_closed,
     a_body_may_take_its_time_but_not_pause,
+    strangers_who_make_up_topics_evict_nobodys_history,
 );
 
 async fn hits(edge: &TestEdge, limit: &str) -> u64 {
@@ -117,4 +121,60 @@ async fn a_body_may_take_its_time_but_not_pause(protocol: Protocol) {
     );
     assert_eq!(hits(&edge, "limits.request_body").await, 1);
     drop(sender);
+}
+
+/// Topics that are merely read are counted on their own: per connection, and in total.
+async fn strangers_who_make_up_topics_evict_nobodys_history(protocol: Protocol) {
+    let edge = TestEdge::with(
+        "limits.connection_topics = 20\nlimits.topics = 50\nhistory.total_bytes = \"4 KiB\"",
+    );
+    for n in 0..5 {
+        edge.publish("kept", n.to_string()).await;
+    }
+    let query = |first: usize, count: usize| {
+        let names: Vec<String> = (first..first + count)
+            .map(|n| format!("topic={n}"))
+            .collect();
+        names.join("&")
+    };
+    let gently_refused = async |connection: &mut _, query: &str| {
+        let refused = Events::open(connection, query, &[]).await.item().await;
+        assert!(matches!(refused, Some(Item::Retry(_))), "{refused:?}");
+    };
+    let mut connections = Vec::new();
+    let mut streams = Vec::new();
+    for n in 0..3 {
+        let mut connection = edge.connect(protocol).await;
+        if n < 2 {
+            gently_refused(&mut connection, &query(100 * n, 21)).await;
+            assert_eq!(hits(&edge, "limits.connection_topics").await, n as u64 + 1);
+            let events = Events::open(&mut connection, &query(100 * n, 19), &[]).await;
+            streams.push(events.opened().await);
+        } else {
+            // Nobody has more names than this address.
+            gently_refused(&mut connection, &query(100 * n, 19)).await;
+            assert_eq!(hits(&edge, "limits.topics").await, 1);
+            let events = Events::open(&mut connection, "topic=1&topic=101&topic=kept", &[]).await;
+            streams.push(events.opened().await);
+        }
+        connections.push(connection);
+    }
+    assert_eq!(
+        edge.ask("GET", "/topics/kept", "").await.json()["events"],
+        5
+    );
+    // A publish is never refused for names, and who publishes to one takes it out of them.
+    assert_eq!(edge.publish("1", "x").await["receivers"], 2);
+    assert_eq!(edge.publish("new", "x").await["receivers"], 0);
+    assert_eq!(streams[0].data(1).await, ["x"]);
+    // Those whose streams have ended do not count.
+    drop((streams, connections));
+    patiently("the streams to end", async {
+        while edge.subscribers("kept").await > 0 || edge.subscribers("0").await > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    edge.events(protocol, &query(300, 19)).await.opened().await;
+    assert_eq!(hits(&edge, "limits.topics").await, 1);
 }

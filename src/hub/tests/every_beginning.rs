@@ -195,6 +195,7 @@ proptest! {
         } else {
             prop_assert_eq!(told.missed, missing);
         }
+        hub.lock().audit();
         // Every event is accounted for, so that the next gap is counted right.
         prop_assert_eq!(reader.settled(), reader.handle().addressed());
     }

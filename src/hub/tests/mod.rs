@@ -2,12 +2,19 @@
 
 mod every_beginning;
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    task::Waker,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
 use super::{mailbox::Mailbox, *};
 use crate::sse::{Draft, Item, Message, Parser};
+
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn hub(events: usize) -> Arc<Hub> {
     with(Retention {
@@ -17,7 +24,7 @@ fn hub(events: usize) -> Arc<Hub> {
 }
 
 fn with(retention: Retention) -> Arc<Hub> {
-    Hub::new(retention, Epoch::from_random(7), 0)
+    Hub::new(retention, NameBounds::default(), Epoch::from_random(7), 0)
 }
 
 /// What came of an entry, and its number.
@@ -94,8 +101,9 @@ fn chunk(next: Next) -> Option<Chunk> {
 }
 
 fn subscribe(hub: &Arc<Hub>, names: &[&str], resume: Resume<'_>) -> Subscription {
-    let mailbox = Mailbox::new();
+    let mailbox = Mailbox::new(LOCAL);
     hub.subscribe(&topics(names), resume, &mailbox, crate::clock::now())
+        .expect("there is room")
         .0
 }
 
@@ -376,7 +384,7 @@ fn a_topic_without_history_and_readers_is_forgotten_but_not_its_losses() {
     );
     drop(reader);
     assert_eq!(hub.topics(None, 10), []);
-    assert_eq!(hub.lock().ledger(), [0, 0, 1]);
+    assert_eq!(hub.lock().ledger(), [0, 0, 0, 1]);
 }
 
 #[test]
@@ -416,9 +424,11 @@ fn old_events_go_and_idle_topics_with_them() {
     hub.sweep(now + hour + Duration::from_secs(1));
     assert_eq!(hub.topics(None, 10).len(), 1);
     // Events older than the bound are not replayed, swept or not.
-    let mailbox = Mailbox::new();
+    let mailbox = Mailbox::new(LOCAL);
     let later = now + 2 * hour + Duration::from_secs(1);
-    let (mut reader, _) = hub.subscribe(&topics(&["b"]), Resume::Last(9), &mailbox, later);
+    let (mut reader, _) = hub
+        .subscribe(&topics(&["b"]), Resume::Last(9), &mailbox, later)
+        .expect("there is room");
     assert_eq!(drain(&mut reader, 999), []);
 }
 
@@ -477,11 +487,43 @@ fn a_reader_that_falls_behind_publishers_on_other_threads_accounts_for_every_eve
     });
 }
 
+/// Names and history are two ledgers, and a topic goes from one to the other.
+#[test]
+fn a_topic_counts_as_a_name_while_it_is_merely_read() {
+    let hub = hub(5);
+    let [names, history] = [2, 1];
+    let counts = |which: usize| hub.lock().ledger()[which];
+    let reader = subscribe(&hub, &["a", "b"], Resume::Live);
+    let other = subscribe(&hub, &["b", "c"], Resume::Live);
+    assert_eq!((counts(names), counts(history)), (3, 0));
+    publish(&hub, &["a", "d"], "x");
+    assert_eq!((counts(names), counts(history)), (2, 2));
+    // Another stream reads `b` still.
+    drop(reader);
+    assert_eq!((counts(names), counts(history)), (2, 2));
+    hub.lock().audit();
+    publish(&hub, &["c"], "x");
+    assert_eq!((counts(names), counts(history)), (1, 3));
+    delete(&hub, "c");
+    assert_eq!((counts(names), counts(history)), (2, 2));
+    drop(other);
+    hub.sweep(crate::clock::now() + Duration::from_secs(2 * 3600));
+    hub.lock().audit();
+    assert_eq!(hub.lock().ledger()[..3], [0, 0, 0]);
+}
+
 #[test]
 fn the_edges_own_topics_are_passed_over_wherever_a_page_begins() {
     let hub = hub(5);
     let own = Topic::reserved("user:", "ann");
-    let (_reader, _) = hub.subscribe(&[own], Resume::Live, &Mailbox::new(), crate::clock::now());
+    let (_reader, _) = hub
+        .subscribe(
+            &[own],
+            Resume::Live,
+            &Mailbox::new(LOCAL),
+            crate::clock::now(),
+        )
+        .expect("there is room");
     let names = [" a", "#", "#z", "%", "a", "b"];
     for name in names {
         publish(&hub, &[name], "x");
@@ -559,11 +601,17 @@ fn publishers_and_readers_on_many_threads_see_one_order() {
 #[test]
 fn a_publish_marks_the_streams_of_a_connection() {
     let hub = hub(5);
-    let mailbox = Mailbox::new();
+    let mailbox = Mailbox::new(LOCAL);
     let now = crate::clock::now();
-    let (a, _) = hub.subscribe(&topics(&["a"]), Resume::Live, &mailbox, now);
-    let (_b, _) = hub.subscribe(&topics(&["b"]), Resume::Live, &mailbox, now);
-    let (ab, _) = hub.subscribe(&topics(&["a", "b"]), Resume::Live, &mailbox, now);
+    let (a, _) = hub
+        .subscribe(&topics(&["a"]), Resume::Live, &mailbox, now)
+        .expect("there is room");
+    let (_b, _) = hub
+        .subscribe(&topics(&["b"]), Resume::Live, &mailbox, now)
+        .expect("there is room");
+    let (ab, _) = hub
+        .subscribe(&topics(&["a", "b"]), Resume::Live, &mailbox, now)
+        .expect("there is room");
     assert_eq!(publish(&hub, &["a"], "x").receivers, 2);
     let mut ready = Vec::new();
     mailbox.take_ready(Waker::noop(), &mut ready);
@@ -576,11 +624,13 @@ fn a_publish_marks_the_streams_of_a_connection() {
 fn whoever_finds_a_mark_finds_the_event() {
     const EVENTS: u64 = 5_000;
     let hub = hub(10);
-    let mailbox = Mailbox::new();
+    let mailbox = Mailbox::new(LOCAL);
     let names: Vec<String> = (0..50).map(|n| format!("t{n}")).collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
     let now = crate::clock::now();
-    let (mut reader, _) = hub.subscribe(&topics(&all[..1]), Resume::Live, &mailbox, now);
+    let (mut reader, _) = hub
+        .subscribe(&topics(&all[..1]), Resume::Live, &mailbox, now)
+        .expect("there is room");
     let read = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let publisher = scope.spawn(|| {
@@ -702,9 +752,11 @@ fn a_deletion_is_told_also_where_events_are_kept_elsewhere() {
 #[test]
 fn a_batch_wakes_a_connection_once_and_is_seen_whole() {
     let hub = hub(1000);
-    let mailbox = Mailbox::new();
+    let mailbox = Mailbox::new(LOCAL);
     let now = crate::clock::now();
-    let (mut reader, _) = hub.subscribe(&topics(&["a"]), Resume::Live, &mailbox, now);
+    let (mut reader, _) = hub
+        .subscribe(&topics(&["a"]), Resume::Live, &mailbox, now)
+        .expect("there is room");
     let batch = (1..=200).map(|sequence| Placed {
         sequence,
         at: now,

@@ -73,7 +73,10 @@ mod tests {
     use super::*;
     use crate::{
         access::{Groups, Member, Standing},
-        hub::{Entry, Hub, Identity, Next, Placed, Resume, Retention, Target, mailbox::Mailbox},
+        hub::{
+            Entry, Hub, Identity, NameBounds, Next, Placed, Resume, Retention, Target,
+            mailbox::Mailbox,
+        },
         sse::{Draft, Epoch},
     };
 
@@ -102,13 +105,13 @@ mod tests {
             for (group, user) in &made_members {
                 groups.add(&name("g", *group), Member::User(name("u", *user))).expect("room");
             }
-            let hub = Hub::new(Retention::default(), Epoch::from_random(1), 0);
-            let mailbox = Mailbox::new();
+            let hub = Hub::new(Retention::default(), NameBounds::default(), Epoch::from_random(1), 0);
+            let mailbox = Mailbox::new([127, 0, 0, 1].into());
             let now = crate::clock::now();
             let mut readers: Vec<_> = streams.iter().map(|(user, own)| {
                 let mut topics = vec![Topic::parse("own").expect("a topic"), Standing::Authenticated.topic(), name("u", *user).user_topic()];
                 topics.extend(own.iter().map(|g| name("g", *g).group_topic()));
-                hub.subscribe(&topics, Resume::Live, &mailbox, now).0
+                hub.subscribe(&topics, Resume::Live, &mailbox, now).expect("there is room").0
             }).collect();
 
             let asked: Vec<Name> = to_groups.iter().map(|g| name("g", *g)).collect();
