@@ -5,7 +5,7 @@ use std::{hint::black_box, task::Waker, time::Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seventh::{
     clock,
-    hub::{Entry, Hub, Identity, NameBounds, Placed, Resume, Retention, Target, mailbox::Mailbox},
+    hub::{Entry, Hub, HubBounds, Identity, Placed, Resume, Retention, Target, mailbox::Mailbox},
     sse::{Draft, Epoch, Parser},
     topic::Topic,
 };
@@ -36,7 +36,7 @@ fn publish(hub: &Hub, sequence: u64, topics: &[Topic], data: &str, at: Instant) 
 fn fan_out(c: &mut Criterion) {
     let hub = Hub::new(
         Retention::default(),
-        NameBounds::default(),
+        HubBounds::default(),
         Epoch::from_random(1),
         0,
     );
@@ -79,7 +79,7 @@ fn fan_out(c: &mut Criterion) {
 fn publish_alone(c: &mut Criterion) {
     let hub = Hub::new(
         Retention::default(),
-        NameBounds::default(),
+        HubBounds::default(),
         Epoch::from_random(1),
         0,
     );
@@ -106,7 +106,7 @@ fn publish_among_many(c: &mut Criterion) {
     const TOPICS: usize = 100_000;
     let hub = Hub::new(
         Retention::default(),
-        NameBounds::default(),
+        HubBounds::default(),
         Epoch::from_random(1),
         0,
     );

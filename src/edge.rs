@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     drain,
     history::Order,
-    hub::{Hub, NameBounds},
+    hub::{Hub, HubBounds, NameBounds},
     limits::{Admission, Hits},
     metrics,
     net::{self, BindError, ControlListener, HttpsListener},
@@ -73,11 +73,14 @@ impl Edge {
     /// [`StartError`] names what is in the way.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let resolver = Resolver::new(Certificate::load(&config.tls)?);
-        let names = NameBounds {
-            total: config.limits.topics.value,
-            connection: config.limits.connection_topics.value,
+        let bounds = HubBounds {
+            names: NameBounds {
+                total: config.limits.topics.value,
+                connection: config.limits.connection_topics.value,
+            },
+            unread_bytes: config.limits.unread_bytes.value,
         };
-        let order = Arc::new(Order::in_memory(config.history, names, fastrand::u64(..)));
+        let order = Arc::new(Order::in_memory(config.history, bounds, fastrand::u64(..)));
         let hub = order.hub().clone();
         let hits = Arc::new(Hits::default());
         let mut registry = metrics::registry(clock::wall());

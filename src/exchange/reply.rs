@@ -11,7 +11,10 @@ use futures_util::Stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::BodyError;
-use crate::{hub::StreamHandle, limits::Limit};
+use crate::{
+    hub::{StreamHandle, Wire},
+    limits::Limit,
+};
 
 /// An answer.
 #[derive(Debug)]
@@ -39,8 +42,9 @@ pub(crate) trait EventBody: Send {
     /// is asked for.
     fn quiet_until(&self, now: Instant, slack: Duration) -> Option<Instant>;
 
-    /// What to write now. What would be due within `slack` is said at once.
-    fn next(&mut self, now: Instant, slack: Duration) -> Output;
+    /// What to write now, about `room` bytes of it, but never less than an event. What would be due
+    /// within `slack` is said at once.
+    fn next(&mut self, now: Instant, slack: Duration, room: usize) -> Output;
 
     /// How long before its time a comment may be sent, so that the streams of a connection share
     /// their wake-ups.
@@ -50,8 +54,10 @@ pub(crate) trait EventBody: Send {
 /// What an event stream has to say.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// Bytes to write, and how many publishers' events they hold.
-    Chunk(Bytes, u64),
+    /// Events to write, and how many of them are publishers'.
+    Events(Wire, u64),
+    /// Bytes to write that are no publisher's.
+    Chunk(Bytes),
     /// The last bytes of the stream.
     Last(Bytes),
     /// Nothing until the mailbox says so, or this moment comes.

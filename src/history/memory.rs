@@ -7,7 +7,7 @@ use std::{
 
 use super::{NotStored, Receipt};
 use crate::{
-    hub::{Entry, Hub, NameBounds, Placed, Repeat, Retention},
+    hub::{Entry, Hub, HubBounds, Placed, Repeat, Retention},
     sse::Epoch,
 };
 
@@ -29,9 +29,9 @@ struct Last {
 }
 
 impl Memory {
-    pub(super) fn new(retention: Retention, names: NameBounds, random: u64) -> Self {
+    pub(super) fn new(retention: Retention, bounds: HubBounds, random: u64) -> Self {
         Self {
-            hub: Hub::new(retention, names, Epoch::from_random(random), 0),
+            hub: Hub::new(retention, bounds, Epoch::from_random(random), 0),
             last: Mutex::default(),
         }
     }
@@ -93,7 +93,7 @@ mod tests {
                 age: minute,
                 ..Retention::default()
             },
-            NameBounds::default(),
+            HubBounds::default(),
             7,
         );
         let topic = Topic::parse("a").expect("a topic");
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_was_prepared_for_a_repetition_is_forgotten() {
-        let memory = Memory::new(Retention::default(), NameBounds::default(), 7);
+        let memory = Memory::new(Retention::default(), HubBounds::default(), 7);
         let send = |names: std::ops::Range<u32>| {
             let topic = |n: u32| Topic::parse(&format!("t{n:03}")).expect("a topic");
             let topics: Vec<Topic> = names.map(topic).collect();

@@ -23,6 +23,7 @@ mod retention;
 pub mod ring;
 mod subscription;
 mod topics;
+mod wire;
 
 use std::{
     sync::{
@@ -41,6 +42,7 @@ use crate::{
 use mailbox::Wakes;
 use ring::{Ring, Stored};
 use topics::{Cell, Ids, Topics};
+use wire::Ledger;
 
 pub use duplicates::{Identity, Key, Repeat};
 pub use entry::{Applied, Entry, Outcome, Placed, Target};
@@ -51,11 +53,30 @@ pub use names::{NameBounds, TooManyNames};
 pub use resume::Resume;
 pub use retention::Retention;
 pub use subscription::{Ask, Chunk, Found, Next, Opening, Subscription};
+pub use wire::Wire;
 
 /// How many entries are applied, or topics prepared, under one hold of the lock.
 const UNDER_ONE_LOCK: usize = 64;
 /// Nothing is kept beyond the rings.
 const NOWHERE: u64 = u64::MAX;
+
+/// What readers may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct HubBounds {
+    /// How many topics may be merely read.
+    pub names: NameBounds,
+    /// `limits.unread_bytes`: what may be in memory only because readers have not taken it.
+    pub unread_bytes: usize,
+}
+
+impl Default for HubBounds {
+    fn default() -> Self {
+        Self {
+            names: NameBounds::default(),
+            unread_bytes: 128 << 20,
+        }
+    }
+}
 
 /// What is known of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +101,7 @@ pub struct Hub {
     epoch: Epoch,
     metrics: HubMetrics,
     topics: Mutex<Topics>,
+    ledger: Arc<Ledger>,
     /// Every entry up to this number has been applied everywhere.
     watermark: AtomicU64,
     /// From this number on, events that the rings have let go of can be asked for.
@@ -98,11 +120,12 @@ enum Rest {
 impl Hub {
     /// An empty hub of the history `epoch`, whose entries up to `floor` are gone.
     #[must_use]
-    pub fn new(retention: Retention, names: NameBounds, epoch: Epoch, floor: u64) -> Arc<Self> {
+    pub fn new(retention: Retention, bounds: HubBounds, epoch: Epoch, floor: u64) -> Arc<Self> {
         Arc::new(Self {
             epoch,
             metrics: HubMetrics::default(),
-            topics: Mutex::new(Topics::new(retention, names, floor)),
+            topics: Mutex::new(Topics::new(retention, bounds.names, floor)),
+            ledger: Ledger::new(bounds.unread_bytes),
             watermark: AtomicU64::new(floor),
             kept_from: AtomicU64::new(NOWHERE),
         })
@@ -201,10 +224,14 @@ impl Hub {
                 let event = Arc::new(Stored {
                     sequence,
                     at,
-                    wire: match &target.id {
-                        Some(id) => draft.finish(id),
-                        None => draft.finish(self.id(sequence)),
-                    },
+                    wire: Wire::new(
+                        match &target.id {
+                            Some(id) => draft.framed(id),
+                            None => draft.framed(self.id(sequence)),
+                        },
+                        &self.ledger,
+                    ),
+                    ledger: self.ledger.clone(),
                     id: target.id,
                     to: target.to.map(|mut to| {
                         to.sort_unstable();
@@ -282,6 +309,19 @@ impl Hub {
             oldest: ring.oldest().map(id),
             newest: ring.newest().map(id),
         }
+    }
+
+    /// Whether readers leave so much unread that nothing is put together for them, and whoever is
+    /// slow has to go.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.ledger.is_full()
+    }
+
+    /// How many bytes are in memory only because readers have not taken them.
+    #[must_use]
+    pub fn unread_bytes(&self) -> usize {
+        self.ledger.unread()
     }
 
     fn kept_from(&self) -> u64 {

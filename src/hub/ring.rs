@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::wire::{Ledger, Wire};
 use crate::topic::Topic;
 
 /// What an event costs beside its bytes: its entry in the ring, the allocation's header.
@@ -31,10 +31,18 @@ pub struct Stored {
     pub at: Instant,
     /// The id its publisher gave it, if any.
     pub id: Option<Box<str>>,
-    /// The whole event as it goes over the wire; empty when it was taken back.
-    pub wire: Bytes,
+    /// The whole event; none when it was taken back.
+    pub wire: Wire,
     /// For readers of one of these topics too, and no others, if given. Invariant: sorted.
     pub to: Option<Box<[Topic]>>,
+    /// Where its bytes are counted from the moment that it has left history.
+    pub(super) ledger: Arc<Ledger>,
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.ledger.add(&self.wire);
+    }
 }
 
 impl Stored {
@@ -51,8 +59,9 @@ impl Stored {
             sequence: self.sequence,
             at: self.at,
             id: self.id.clone(),
-            wire: Bytes::new(),
+            wire: Wire::none(),
             to: self.to.clone(),
+            ledger: self.ledger.clone(),
         }
     }
 
@@ -316,14 +325,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sse::FRAME_HEAD;
 
     fn event(sequence: u64, at: Instant, id: Option<&str>, bytes: usize) -> Arc<Stored> {
+        let ledger = Ledger::new(usize::MAX);
+        let framed = vec![b'x'; FRAME_HEAD + bytes];
         Arc::new(Stored {
             sequence,
             at,
             id: id.map(Into::into),
-            wire: vec![b'x'; bytes].into(),
+            wire: Wire::new(framed, &ledger),
             to: None,
+            ledger,
         })
     }
 

@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use serde_json::json;
 use smallvec::SmallVec;
 
@@ -13,9 +12,10 @@ use super::{
     resume::{self, Newest},
     ring::{Ring, Stored},
     topics::Cell,
+    wire::{Ledger, Wire},
 };
 use crate::{
-    sse::{Draft, EventId},
+    sse::{Draft, EventId, FRAME_HEAD},
     topic::Topic,
 };
 
@@ -48,7 +48,7 @@ pub enum Next {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// One or more whole events.
-    pub wire: Bytes,
+    pub wire: Wire,
     /// How many of them publishers sent; the edge's own do not count.
     pub events: u64,
 }
@@ -198,7 +198,8 @@ impl Subscription {
         self.settled
     }
 
-    /// Takes the next events, at most `max_bytes` of them but at least one when there is one.
+    /// Takes the next events, at most `max_bytes` of them but at least one when there is one; no more
+    /// than that while readers leave too much unread, as a single event is nobody's copy.
     pub fn next(&mut self, max_bytes: usize) -> Next {
         loop {
             match self.step(max_bytes) {
@@ -210,6 +211,7 @@ impl Subscription {
     }
 
     fn step(&mut self, max_bytes: usize) -> Next {
+        let max_bytes = if self.hub.is_pressed() { 0 } else { max_bytes };
         // Loaded before the rings are looked at, so that all of them hold what is at or below it.
         let watermark = self.hub.watermark();
         if self.gap.is_none() && self.cursor >= watermark {
@@ -235,7 +237,7 @@ impl Subscription {
             Ok((wires, cursor)) => {
                 self.settle(&wires);
                 self.cursor = cursor;
-                join(wires).map_or(Next::Nothing, Next::Chunk)
+                join(wires, &self.hub.ledger).map_or(Next::Nothing, Next::Chunk)
             }
             Err(Fallen { deleted: false }) if self.is_kept() => Next::Ask(Ask {
                 topics: self.topics().cloned().collect(),
@@ -266,7 +268,7 @@ impl Subscription {
             .collect();
         self.settle(&wires);
         self.cursor = through;
-        join(wires).map_or(Next::Nothing, Next::Chunk)
+        join(wires, &self.hub.ledger).map_or(Next::Nothing, Next::Chunk)
     }
 
     /// Whether it was ended by a disconnect.
@@ -448,10 +450,9 @@ impl Subscription {
         }
         hub.metrics.gap(gap.reason);
         let draft = Draft::new(Some("edge-gap"), &data.to_string(), None);
-        Next::Chunk(Chunk {
-            wire: draft.finish(hub.id(self.cursor)),
-            events: 0,
-        })
+        let wire = Wire::new(draft.framed(hub.id(self.cursor)), &hub.ledger);
+        hub.ledger.add(&wire);
+        Next::Chunk(Chunk { wire, events: 0 })
     }
 
     /// Where it stands, and what of the order is settled: all of one moment. `None` when it was
@@ -499,27 +500,30 @@ struct Fallen {
 }
 
 /// Nearly always one: the newest. Those that were taken back have no bytes.
-type Wires = SmallVec<[(u64, Bytes); 1]>;
+type Wires = SmallVec<[(u64, Wire); 1]>;
 /// Events, and the cursor once they are written.
 type Taken = (Wires, u64);
 
-/// The bytes of events one after the other; `None` when there are none.
-fn join(mut wires: Wires) -> Option<Chunk> {
+/// Events one after the other; `None` when there are none.
+fn join(mut wires: Wires, ledger: &Arc<Ledger>) -> Option<Chunk> {
     if let [(_, wire)] = &mut *wires
         && !wire.is_empty()
     {
-        let wire = std::mem::take(wire);
+        let wire = std::mem::replace(wire, Wire::none());
         return Some(Chunk { wire, events: 1 });
     }
-    let mut whole = Vec::with_capacity(wires.iter().map(|(_, wire)| wire.len()).sum());
+    let bytes: usize = wires.iter().map(|(_, wire)| wire.len()).sum();
+    let mut whole = Vec::with_capacity(FRAME_HEAD + bytes);
+    whole.resize(FRAME_HEAD, 0);
     let mut events = 0;
     for (_, wire) in wires.iter().filter(|(_, wire)| !wire.is_empty()) {
-        whole.extend_from_slice(wire);
+        whole.extend_from_slice(wire.as_slice());
         events += 1;
     }
-    (events > 0).then(|| Chunk {
-        wire: whole.into(),
-        events,
+    (events > 0).then(|| {
+        let wire = Wire::new(whole, ledger);
+        ledger.add(&wire);
+        Chunk { wire, events }
     })
 }
 

@@ -146,6 +146,10 @@ limits! {
         /// whose peer stops reading.
         Stall, "limits.stall": stall: Duration = time(Duration::from_secs(20), TIMES),
             "How long a client may take nothing of what waits for it before its connection is cut.";
+        /// What waits for readers beside history: what was put together for one of them, and what they have
+        /// not taken of events that history has let go of.
+        UnreadBytes, "limits.unread_bytes": unread_bytes: usize = bytes(128 << 20, 1 << 20..=usize::MAX),
+            "The most memory that what readers have not taken may cost, beside history. Above it they get one event at a time, and whoever is slow with one for a quarter of `limits.stall` is cut.";
         /// The topics of one event stream. Each is looked at when a reader falls behind.
         StreamTopics, "events.topics": stream_topics: usize = count(100, 1..=usize::MAX),
             "The most topics one stream may read.";

@@ -196,11 +196,12 @@ impl Events {
             stream.end_at(at, context.drain_retry());
         }
         loop {
-            match stream.next(clock::now(), Duration::ZERO) {
-                Output::Chunk(bytes, events) => {
+            match stream.next(clock::now(), Duration::ZERO, BUFFER) {
+                Output::Events(wire, events) => {
                     self.listening.delivered(Protocol::Http1, events);
-                    return Poll::Ready(Some(bytes));
+                    return Poll::Ready(Some(wire.payload()));
                 }
+                Output::Chunk(bytes) => return Poll::Ready(Some(bytes)),
                 Output::Last(bytes) => {
                     self.stream = None;
                     return Poll::Ready(Some(bytes));

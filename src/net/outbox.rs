@@ -179,6 +179,12 @@ impl<S: Sink> Outbox<S> {
             return 0;
         }
         let now = clock::now();
+        let context = self.listening.context();
+        let pressed = context.hub.is_pressed();
+        let mut stall = context.limits.stall.value;
+        if pressed {
+            stall /= 4;
+        }
         let (mut wrote, mut delivered) = (0, 0);
         while wrote < budget
             && let Some(key) = self.ready.pop_front()
@@ -190,7 +196,8 @@ impl<S: Sink> Outbox<S> {
             let mut visit = Visit {
                 now,
                 due: self.due,
-                stall: self.listening.context().limits.stall.value,
+                stall,
+                pressed,
                 wrote: 0,
                 delivered: 0,
                 deadline: None,

@@ -4,6 +4,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use crate::hub::Wire;
+
 /// The sending half of one stream of the protocol.
 pub(super) trait Sink {
     /// Whether the stream's waker is called by this connection's task alone. Then what a visit
@@ -18,8 +20,12 @@ pub(super) trait Sink {
     /// they went.
     fn take_progress(&mut self) -> bool;
 
-    /// Ready when flow control has room for anything at all.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
+    /// Ready when flow control has room for anything at all. How much is worth taking then: `want`
+    /// bytes if there is room for so much.
+    fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Gone>>;
+
+    /// Begins to send events. Returns what is left to [`send`](Self::poll_send).
+    fn begin(&mut self, wire: Wire) -> Bytes;
 
     /// Sends `chunk` as far as flow control lets it, and takes what was sent from its front. Ready
     /// once all of it is sent; with `last`, once the stream is ended too.

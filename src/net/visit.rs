@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::sink::{Gone, Sink};
 use crate::{
     exchange::{Body, BodyError, EventBody, Output},
-    hub::StreamHandle,
+    hub::{StreamHandle, Wire},
 };
 
 /// The most one stream writes before the others get their turn.
@@ -49,6 +49,13 @@ pub(super) enum Visited {
     CutShort,
 }
 
+/// What was taken from a body.
+enum Taken {
+    Events(Wire),
+    /// Other bytes, and whether they are its last.
+    Bytes(Bytes, bool),
+}
+
 pub(super) fn sooner(deadline: Option<Instant>, at: Instant) -> Option<Instant> {
     Some(deadline.map_or(at, |deadline| deadline.min(at)))
 }
@@ -57,6 +64,8 @@ pub(super) struct Visit {
     pub(super) now: Instant,
     pub(super) due: bool,
     pub(super) stall: Duration,
+    /// Readers leave too much unread: a little at a time is too slow as well.
+    pub(super) pressed: bool,
     pub(super) wrote: usize,
     pub(super) delivered: u64,
     pub(super) deadline: Option<Instant>,
@@ -74,6 +83,9 @@ impl Visit {
             ..
         } = slot;
         let mut cx = Context::from_waker(waker);
+        // Nearly always one event is all there is, which is shared. Room for more is asked for when
+        // there is more.
+        let mut want = 1;
         loop {
             if self.wrote >= TURN {
                 return Visited::TurnOver;
@@ -90,13 +102,19 @@ impl Visit {
                     return self.waits(sink, &mut cx);
                 }
                 // Nothing is taken from the ring before there is room for it.
-                match sink.poll_room(&mut cx) {
-                    Poll::Ready(Ok(())) => {}
+                let room = match sink.poll_room(&mut cx, want) {
+                    Poll::Ready(Ok(room)) => room,
                     Poll::Ready(Err(Gone)) => return Visited::Done,
                     Poll::Pending => return self.blocked(sink, blocked),
-                }
-                match self.take(body, &mut cx) {
-                    Poll::Ready(Ok((chunk, end))) => (*pending, *last) = (chunk, end),
+                };
+                want = TURN;
+                match self.take(body, room, &mut cx) {
+                    Poll::Ready(Ok(Taken::Events(wire))) => {
+                        let bytes = wire.len();
+                        *pending = sink.begin(wire);
+                        self.wrote += bytes - pending.len();
+                    }
+                    Poll::Ready(Ok(Taken::Bytes(chunk, end))) => (*pending, *last) = (chunk, end),
                     Poll::Ready(Err(error)) => {
                         tracing::debug!("a reply is cut short: {error}");
                         return Visited::CutShort;
@@ -127,7 +145,7 @@ impl Visit {
     /// Waits for room, but not for ever: a peer that takes a little at a time is slow, one that
     /// takes nothing is stalled.
     fn blocked<S: Sink>(&mut self, sink: &mut S, since: &mut Option<Instant>) -> Visited {
-        if sink.take_progress() {
+        if sink.take_progress() && !self.pressed {
             *since = None;
         }
         let until = *since.get_or_insert(self.now) + self.stall;
@@ -157,25 +175,27 @@ impl Visit {
         }
     }
 
-    /// The next bytes of a body, and whether they are its last.
+    /// What comes next of a body.
     fn take(
         &mut self,
         body: &mut Body,
+        room: usize,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Bytes, bool), BodyError>> {
+    ) -> Poll<Result<Taken, BodyError>> {
         match body {
-            Body::Full(bytes) => Poll::Ready(Ok((std::mem::take(bytes), true))),
+            Body::Full(bytes) => Poll::Ready(Ok(Taken::Bytes(std::mem::take(bytes), true))),
             Body::Stream(stream) => match ready!(stream.as_mut().poll_next(cx)) {
-                Some(Ok(bytes)) => Poll::Ready(Ok((bytes, false))),
+                Some(Ok(bytes)) => Poll::Ready(Ok(Taken::Bytes(bytes, false))),
                 Some(Err(error)) => Poll::Ready(Err(error)),
-                None => Poll::Ready(Ok((Bytes::new(), true))),
+                None => Poll::Ready(Ok(Taken::Bytes(Bytes::new(), true))),
             },
-            Body::Events(stream) => match stream.next(self.now, self.slack(&**stream)) {
-                Output::Chunk(bytes, events) => {
+            Body::Events(stream) => match stream.next(self.now, self.slack(&**stream), room) {
+                Output::Events(wire, events) => {
                     self.delivered += events;
-                    Poll::Ready(Ok((bytes, false)))
+                    Poll::Ready(Ok(Taken::Events(wire)))
                 }
-                Output::Last(bytes) => Poll::Ready(Ok((bytes, true))),
+                Output::Chunk(bytes) => Poll::Ready(Ok(Taken::Bytes(bytes, false))),
+                Output::Last(bytes) => Poll::Ready(Ok(Taken::Bytes(bytes, true))),
                 Output::Wait(at) => {
                     self.wait_until(at);
                     Poll::Pending
@@ -207,8 +227,12 @@ mod tests {
             true
         }
 
-        fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-            Poll::Ready(Ok(()))
+        fn poll_room(&mut self, _: &mut Context<'_>, want: usize) -> Poll<Result<usize, Gone>> {
+            Poll::Ready(Ok(want))
+        }
+
+        fn begin(&mut self, wire: Wire) -> Bytes {
+            wire.payload()
         }
 
         fn poll_send(
@@ -243,6 +267,7 @@ mod tests {
             now: clock::now(),
             due: false,
             stall: Duration::MAX,
+            pressed: false,
             wrote: 0,
             delivered: 0,
             deadline: None,

@@ -129,8 +129,8 @@ impl EventStream {
     }
 
     /// The next events; whoever asks how far the stream is behind sees how far it has come.
-    fn take_settled(&mut self) -> Option<Chunk> {
-        let chunk = self.take();
+    fn take_settled(&mut self, room: usize) -> Option<Chunk> {
+        let chunk = self.take(room);
         self.counted
             .registration
             .settled(self.subscription.settled());
@@ -139,10 +139,10 @@ impl EventStream {
 
     /// The next events. Those that the rings have let go of are found meanwhile: the stream's waker
     /// tells when they are there.
-    fn take(&mut self) -> Option<Chunk> {
+    fn take(&mut self, room: usize) -> Option<Chunk> {
         loop {
             let next = match &mut self.reading {
-                None => self.subscription.next(CHUNK),
+                None => self.subscription.next(room.min(CHUNK)),
                 Some(_) if self.subscription.is_ended() => Next::Ended,
                 Some(reading) => {
                     let waker = self.subscription.handle().waker_from_outside();
@@ -222,13 +222,13 @@ impl EventBody for EventStream {
         quiet.then_some(at)
     }
 
-    fn next(&mut self, now: Instant, slack: Duration) -> Output {
+    fn next(&mut self, now: Instant, slack: Duration, room: usize) -> Output {
         if let Some(opening) = self.opening.take() {
-            return Output::Chunk(opening, 0);
+            return Output::Chunk(opening);
         }
         if let Some(notice) = self.token_notice(now) {
             self.due = now + self.keepalive();
-            return Output::Chunk(notice, 0);
+            return Output::Chunk(notice);
         }
         let ends = self.end(now);
         // At its end a stream takes along what is there, but a backlog does not keep it open; and
@@ -236,11 +236,11 @@ impl EventBody for EventStream {
         let parted = std::mem::replace(&mut self.parting, ends.is_some());
         if !parted
             && !self.is_revoked(now)
-            && let Some(chunk) = self.take_settled()
+            && let Some(chunk) = self.take_settled(room)
         {
             self.due = now + self.keepalive();
             self.answered = true;
-            return Output::Chunk(chunk.wire, chunk.events);
+            return Output::Events(chunk.wire, chunk.events);
         }
         // Looking for events may have shown that there are no more: a poll is over then.
         if let Some(last) = ends.or_else(|| self.end(now)) {
@@ -249,7 +249,7 @@ impl EventBody for EventStream {
         if self.due <= now + slack {
             self.due = now + self.keepalive();
             self.context.metrics.keepalives.inc();
-            return Output::Chunk(sse::comment(), 0);
+            return Output::Chunk(sse::comment());
         }
         Output::Wait(self.deadline())
     }

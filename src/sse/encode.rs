@@ -1,8 +1,8 @@
 //! Events to bytes. Nothing a publisher sends can forge a field, an event or a comment.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Display, io::Write as _, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use thiserror::Error;
 
 use super::EventId;
@@ -13,6 +13,8 @@ pub const MAX_ID_BYTES: usize = 255;
 pub const MAX_TYPE_BYTES: usize = 255;
 /// What the types of the edge's own events begin with.
 const RESERVED_TYPE: &str = "edge-";
+/// Room at the beginning of an event for the head of a frame of HTTP/3, in bytes.
+pub const FRAME_HEAD: usize = 5;
 /// Room kept at the end of a draft for its id line and the blank line.
 const ID_LINE: usize = 48;
 
@@ -102,7 +104,8 @@ fn validate(field: &'static str, value: &str, limit: usize) -> Result<(), Invali
 /// what is left to do there is one short append. The order of fields has no meaning to readers.
 #[derive(Debug)]
 pub struct Draft {
-    wire: String,
+    /// Behind [`FRAME_HEAD`].
+    wire: Vec<u8>,
 }
 
 impl Draft {
@@ -112,15 +115,15 @@ impl Draft {
     /// The caller has checked `event` with [`validate_type`].
     #[must_use]
     pub fn new(event: Option<&str>, data: &str, retry: Option<Duration>) -> Self {
-        let mut wire = String::with_capacity(data.len() + event.map_or(0, str::len) + 32 + ID_LINE);
+        let room = FRAME_HEAD + data.len() + event.map_or(0, str::len) + 32 + ID_LINE;
+        let mut wire = Vec::with_capacity(room);
+        wire.resize(FRAME_HEAD, 0);
         if let Some(event) = event.filter(|event| !event.is_empty()) {
             debug_assert!(validate("event", event, MAX_TYPE_BYTES).is_ok());
-            wire.push_str("event: ");
-            wire.push_str(event);
-            wire.push('\n');
+            push(&mut wire, &["event: ", event, "\n"]);
         }
         if let Some(retry) = retry {
-            push_retry(&mut wire, retry);
+            push(&mut wire, &[&self::retry(retry)]);
         }
         push_data(&mut wire, data);
         Self { wire }
@@ -129,29 +132,43 @@ impl Draft {
     /// Ends the event without an id: readers keep the one they have.
     #[must_use]
     pub fn finish_without_id(mut self) -> Bytes {
-        self.wire.push('\n');
-        self.wire.into()
+        push(&mut self.wire, &["\n"]);
+        unframed(self.wire)
     }
 
     /// Ends the event with its id and the blank line that dispatches it.
     #[must_use]
-    pub fn finish(mut self, id: impl std::fmt::Display) -> Bytes {
-        writeln!(self.wire, "id: {id}\n").expect("writing to a String cannot fail");
-        self.wire.into()
+    pub fn finish(self, id: impl Display) -> Bytes {
+        unframed(self.framed(id))
+    }
+
+    /// The same behind [`FRAME_HEAD`] bytes that are to be filled in.
+    #[must_use]
+    pub fn framed(mut self, id: impl Display) -> Vec<u8> {
+        writeln!(self.wire, "id: {id}\n").expect("writing to memory cannot fail");
+        self.wire
     }
 }
 
-fn push_data(wire: &mut String, data: &str) {
+fn unframed(wire: Vec<u8>) -> Bytes {
+    let mut wire = Bytes::from(wire);
+    wire.advance(FRAME_HEAD);
+    wire
+}
+
+fn push(wire: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        wire.extend_from_slice(part.as_bytes());
+    }
+}
+
+fn push_data(wire: &mut Vec<u8>, data: &str) {
     let mut rest = data;
     loop {
-        wire.push_str("data: ");
         let Some(end) = rest.bytes().position(|b| b == b'\n' || b == b'\r') else {
-            wire.push_str(rest);
-            wire.push('\n');
-            return;
+            return push(wire, &["data: ", rest, "\n"]);
         };
-        wire.push_str(&rest[..end]);
-        wire.push('\n');
+        push(wire, &["data: ", &rest[..end], "\n"]);
         let line_end = if rest[end..].starts_with("\r\n") {
             2
         } else {
@@ -161,17 +178,11 @@ fn push_data(wire: &mut String, data: &str) {
     }
 }
 
-fn push_retry(wire: &mut String, retry: Duration) {
-    writeln!(wire, "retry: {}", retry.as_millis()).expect("writing to a String cannot fail");
-}
-
 /// A `retry` field on its own: it takes effect when its line is read (HTML standard, 9.2.6). No
 /// empty line follows, which clients built on fetch take for an empty message.
 #[must_use]
 pub fn retry(after: Duration) -> String {
-    let mut wire = String::new();
-    push_retry(&mut wire, after);
-    wire
+    format!("retry: {}\n", after.as_millis())
 }
 
 /// An empty comment: it keeps proxies from closing a quiet stream, and readers skip it. No empty line

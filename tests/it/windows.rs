@@ -1,6 +1,6 @@
 //! Flow control: clients that open their windows slowly, and connections whose windows are full.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::{Buf as _, Bytes};
 use futures_util::future::poll_fn;
@@ -11,16 +11,19 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 use seventh::{
-    client::Protocol,
+    client::{Protocol, full},
+    load::Process,
     sse::{Item, Message, Parser},
 };
 use tokio::{net::TcpStream, task::JoinHandle};
 
-use crate::harness::{Events, TestEdge, every_protocol, patiently};
+use crate::commands::Server;
+use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently};
 
 every_protocol!(multiplexed:
     an_event_to_all_streams_of_a_connection_leaves_nothing_unsent,
     a_reader_that_crawls_gets_it_all_and_is_not_cut,
+    a_backlog_behind_a_small_window_costs_a_cursor,
 );
 
 async fn an_event_to_all_streams_of_a_connection_leaves_nothing_unsent(protocol: Protocol) {
@@ -54,39 +57,136 @@ async fn a_reader_that_crawls_gets_it_all_and_is_not_cut(protocol: Protocol) {
     assert_eq!(edge.metric(stalls).await, 0);
 }
 
-/// A client with a small window for each stream, which it opens as it reads.
-pub struct Crawler {
-    body: Body,
-    parser: Parser,
-    items: Vec<Item>,
+/// Clients ask for a thousand events on each of their streams, and take 600 bytes.
+async fn a_backlog_behind_a_small_window_costs_a_cursor(protocol: Protocol) {
+    const CONNECTIONS: usize = 5;
+    const STREAMS: usize = 490;
+    let server = Server::start("events.keepalive = \"100s\"\nlimits.stall = \"100s\"").await;
+    let event = serde_json::json!({"topic": "a", "data": "x".repeat(1000)});
+    let request = Request::post("/publish")
+        .header("content-type", "application/x-ndjson")
+        .body(full(format!("{event}\n").repeat(1000)));
+    let mut control = server.control().await;
+    let answer = Answer::of(&mut control, request.expect("a request")).await;
+    assert_eq!(answer.text.lines().count(), 1000);
+    let process = Process::new(server.pid());
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let client = Narrow::connect(server.https, &server.ca(), protocol, 600).await;
+        clients.push((client, Vec::new()));
+    }
+    let before = process.memory().expect("it runs");
+    for (client, bodies) in &mut clients {
+        for _ in 0..STREAMS {
+            bodies.push(client.get("/events?topic=a&last=1000").await);
+        }
+        for body in bodies {
+            let opening = patiently("its opening", body.part(false)).await;
+            opening.expect("it is not cut");
+        }
+    }
+    let grown = process.memory().expect("it runs").saturating_sub(before);
+    let each = grown / (CONNECTIONS * STREAMS) as u64;
+    // A chunk of its own for each would be 16 KiB.
+    assert!(each < 7 << 10, "{each} bytes a stream");
+}
+
+/// A client with a small window for each stream.
+struct Narrow {
+    sender: Sender,
     connection: JoinHandle<()>,
 }
 
-enum Body {
-    Http2(h2::RecvStream),
+enum Sender {
+    Http2(h2::client::SendRequest<Bytes>),
     Http3(
-        Box<h3::client::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>>,
+        h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>,
         #[expect(dead_code, reason = "held open")] quinn::Endpoint,
     ),
 }
 
-impl Crawler {
-    pub async fn open(edge: &TestEdge, protocol: Protocol, window: u32, path: &str) -> Self {
-        let url = format!("https://localhost:{}{path}", edge.https.port());
-        let request = Request::get(url).body(()).expect("a request");
-        let opened = async {
+enum Body {
+    Http2(h2::RecvStream),
+    Http3(Box<h3::client::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>>),
+}
+
+impl Narrow {
+    async fn connect(address: SocketAddr, ca: &Path, protocol: Protocol, window: u32) -> Self {
+        let connected = async {
             match protocol {
-                Protocol::Http2 => http2(edge, window, request).await,
-                Protocol::Http3 => http3(edge, window, request).await,
+                Protocol::Http2 => http2(address, ca, window).await,
+                Protocol::Http3 => http3(address, ca, window).await,
                 Protocol::Http1 => panic!("it has no windows"),
             }
         };
-        let (body, connection) = patiently("a crawler", opened).await;
+        let (sender, connection) = patiently("a connection", connected).await;
+        Self { sender, connection }
+    }
+
+    async fn get(&mut self, path: &str) -> Body {
+        let url = format!("https://localhost{path}");
+        let request = Request::get(url).body(()).expect("a request");
+        let got = async {
+            match &mut self.sender {
+                Sender::Http2(sender) => {
+                    let mut ready = sender.clone().ready().await.expect("it is open");
+                    let (response, _) = ready.send_request(request, true).expect("it is sent");
+                    Body::Http2(response.await.expect("an answer").into_body())
+                }
+                Sender::Http3(sender, _) => {
+                    let mut stream = sender.send_request(request).await.expect("it is sent");
+                    stream.finish().await.expect("it is sent");
+                    stream.recv_response().await.expect("an answer");
+                    Body::Http3(Box::new(stream))
+                }
+            }
+        };
+        patiently("an answer", got).await
+    }
+}
+
+impl Drop for Narrow {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Body {
+    /// The next part; the window stays as small as it is by then, if it is to.
+    async fn part(&mut self, opens: bool) -> Option<Bytes> {
+        match self {
+            Self::Http2(stream) => {
+                let part = stream.data().await?.ok()?;
+                if opens {
+                    let flow = stream.flow_control();
+                    flow.release_capacity(part.len()).expect("it was taken");
+                }
+                Some(part)
+            }
+            Self::Http3(stream) => {
+                let mut part = stream.recv_data().await.ok()??;
+                Some(part.copy_to_bytes(part.remaining()))
+            }
+        }
+    }
+}
+
+/// A reader that opens its window as it reads.
+struct Crawler {
+    body: Body,
+    parser: Parser,
+    items: Vec<Item>,
+    _client: Narrow,
+}
+
+impl Crawler {
+    async fn open(edge: &TestEdge, protocol: Protocol, window: u32, path: &str) -> Self {
+        let mut client = Narrow::connect(edge.https, &edge.ca(), protocol, window).await;
         Self {
-            body,
+            body: client.get(path).await,
             parser: Parser::new(usize::MAX),
             items: Vec::new(),
-            connection,
+            _client: client,
         }
     }
 
@@ -98,37 +198,18 @@ impl Crawler {
                     return message;
                 }
             }
-            let part = patiently("more", self.part()).await.expect("it is not cut");
+            let part = patiently("more", self.body.part(true))
+                .await
+                .expect("it is not cut");
             self.parser.push(&part, &mut self.items).expect("no limit");
             tokio::time::sleep(pause).await;
         }
     }
-
-    async fn part(&mut self) -> Option<Bytes> {
-        match &mut self.body {
-            Body::Http2(stream) => {
-                let part = stream.data().await?.ok()?;
-                let flow = stream.flow_control();
-                flow.release_capacity(part.len()).expect("it was taken");
-                Some(part)
-            }
-            Body::Http3(stream, _) => {
-                let mut part = stream.recv_data().await.ok()??;
-                Some(part.copy_to_bytes(part.remaining()))
-            }
-        }
-    }
 }
 
-impl Drop for Crawler {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
-
-fn tls(edge: &TestEdge, alpn: &[u8]) -> rustls::ClientConfig {
+fn tls(ca: &Path, alpn: &[u8]) -> rustls::ClientConfig {
     let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_file(edge.ca()).expect("a certificate");
+    let ca = CertificateDer::from_pem_file(ca).expect("a certificate");
     roots.add(ca).expect("a root");
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -140,45 +221,37 @@ fn tls(edge: &TestEdge, alpn: &[u8]) -> rustls::ClientConfig {
     tls
 }
 
-async fn http2(edge: &TestEdge, window: u32, request: Request<()>) -> (Body, JoinHandle<()>) {
-    let stream = TcpStream::connect(edge.https).await.expect("it listens");
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(edge, b"h2")));
+async fn http2(address: SocketAddr, ca: &Path, window: u32) -> (Sender, JoinHandle<()>) {
+    let stream = TcpStream::connect(address).await.expect("it listens");
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(ca, b"h2")));
     let name = ServerName::try_from("localhost").expect("a name");
     let stream = connector.connect(name, stream).await.expect("TLS");
     let mut builder = h2::client::Builder::new();
-    builder.initial_window_size(window);
+    builder
+        .initial_window_size(window)
+        .initial_connection_window_size(1 << 30);
     let handshake = builder.handshake::<_, Bytes>(stream).await;
-    let (mut sender, connection) = handshake.expect("HTTP/2");
+    let (sender, connection) = handshake.expect("HTTP/2");
     let connection = tokio::spawn(async {
         let _: Result<(), h2::Error> = connection.await;
     });
-    let (response, _) = sender.send_request(request, true).expect("it is sent");
-    let body = response.await.expect("an answer").into_body();
-    (Body::Http2(body), connection)
+    (Sender::Http2(sender), connection)
 }
 
-async fn http3(edge: &TestEdge, window: u32, request: Request<()>) -> (Body, JoinHandle<()>) {
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls(edge, b"h3"));
+async fn http3(address: SocketAddr, ca: &Path, window: u32) -> (Sender, JoinHandle<()>) {
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls(ca, b"h3"));
     let mut config = quinn::ClientConfig::new(Arc::new(crypto.expect("TLS 1.3")));
     let mut transport = quinn::TransportConfig::default();
     transport.stream_receive_window(window.into());
     config.transport_config(Arc::new(transport));
     let any = "127.0.0.1:0".parse().expect("an address");
     let endpoint = quinn::Endpoint::client(any).expect("a socket");
-    let connecting = endpoint.connect_with(config, edge.https, "localhost");
+    let connecting = endpoint.connect_with(config, address, "localhost");
     let quic = connecting.expect("it is right").await.expect("QUIC");
     let connection = h3_quinn::Connection::new(quic);
-    let (mut driver, mut sender) = h3::client::new(connection).await.expect("HTTP/3");
+    let (mut driver, sender) = h3::client::new(connection).await.expect("HTTP/3");
     let connection = tokio::spawn(async move {
         let _ = poll_fn(|cx| driver.poll_close(cx)).await;
     });
-    let mut stream = sender.send_request(request).await.expect("it is sent");
-    stream.finish().await.expect("it is sent");
-    stream.recv_response().await.expect("an answer");
-    // The last sender that is dropped ends the connection.
-    let connection = tokio::spawn(async move {
-        let _sender = sender;
-        let _: Result<(), _> = connection.await;
-    });
-    (Body::Http3(Box::new(stream), endpoint), connection)
+    (Sender::Http3(sender, endpoint), connection)
 }

@@ -102,7 +102,7 @@ struct Told {
 impl Told {
     fn take(&mut self, reader: &mut Subscription, max_bytes: usize) -> Result<(), TestCaseError> {
         while let Some(chunk) = chunk(reader.next(max_bytes)) {
-            self.read(&messages(&chunk.wire))?;
+            self.read(&messages(chunk.wire.as_slice()))?;
         }
         Ok(())
     }
@@ -173,7 +173,7 @@ proptest! {
             }
             Begin::Unknown | Begin::Restart => {
                 let first = chunk(reader.next(1)).expect("a gap");
-                prop_assert_eq!(gap(&messages(&first.wire)[0])["missed"].as_u64(), None);
+                prop_assert_eq!(gap(&messages(first.wire.as_slice())[0])["missed"].as_u64(), None);
                 held
             }
         };
@@ -222,7 +222,7 @@ proptest! {
         let mut come = |hub: &Arc<Hub>, reads: &[&str], chunks: usize| {
             let mut reader = subscribe(hub, reads, Resume::After(&id));
             let read = std::iter::from_fn(|| chunk(reader.next(1)));
-            let read: Vec<Message> = read.take(chunks).flat_map(|c| messages(&c.wire)).collect();
+            let read: Vec<Message> = read.take(chunks).flat_map(|c| messages(c.wire.as_slice())).collect();
             if let Some(last) = read.last() {
                 id = last.id.clone();
             }

@@ -24,7 +24,7 @@ fn hub(events: usize) -> Arc<Hub> {
 }
 
 fn with(retention: Retention) -> Arc<Hub> {
-    Hub::new(retention, NameBounds::default(), Epoch::from_random(7), 0)
+    Hub::new(retention, HubBounds::default(), Epoch::from_random(7), 0)
 }
 
 /// What came of an entry, and its number.
@@ -125,7 +125,7 @@ fn messages(wire: &[u8]) -> Vec<Message> {
 fn drain(subscription: &mut Subscription, max_bytes: usize) -> Vec<Message> {
     let mut all = Vec::new();
     while let Some(chunk) = chunk(subscription.next(max_bytes)) {
-        let read = messages(&chunk.wire);
+        let read = messages(chunk.wire.as_slice());
         let sent = read.iter().filter(|m| m.event != "edge-gap").count();
         assert_eq!(chunk.events, sent as u64);
         all.extend(read);
@@ -153,7 +153,7 @@ fn a_live_reader_gets_what_comes_and_one_behind_gets_it_in_one_chunk() {
     publish(&hub, &["a"], "2");
     let chunk = chunk(reader.next(999)).expect("two events");
     assert_eq!(chunk.events, 2);
-    assert_eq!(data(&messages(&chunk.wire)), ["1", "2"]);
+    assert_eq!(data(&messages(chunk.wire.as_slice())), ["1", "2"]);
     assert_eq!(reader.next(999), Next::Nothing);
     assert_eq!(reader.settled(), reader.handle().addressed());
 }
@@ -269,11 +269,11 @@ fn a_gap_over_several_topics_is_told_once_across_a_reconnect() {
     let names = ["busy", "quiet"];
     let mut reader = subscribe(&hub, &names, Resume::After(&start));
     let told = |missed: u64| serde_json::json!({"reason": "trimmed", "missed": missed, "topics": ["busy"]});
-    let first = messages(&chunk(reader.next(1)).expect("a gap").wire);
+    let first = messages(chunk(reader.next(1)).expect("a gap").wire.as_slice());
     assert_eq!(gap(&first[0]), told(1));
     // Cut right here, and once more after the next event.
     let mut reader = subscribe(&hub, &names, Resume::After(&first[0].id));
-    let next = messages(&chunk(reader.next(1)).expect("an event").wire);
+    let next = messages(chunk(reader.next(1)).expect("an event").wire.as_slice());
     assert_eq!(data(&next), ["2"]);
     let mut reader = subscribe(&hub, &names, Resume::After(&next[0].id));
     let read = drain(&mut reader, 999);
@@ -485,6 +485,46 @@ fn a_reader_that_falls_behind_publishers_on_other_threads_accounts_for_every_eve
             });
         }
     });
+}
+
+/// What was put together for a reader, and what only a reader still has, is on the ledger; beyond its
+/// bound nothing is put together.
+#[test]
+fn what_readers_leave_unread_is_on_a_ledger() {
+    let bounds = HubBounds {
+        unread_bytes: 250,
+        ..HubBounds::default()
+    };
+    let retention = Retention {
+        events: 3,
+        ..Retention::default()
+    };
+    let hub = Hub::new(retention, bounds, Epoch::from_random(7), 0);
+    let mut readers: Vec<_> = (0..3)
+        .map(|_| subscribe(&hub, &["a"], Resume::Live))
+        .collect();
+    let event = "x".repeat(100);
+    for _ in 0..3 {
+        publish(&hub, &["a"], &event);
+    }
+    assert_eq!(hub.unread_bytes(), 0);
+    let whole = chunk(readers[0].next(1 << 20)).expect("three events");
+    assert_eq!((whole.events, hub.is_pressed()), (3, true));
+    assert!(hub.unread_bytes() > 300);
+    let shared = chunk(readers[1].next(1 << 20)).expect("an event");
+    let before = hub.unread_bytes();
+    assert_eq!(shared.events, 1);
+    drop(whole);
+    // History lets go of what the second reader has still, and of what nobody has.
+    for _ in 0..3 {
+        publish(&hub, &["a"], &event);
+    }
+    assert!((100..before).contains(&hub.unread_bytes()));
+    assert!(!hub.is_pressed());
+    drop(shared);
+    assert_eq!(hub.unread_bytes(), 0);
+    assert_eq!(drain(&mut readers[2], 1 << 20).len(), 4);
+    assert_eq!(hub.unread_bytes(), 0);
 }
 
 /// Names and history are two ledgers, and a topic goes from one to the other.
@@ -746,7 +786,7 @@ fn a_deletion_is_told_also_where_events_are_kept_elsewhere() {
     publish(&hub, &["a"], "1");
     delete(&hub, "a");
     let told = chunk(reader.next(999)).expect("a gap");
-    assert_eq!(gap(&messages(&told.wire)[0])["reason"], "deleted");
+    assert_eq!(gap(&messages(told.wire.as_slice())[0])["reason"], "deleted");
 }
 
 #[test]
@@ -800,7 +840,11 @@ fn archive(hub: &Arc<Hub>, ask: &Ask, most: usize) -> Found {
             sequence,
             at: crate::clock::now(),
             id: None,
-            wire: Draft::new(None, &sequence.to_string(), None).finish(hub.id(sequence)),
+            wire: Wire::new(
+                Draft::new(None, &sequence.to_string(), None).framed(hub.id(sequence)),
+                &hub.ledger,
+            ),
+            ledger: hub.ledger.clone(),
             to: None,
         }));
     }
@@ -831,7 +875,7 @@ proptest! {
             };
             match next {
                 Next::Chunk(chunk) => {
-                    for message in messages(&chunk.wire) {
+                    for message in messages(chunk.wire.as_slice()) {
                         assert_ne!(message.event, "edge-gap");
                         got.push(message.data.parse::<u64>().expect("a number"));
                     }
@@ -874,6 +918,6 @@ fn what_is_kept_no_more_is_a_gap_after_all() {
     };
     assert_eq!((ask.after, ask.through), (0, 5));
     let told = chunk(reader.answer(None)).expect("a gap");
-    assert_eq!(gap(&messages(&told.wire)[0])["missed"], 3);
+    assert_eq!(gap(&messages(told.wire.as_slice())[0])["missed"], 3);
     assert_eq!(data(&drain(&mut reader, 999)), ["4", "5"]);
 }

@@ -5,7 +5,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::SendStream;
 
-use crate::net::sink::{Gone, Sink};
+use crate::{
+    hub::Wire,
+    net::sink::{Gone, Sink},
+};
 
 /// What is handed to h2 at a time: it holds no more than this over the window, and each is progress
 /// that can be seen.
@@ -39,19 +42,23 @@ impl Sink for Http2Sink {
         std::mem::take(&mut self.progress)
     }
 
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+    fn poll_room(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<usize, Gone>> {
+        if self.stream.capacity() < want {
+            // One byte is enough to know that there is a window. More is kept from others until it is
+            // sent, or given back in `poll_gone`.
+            self.stream.reserve_capacity(want);
+        }
         while self.stream.capacity() == 0 {
-            // One byte is enough to know that there is a window, and keeps none from others.
-            self.stream.reserve_capacity(1);
-            if self.stream.capacity() > 0 {
-                break;
-            }
             match ready!(self.stream.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
                 _ => return Poll::Ready(Err(Gone)),
             }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(self.stream.capacity()))
+    }
+
+    fn begin(&mut self, wire: Wire) -> Bytes {
+        wire.payload()
     }
 
     fn poll_send(
@@ -66,7 +73,7 @@ impl Sink for Http2Sink {
             return Poll::Ready(sent.map_err(|_| Gone));
         }
         while !chunk.is_empty() {
-            ready!(self.poll_room(cx))?;
+            ready!(self.poll_room(cx, 1))?;
             let slice = chunk.split_to(chunk.len().min(SLICE));
             self.progress = true;
             let end = last && chunk.is_empty();

@@ -2,19 +2,24 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use h3::error::Code;
 
 use super::transport::{SharedSend, var_int};
-use crate::net::sink::{Gone, Sink};
+use crate::{
+    hub::Wire,
+    net::sink::{Gone, Sink},
+};
 
-/// Payloads up to this are copied behind their frame's head, to be written at once.
+/// Payloads up to this are copied behind their frame's head; events come with theirs.
 const SMALL: usize = 2 << 10;
+/// The most that is put together for a stream that takes it all.
+const ROOM: usize = 16 << 10;
 /// The type of a DATA frame (RFC 9114 7.2.1).
 const DATA: u8 = 0x0;
 
@@ -30,6 +35,8 @@ pub(super) struct QuicSink {
     stopped: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     finished: bool,
     progress: bool,
+    /// How much is worth taking: more each time that all was written, little once it was not.
+    room: usize,
 }
 
 impl QuicSink {
@@ -42,20 +49,36 @@ impl QuicSink {
             stopped: Box::pin(stopped.map(|_| ())),
             finished: false,
             progress: false,
+            room: 1,
         }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        if self.unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         let mut stream = self.stream.lock();
         while !self.unsent.is_empty() {
-            let written = ready!(Pin::new(&mut *stream).poll_write(cx, &self.unsent));
-            let written = written.map_err(|_| Gone)?;
-            self.progress |= written > 0;
-            self.unsent.advance(written);
+            // quinn shares what it takes, and takes from the front.
+            let mut parts = [
+                std::mem::take(&mut self.unsent),
+                std::mem::take(&mut self.payload),
+            ];
+            let written = pin!(stream.write_chunks(&mut parts)).poll(cx);
+            [self.unsent, self.payload] = parts;
             if self.unsent.is_empty() {
                 self.unsent = std::mem::take(&mut self.payload);
             }
+            match written {
+                Poll::Ready(Ok(_)) => self.progress = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
+                Poll::Pending => {
+                    self.room = 1;
+                    return Poll::Pending;
+                }
+            }
         }
+        self.room = (2 * self.room).clamp(SMALL, ROOM);
         Poll::Ready(Ok(()))
     }
 }
@@ -72,10 +95,17 @@ impl Sink for QuicSink {
         std::mem::take(&mut self.progress)
     }
 
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+    fn poll_room(&mut self, cx: &mut Context<'_>, _: usize) -> Poll<Result<usize, Gone>> {
         // QUIC tells of no window but by a write; so at most one chunk waits here, the rest in
         // the ring.
-        self.poll_write(cx)
+        ready!(self.poll_write(cx))?;
+        Poll::Ready(Ok(self.room))
+    }
+
+    fn begin(&mut self, wire: Wire) -> Bytes {
+        // What was begun before is written: there was room.
+        self.unsent = wire.framed();
+        Bytes::new()
     }
 
     fn poll_send(

@@ -74,7 +74,7 @@ mod tests {
     use crate::{
         access::{Groups, Member, Standing},
         hub::{
-            Entry, Hub, Identity, NameBounds, Next, Placed, Resume, Retention, Target,
+            Entry, Hub, HubBounds, Identity, Next, Placed, Resume, Retention, Target,
             mailbox::Mailbox,
         },
         sse::{Draft, Epoch},
@@ -105,7 +105,7 @@ mod tests {
             for (group, user) in &made_members {
                 groups.add(&name("g", *group), Member::User(name("u", *user))).expect("room");
             }
-            let hub = Hub::new(Retention::default(), NameBounds::default(), Epoch::from_random(1), 0);
+            let hub = Hub::new(Retention::default(), HubBounds::default(), Epoch::from_random(1), 0);
             let mailbox = Mailbox::new([127, 0, 0, 1].into());
             let now = crate::clock::now();
             let mut readers: Vec<_> = streams.iter().map(|(user, own)| {
