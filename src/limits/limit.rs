@@ -174,8 +174,10 @@ limits! {
             "64 QUIC handshakes under way; whoever comes then must first show that its address is its own.";
         CancelledRequests, "cancelled_requests":
             "Half of a connection's last 200 requests cancelled before they were answered.";
+        StreamOpens, "stream_opens":
+            "Event streams opened on a connection, closed ones included: four times as many as it may have, and a quarter as many more a second.";
         UselessBytes, "useless_bytes":
-            "A connection's bytes that lead to nothing: an eighth of all it sends, over what is useful by 1 MiB.";
+            "A connection's bytes that lead to nothing: an eighth of all it sends, over what is useful by 1 MiB, and by 256 bytes more a second.";
     }
 }
 

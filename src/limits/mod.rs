@@ -2,12 +2,13 @@
 //!
 //! - [`Limit`] is the table, and [`Limits`] what it is set to; [`Hits`] counts how often each bit.
 //! - [`Slots`] are places taken and given back; [`Admission`] lets connections in; [`Conduct`]
-//!   judges what they do.
+//!   judges what they do; [`Bucket`] is so many at once and so many more a second.
 //!
 //! Pure but for the counters of [`Hits`]: no clock, no lock, no task.
 
 mod abuse;
 mod admission;
+mod bucket;
 mod hits;
 mod limit;
 mod slots;
@@ -16,6 +17,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 pub(crate) use abuse::Conduct;
 pub(crate) use admission::Admission;
+pub(crate) use bucket::Bucket;
 pub(crate) use hits::Hits;
 pub(crate) use limit::{
     Bound, DEMO_BYTES, DEMO_TOPICS_AT_ONCE, HTTP1_STREAMS, Limit, LimitRow, LimitSource, Limits,

@@ -28,6 +28,12 @@ impl Slots {
         }
     }
 
+    /// How many there are.
+    #[must_use]
+    pub(crate) fn bound(&self) -> usize {
+        self.bound.value
+    }
+
     /// Takes one.
     ///
     /// # Errors

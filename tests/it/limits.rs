@@ -178,3 +178,35 @@ async fn strangers_who_make_up_topics_evict_nobodys_history(protocol: Protocol) 
     edge.events(protocol, &query(300, 19)).await.opened().await;
     assert_eq!(hits(&edge, "limits.topics").await, 1);
 }
+
+mod multiplexed {
+    use super::event_streams_opened_and_left_again_and_again_are_too_many;
+    use crate::harness::every_protocol;
+
+    every_protocol!(multiplexed: event_streams_opened_and_left_again_and_again_are_too_many);
+}
+
+/// A page that is left and comes back opens all of its streams anew; one that never stops has its
+/// connection closed.
+async fn event_streams_opened_and_left_again_and_again_are_too_many(protocol: Protocol) {
+    let edge = TestEdge::with("limits.http2_streams = 48\nlimits.event_streams_http3 = 32");
+    let mut page = edge.connect(protocol).await;
+    for _ in 0..3 {
+        let streams = Events::open_many(&mut page, "topic=a", 30).await;
+        drop(streams);
+        let open = format!("seventh_event_streams{{protocol=\"{protocol}\"}}");
+        edge.until_metric(&open, 0).await;
+    }
+    assert_eq!(hits(&edge, "stream_opens").await, 0);
+    let mut rude = edge.connect(protocol).await;
+    patiently("the end", async {
+        while let Ok(mut response) = rude.get("/events?topic=a").await {
+            if response.chunk().await.is_err() {
+                break;
+            }
+        }
+    })
+    .await;
+    assert_eq!(hits(&edge, "stream_opens").await, 1);
+    Events::open(&mut page, "topic=a", &[]).await.opened().await;
+}

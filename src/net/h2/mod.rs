@@ -41,7 +41,7 @@ use super::{
 use crate::{
     clock,
     drain::Watch,
-    exchange::{Peer, Reply, Request},
+    exchange::{Body, Peer, Reply, Request},
     limits::{Conduct, Limit},
     protocol::Protocol,
 };
@@ -86,6 +86,7 @@ pub(super) async fn serve<T>(
         return;
     };
     let hits = listening.context().hits.clone();
+    let places = peer.places.bound();
     let driver = Http2Driver {
         outbox: Outbox::new(listening.clone(), Protocol::Http2, peer.mailbox.clone()),
         connection,
@@ -94,7 +95,7 @@ pub(super) async fn serve<T>(
         peer,
         answering: FuturesUnordered::new(),
         lifecycle: Lifecycle::new(hits, drain, by, limits.idle.value, limits.stall.value),
-        conduct: Conduct::default(),
+        conduct: Conduct::new(places, clock::now()),
         received: Arc::default(),
     };
     driver.run().await;
@@ -181,7 +182,10 @@ where
             }
         }
         let useful = self.outbox.wrote() + self.received.load(Ordering::Relaxed);
-        match self.conduct.judge(self.cork.bytes_read(), useful) {
+        match self
+            .conduct
+            .judge(self.cork.bytes_read(), useful, clock::now())
+        {
             Some(limit) => Poll::Ready(End::Limit(limit)),
             None => Poll::Pending,
         }
@@ -250,6 +254,9 @@ where
             if let Ok(stream) = respond.send_response(head, end)
                 && !end
             {
+                if matches!(body, Body::Events(_)) {
+                    self.conduct.opened(clock::now());
+                }
                 self.outbox.insert(Http2Sink::new(stream), body);
             }
         }

@@ -82,6 +82,7 @@ pub(super) async fn serve(
         .max_field_section_size(field_section(&limits))
         .send_grease(false);
     let hits = listening.context().hits.clone();
+    let places = peer.places.bound();
     let handshake = builder.build(Transport::new(connection.clone(), hits.clone()));
     let begun = listening.in_time(by, "HTTP/3 handshake", handshake);
     let Some(http) = begun.await else {
@@ -97,7 +98,7 @@ pub(super) async fn serve(
         granted: FIRST_GRANT,
         // Nothing is in flight then: a stream counts until its end is acknowledged.
         lifecycle: Lifecycle::new(hits, drain, by, limits.idle.value, Duration::ZERO),
-        conduct: Conduct::default(),
+        conduct: Conduct::new(places, clock::now()),
     };
     driver.run().await;
 }
@@ -182,7 +183,7 @@ impl Http3Driver {
                 Poll::Ready(Ok(())) => {}
             }
         }
-        match self.conduct.judge(0, self.outbox.wrote()) {
+        match self.conduct.judge(0, self.outbox.wrote(), clock::now()) {
             Some(limit) => Poll::Ready(Pause::Limit(limit)),
             None => Poll::Pending,
         }
@@ -248,6 +249,9 @@ impl Http3Driver {
             answered = true;
             self.conduct.request(setup.is_none());
             let Some((send, body)) = setup else { continue };
+            if matches!(body, Body::Events(_)) {
+                self.conduct.opened(clock::now());
+            }
             self.outbox.insert(QuicSink::new(send), body);
         }
         answered
