@@ -176,6 +176,16 @@ limits! {
             "Half of a connection's last 200 requests cancelled before they were answered.";
         StreamOpens, "stream_opens":
             "Event streams opened on a connection, closed ones included: four times as many as it may have, and a quarter as many more a second.";
+        Http2Settings, "http2_settings":
+            "SETTINGS frames of an HTTP/2 connection: 32, and one more a second.";
+        Http2Pings, "http2_pings":
+            "PING frames of an HTTP/2 connection: 1,000, and 200 more a second.";
+        Http3Frames, "http3_frames":
+            "HTTP/3 frames that are no part of a request, of a connection: 8,192, and 256 more a second.";
+        Http3UniStreams, "http3_unidirectional_streams":
+            "Unidirectional streams that an HTTP/3 connection opens: 32, and one more a second.";
+        Http3HalfSent, "http3_half_sent":
+            "256 KiB of request headers on an HTTP/3 connection of which only a part has come.";
         UselessBytes, "useless_bytes":
             "A connection's bytes that lead to nothing: an eighth of all it sends, over what is useful by 1 MiB, and by 256 bytes more a second.";
     }

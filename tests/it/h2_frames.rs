@@ -2,19 +2,24 @@
 
 use bytes::Bytes;
 use http::Request;
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use seventh::client::Protocol;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::harness::{TestEdge, patiently, streaming};
+use crate::{
+    app::App,
+    harness::{TestEdge, patiently, streaming},
+};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
 const SETTINGS: u8 = 0x4;
+const PING: u8 = 0x6;
 const GOAWAY: u8 = 0x7;
 const ACK: u8 = 0x1;
 const END_STREAM_AND_HEADERS: u8 = 0x5;
@@ -148,4 +153,64 @@ async fn a_long_stream_of_lines_is_no_flood() {
     let (answers, ()) = tokio::join!(patiently("the answers", response.bytes()), send);
     let answers = answers.expect("a clean end");
     assert_eq!(answers.iter().filter(|&&b| b == b'\n').count(), LINES);
+}
+
+/// h2 visits every stream at each change of the initial window, and answers each PING; who sends
+/// nothing but that is told to calm down, in the middle of what one read brings.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_and_pings_have_their_pace() {
+    let settings: Vec<u8> = (0..100u8)
+        .flat_map(|n| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, n % 2]))
+        .collect();
+    let pings: Vec<u8> = frame(PING, 0, 0, &[7; 8]).repeat(2000);
+    for (flood, limit) in [(settings, "http2_settings"), (pings, "http2_pings")] {
+        let edge = TestEdge::start();
+        let mut raw = Raw::connect(&edge, &[]).await;
+        raw.ask(&edge, "/healthz").await;
+        // It may be cut while this is written.
+        let _: Result<(), _> = raw.0.write_all(&flood).await;
+        let told = loop {
+            match raw.next().await {
+                Some((GOAWAY, payload)) => break payload[4..8].to_vec(),
+                Some(_) => {}
+                None => panic!("it is told"),
+            }
+        };
+        assert_eq!(told, [0, 0, 0, 0xb], "ENHANCE_YOUR_CALM");
+        let line = format!("seventh_limit_hits_total{{limit=\"{limit}\"}}");
+        edge.until_metric(&line, 1).await;
+    }
+}
+
+/// Whoever resets a stream does not have the edge go on with it: the stream's place is another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_reset_is_not_worked_on() {
+    let app = App::start().await;
+    app.answer("slow", "", "");
+    let edge = TestEdge::with(&format!(
+        "access.session = \"http://{}/\"\naccess.session_timeout = \"1m\"",
+        app.address
+    ));
+    let stream = TcpStream::connect(edge.https).await.expect("it connects");
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(edge.ca()).expect("a certificate");
+    roots.add(ca).expect("a root");
+    let mut tls = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls));
+    let name = ServerName::try_from("localhost").expect("a name");
+    let stream = connector.connect(name, stream).await.expect("TLS");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    let connection = tokio::spawn(connection);
+    let mut sender = sender.ready().await.expect("it is ready");
+    let line = "seventh_requests_in_progress{protocol=\"h2\"}";
+    let get = Request::get("https://localhost/events?topic=a").header("cookie", "sid=1");
+    let get = get.body(()).expect("a request");
+    let (answer, _) = sender.send_request(get, true).expect("it is sent");
+    edge.until_metric(line, 1).await;
+    drop(answer);
+    edge.until_metric(line, 0).await;
+    connection.abort();
 }

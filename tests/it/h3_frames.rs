@@ -241,3 +241,61 @@ async fn a_client_that_stops_or_resets_in_the_middle_harms_nobody() {
         .await
         .expect("the edge is alive");
 }
+
+/// What none of the streams is too much for, all of them together are: QUIC and h3 count nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_are_counted_over_all_streams_of_a_connection() {
+    let server = Server::start("").await;
+    let reserved = frame(0x21, &[]);
+    let large = frame(0x21, &[0; 4096]);
+    // A part of a field section that announces more.
+    let part = [varint(HEADERS), varint(17 << 10), vec![0; 16 << 10]].concat();
+    for (limit, flood) in [
+        (
+            "http3_unidirectional_streams",
+            Flood::Unidirectional(&[0x54, 0]),
+        ),
+        ("http3_frames", Flood::OneStream(&reserved)),
+        ("useless_bytes", Flood::OneStream(&large)),
+        ("http3_half_sent", Flood::ManyStreams(&part)),
+    ] {
+        let raw = Raw::connect(server.https, &server.ca()).await;
+        assert!(raw.answers().await);
+        let mut open = Vec::new();
+        let send = async {
+            let (mut one, recv) = raw.quic.open_bi().await.expect("a stream");
+            open.push(recv);
+            loop {
+                let sent = match flood {
+                    Flood::Unidirectional(bytes) => match raw.quic.open_uni().await {
+                        Ok(mut stream) => stream.write_all(bytes).await.is_ok(),
+                        Err(_) => false,
+                    },
+                    Flood::OneStream(bytes) => one.write_all(bytes).await.is_ok(),
+                    Flood::ManyStreams(bytes) => match raw.quic.open_bi().await {
+                        Ok((mut stream, recv)) => {
+                            open.push(recv);
+                            stream.write_all(bytes).await.is_ok()
+                        }
+                        Err(_) => false,
+                    },
+                };
+                if !sent {
+                    break;
+                }
+            }
+        };
+        patiently(limit, send).await;
+        assert_eq!(raw.closed_with().await, EXCESSIVE_LOAD, "{limit}");
+        let line = format!("seventh_limit_hits_total{{limit=\"{limit}\"}}");
+        server.until_metric(&line, 1).await;
+    }
+    let raw = Raw::connect(server.https, &server.ca()).await;
+    assert!(raw.answers().await);
+}
+
+enum Flood<'a> {
+    Unidirectional(&'a [u8]),
+    OneStream(&'a [u8]),
+    ManyStreams(&'a [u8]),
+}

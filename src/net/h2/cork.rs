@@ -14,6 +14,11 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::frames::Frames;
+use crate::{clock, limits::Limit};
+
+/// How much is read before the driver looks at what came.
+const PASS: usize = 256 << 10;
 /// As much as a TLS record holds (RFC 8446 5.1).
 const RECORD: usize = 16 << 10;
 
@@ -31,6 +36,11 @@ struct Gathering<T> {
     gathered: BytesMut,
     unflushed: bool,
     read: u64,
+    /// How much may be read yet before the driver has looked at what came.
+    budget: usize,
+    frames: Frames,
+    /// What the peer has passed: nothing more is read.
+    passed: Option<Limit>,
 }
 
 impl<T> Cork<T> {
@@ -41,8 +51,19 @@ impl<T> Cork<T> {
             gathered: BytesMut::new(),
             unflushed: false,
             read: 0,
+            budget: PASS,
+            frames: Frames::new(clock::now()),
+            passed: None,
         }));
         (Self(inner.clone()), Corked(inner))
+    }
+
+    /// The driver has looked at what came, and is to see what else comes. The limit that the peer has
+    /// passed, if it has: then nothing more is read.
+    pub(super) fn begin_pass(&self) -> Option<Limit> {
+        let mut inner = lock(&self.0);
+        inner.budget = PASS;
+        inner.passed
     }
 
     /// How many bytes the peer has sent.
@@ -93,9 +114,25 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let inner = &mut *lock(&self.0);
+        if inner.passed.is_some() {
+            return Poll::Pending;
+        }
+        if inner.budget == 0 {
+            // h2 reads on as long as anything comes; the driver has to have its turn.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut inner.io).poll_read(cx, buf))?;
-        inner.read += (buf.filled().len() - before) as u64;
+        let came = &buf.filled()[before..];
+        inner.read += came.len() as u64;
+        inner.budget = inner.budget.saturating_sub(came.len());
+        if let Err(limit) = inner.frames.feed(came, clock::now) {
+            inner.passed = Some(limit);
+            buf.set_filled(before);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -6,12 +6,13 @@
 
 mod body;
 mod cork;
+mod frames;
 mod sink;
 
 use std::{
     future::{Future, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -56,7 +57,8 @@ const BATCH: usize = 256 << 10;
 /// How long the last frames of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-type Answering = Pin<Box<dyn Future<Output = (SendResponse<Bytes>, Reply)> + Send>>;
+/// An answer that is being made; `None` when its client left before.
+type Answering = Pin<Box<dyn Future<Output = (SendResponse<Bytes>, Option<Reply>)> + Send>>;
 
 /// Serves a connection to its end. Its first request must come before `by`.
 pub(super) async fn serve<T>(
@@ -151,6 +153,9 @@ where
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(limit) = self.cork.begin_pass() {
+            return Poll::Ready(End::Limit(limit));
+        }
         if self.lifecycle.poll_drain(cx).is_ready() {
             self.leave();
             self.outbox.drain(clock::now());
@@ -195,29 +200,37 @@ where
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut accepted = false;
         loop {
+            if self.answering.len() >= self.listening.context().limits.http2_streams.value {
+                // Some of them were reset, and are to be let go of before others are begun.
+                return match self.connection.poll_closed(cx) {
+                    Poll::Pending => Ok(accepted),
+                    Poll::Ready(Ok(())) => Err(End::Peer),
+                    Poll::Ready(Err(error)) => Err(self.end_of(error)),
+                };
+            }
             match self.connection.poll_accept(cx) {
                 Poll::Pending => return Ok(accepted),
                 Poll::Ready(None) => return Err(End::Peer),
-                Poll::Ready(Some(Err(error))) => {
-                    // h2 has a bound of its own for streams that are reset as soon as they begin.
-                    if !error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
-                        self.listening
-                            .context()
-                            .hits
-                            .count(Limit::CancelledRequests);
-                    }
-                    return Err(if error.is_io() {
-                        End::Io(error.into_io().expect("it is one"))
-                    } else {
-                        End::Protocol(error)
-                    });
-                }
+                Poll::Ready(Some(Err(error))) => return Err(self.end_of(error)),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     accepted = true;
                     self.lifecycle.asked();
                     self.begin(request, respond);
                 }
             }
+        }
+    }
+
+    fn end_of(&self, error: h2::Error) -> End {
+        // h2 has a bound of its own for streams that are reset as soon as they begin.
+        if !error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+            let hits = &self.listening.context().hits;
+            hits.count(Limit::CancelledRequests);
+        }
+        if error.is_io() {
+            End::Io(error.into_io().expect("it is one"))
+        } else {
+            End::Protocol(error)
         }
     }
 
@@ -237,7 +250,15 @@ where
         };
         let listening = self.listening.clone();
         self.answering.push(Box::pin(async move {
-            (respond, listening.service.call(request).await)
+            let mut respond = respond;
+            let mut answer = pin!(listening.service.call(request));
+            // Nobody waits for an answer to a stream that was reset, and its place is another's.
+            let answer = poll_fn(|cx| match respond.poll_reset(cx) {
+                Poll::Ready(_) => Poll::Ready(None),
+                Poll::Pending => answer.as_mut().poll(cx).map(Some),
+            });
+            let answer = answer.await;
+            (respond, answer)
         }));
     }
 
@@ -247,6 +268,9 @@ where
             answered = true;
             let gone = matches!(respond.poll_reset(cx), Poll::Ready(_));
             self.conduct.request(gone);
+            let Some(reply) = reply.filter(|_| !gone) else {
+                continue;
+            };
             let (head, body) = reply.into_response();
             let end = body.is_empty();
             // An error means that the client has left the stream, or the connection: both are

@@ -2,6 +2,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -17,14 +21,21 @@ pub(super) struct Http3Body {
     stream: RequestStream<RecvHalf, Bytes>,
     /// How much is to come, if the request says so.
     left: Option<u64>,
+    /// How much the bodies of the connection have brought.
+    received: Arc<AtomicU64>,
 }
 
 impl Http3Body {
-    pub(super) fn new(stream: RequestStream<RecvHalf, Bytes>, headers: &HeaderMap) -> Self {
+    pub(super) fn new(
+        stream: RequestStream<RecvHalf, Bytes>,
+        headers: &HeaderMap,
+        received: Arc<AtomicU64>,
+    ) -> Self {
         let length = headers.get(header::CONTENT_LENGTH);
         Self {
             stream,
             left: length.and_then(|value| value.to_str().ok()?.parse().ok()),
+            received,
         }
     }
 }
@@ -38,7 +49,12 @@ impl http_body::Body for Http3Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let data = match ready!(self.stream.poll_recv_data(cx)) {
-            Ok(Some(mut data)) => Some(data.copy_to_bytes(data.remaining())),
+            Ok(Some(mut data)) => {
+                let data = data.copy_to_bytes(data.remaining());
+                self.received
+                    .fetch_add(data.len() as u64, Ordering::Relaxed);
+                Some(data)
+            }
             Ok(None) => None,
             Err(error) => return Poll::Ready(Some(Err(error.into()))),
         };

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use super::field_section::check_fields;
+use crate::limits::Limit;
 
 /// The largest field section, encoded: what the service takes at most, and what is just over it and
 /// is answered with a problem.
@@ -31,6 +32,9 @@ pub(super) enum Violation {
         bytes: u64,
         limit: u64,
     },
+    /// H3_EXCESSIVE_LOAD: the connection is closed, which has passed a limit.
+    #[error("the connection passed {}", .0.key())]
+    Passed(Limit),
     /// H3_MESSAGE_ERROR: the stream is reset (RFC 9114 4.1.2).
     #[error("the request is malformed: {0}")]
     Malformed(&'static str),
@@ -42,6 +46,8 @@ pub(super) struct Guard {
     state: State,
     /// A field section has been seen: the next one is trailers.
     headers_seen: bool,
+    /// Frames that are neither a field section nor of a body, since they were last asked for.
+    others: usize,
 }
 
 #[derive(Debug)]
@@ -94,6 +100,7 @@ impl Guard {
         Self {
             state: State::FrameHead(Varints::default()),
             headers_seen: false,
+            others: 0,
         }
     }
 
@@ -102,7 +109,21 @@ impl Guard {
         Self {
             state: State::StreamType(Varints::default()),
             headers_seen: false,
+            others: 0,
         }
+    }
+
+    /// How much of a field section is held back until it is whole.
+    pub(super) fn held(&self) -> usize {
+        match &self.state {
+            State::Holding(held, ..) => held.len(),
+            _ => 0,
+        }
+    }
+
+    /// How many frames came since this was last asked that are neither a field section nor of a body.
+    pub(super) fn take_others(&mut self) -> usize {
+        std::mem::take(&mut self.others)
     }
 
     /// Whether the stream may end here: not in the middle of a frame.
@@ -191,6 +212,7 @@ impl Guard {
                             head.len() + usize::try_from(length).expect("it is under the limit");
                         State::Holding(head.into(), head.len(), whole)
                     } else {
+                        self.others += usize::from(kind != DATA || length == 0);
                         out.extend_from_slice(head);
                         State::Passing(length)
                     };

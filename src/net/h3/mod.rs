@@ -9,13 +9,17 @@
 mod body;
 mod field_section;
 mod guard;
+mod load;
 mod sink;
 mod transport;
 
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -53,6 +57,8 @@ use crate::{
 const BATCH: usize = 256 << 10;
 /// How many batches are handed to quinn before other tasks get their turn.
 const PASSES: usize = 16;
+/// How many passes there are to each that looks at all that was received.
+const PASSES_JUDGED: u32 = 16;
 /// How long the last frames of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// The streams granted at first: quinn makes room for each at once, and most visitors open one. It is
@@ -99,6 +105,8 @@ pub(super) async fn serve(
         // Nothing is in flight then: a stream counts until its end is acknowledged.
         lifecycle: Lifecycle::new(hits, drain, by, limits.idle.value, Duration::ZERO),
         conduct: Conduct::new(places, clock::now()),
+        received: Arc::default(),
+        passes: 0,
     };
     driver.run().await;
 }
@@ -114,6 +122,9 @@ struct Http3Driver {
     outbox: Outbox<QuicSink>,
     lifecycle: Lifecycle,
     conduct: Conduct,
+    /// The bytes of bodies that requests have brought.
+    received: Arc<AtomicU64>,
+    passes: u32,
 }
 
 /// Why the driver stops for a moment or for good.
@@ -183,10 +194,21 @@ impl Http3Driver {
                 Poll::Ready(Ok(())) => {}
             }
         }
-        match self.conduct.judge(0, self.outbox.wrote(), clock::now()) {
+        match self.judge() {
             Some(limit) => Poll::Ready(Pause::Limit(limit)),
             None => Poll::Pending,
         }
+    }
+
+    fn judge(&mut self) -> Option<Limit> {
+        self.passes = self.passes.wrapping_add(1);
+        // What QUIC has received is asked for now and then: it takes the connection's lock.
+        let received = match self.passes % PASSES_JUDGED {
+            0 => self.connection.stats().udp_rx.bytes,
+            _ => 0,
+        };
+        let useful = self.outbox.wrote() + self.received.load(Ordering::Relaxed);
+        self.conduct.judge(received, useful, clock::now())
     }
 
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, Pause> {
@@ -228,8 +250,9 @@ impl Http3Driver {
             .http
             .create_resolver(FrameStream::new(BufRecvStream::new(stream)));
         let (listening, peer) = (self.listening.clone(), self.peer.clone());
+        let received = self.received.clone();
         self.setups.push(Box::pin(async move {
-            let body = answer(resolver, &listening, peer).await;
+            let body = answer(resolver, &listening, peer, received).await;
             match body {
                 Some(body) => Some((send, body)),
                 None => {
@@ -274,6 +297,7 @@ async fn answer(
     resolver: RequestResolver<Transport, Bytes>,
     listening: &Listening,
     peer: Peer,
+    received: Arc<AtomicU64>,
 ) -> Option<Body> {
     let limits = listening.context().limits;
     let resolved = listening
@@ -302,7 +326,10 @@ async fn answer(
             beyond: Beyond::GiveUp,
             on_request: false,
         };
-        Some(lingering(Http3Body::new(recv, &parts.headers), rest))
+        Some(lingering(
+            Http3Body::new(recv, &parts.headers, received),
+            rest,
+        ))
     } else {
         // The end of the stream is nearly always there already; if so, there is nothing to stop.
         let _: Option<_> = recv.recv_data().now_or_never();

@@ -18,8 +18,14 @@ use h3::{
 };
 use quinn::{ReadError, VarInt, WriteError};
 
-use super::guard::{Guard, Violation};
-use crate::limits::{Hits, Limit};
+use super::{
+    guard::{Guard, Violation},
+    load::Load,
+};
+use crate::{
+    clock,
+    limits::{Hits, Limit},
+};
 
 /// A sending half that h3 and the connection's task share.
 #[derive(Clone, Debug)]
@@ -37,6 +43,25 @@ impl SharedSend {
 struct Link {
     connection: quinn::Connection,
     hits: Arc<Hits>,
+    load: Arc<Mutex<Load>>,
+}
+
+impl Link {
+    fn load(&self) -> MutexGuard<'_, Load> {
+        self.load.lock().expect("no holder of this lock panics")
+    }
+
+    /// Closes the connection because of what its peer does.
+    fn close(&self, violation: Violation, limit: Limit) -> ConnectionErrorIncoming {
+        // Several streams may find it at once.
+        if self.connection.close_reason().is_none() {
+            self.hits.count(limit);
+        }
+        let error_code = Code::H3_EXCESSIVE_LOAD.value();
+        self.connection
+            .close(var_int(error_code), violation.to_string().as_bytes());
+        ConnectionErrorIncoming::ApplicationClose { error_code }
+    }
 }
 
 type Arriving<T> = Pin<Box<dyn Stream<Item = Result<T, quinn::ConnectionError>> + Send + Sync>>;
@@ -52,7 +77,12 @@ pub(super) struct Transport {
 
 impl Transport {
     pub(super) fn new(connection: quinn::Connection, hits: Arc<Hits>) -> Self {
-        let link = Link { connection, hits };
+        let load = Arc::new(Mutex::new(Load::new(clock::now())));
+        let link = Link {
+            connection,
+            hits,
+            load,
+        };
         let connection = &link.connection;
         Self {
             bidirectional: Box::pin(stream::unfold(connection.clone(), |connection| async {
@@ -77,6 +107,10 @@ impl<B: Buf> quic::Connection<B> for Transport {
     ) -> Poll<Result<Self::RecvStream, ConnectionErrorIncoming>> {
         let stream = ready!(self.unidirectional.poll_next_unpin(cx)).expect("it never ends");
         let stream = stream.map_err(connection_error)?;
+        let opened = self.link.load().unidirectional_stream(clock::now());
+        if let Err(limit) = opened {
+            return Poll::Ready(Err(self.link.close(Violation::Passed(limit), limit)));
+        }
         let link = self.link.clone();
         Poll::Ready(Ok(RecvHalf::new(
             stream,
@@ -303,6 +337,8 @@ pub(super) struct RecvHalf {
     /// The other half of a request's stream, which is reset when the request is malformed.
     send: Option<SharedSend>,
     ended: bool,
+    /// How much of a field section is held that has come in part.
+    held: usize,
 }
 
 impl RecvHalf {
@@ -313,25 +349,35 @@ impl RecvHalf {
             guard,
             send,
             ended: false,
+            held: 0,
         }
+    }
+
+    /// Has the next bytes looked at, and what they cost beside.
+    fn look_at(&mut self, bytes: Bytes) -> Result<Bytes, Violation> {
+        let bytes = self.guard.feed(bytes)?;
+        let (held, others) = (self.guard.held(), self.guard.take_others());
+        if held != self.held || others > 0 {
+            let before = std::mem::replace(&mut self.held, held);
+            let mut load = self.link.load();
+            let counted = load.half_sent(before, held);
+            counted
+                .and_then(|()| load.frames(others, clock::now()))
+                .map_err(Violation::Passed)?;
+        }
+        Ok(bytes)
     }
 
     fn refuse(&mut self, violation: Violation) -> StreamErrorIncoming {
         tracing::debug!("HTTP/3 peer refused: {violation}");
         self.ended = true;
         match violation {
-            Violation::ExcessiveLoad { .. } => {
-                self.link.hits.count(Limit::Http3FrameBytes);
-                let code = Code::H3_EXCESSIVE_LOAD.value();
-                self.link
-                    .connection
-                    .close(var_int(code), violation.to_string().as_bytes());
-                StreamErrorIncoming::ConnectionErrorIncoming {
-                    connection_error: ConnectionErrorIncoming::ApplicationClose {
-                        error_code: code,
-                    },
-                }
-            }
+            Violation::ExcessiveLoad { .. } => StreamErrorIncoming::ConnectionErrorIncoming {
+                connection_error: self.link.close(violation, Limit::Http3FrameBytes),
+            },
+            Violation::Passed(limit) => StreamErrorIncoming::ConnectionErrorIncoming {
+                connection_error: self.link.close(violation, limit),
+            },
             Violation::Malformed(_) => {
                 let code = Code::H3_MESSAGE_ERROR.value();
                 // Errors mean that the halves have ended already.
@@ -363,7 +409,7 @@ impl quic::RecvStream for RecvHalf {
                 let error_code = Code::H3_FRAME_ERROR.value();
                 return Poll::Ready(Err(StreamErrorIncoming::StreamTerminated { error_code }));
             };
-            match self.guard.feed(chunk.bytes) {
+            match self.look_at(chunk.bytes) {
                 Ok(bytes) if bytes.is_empty() => {}
                 Ok(bytes) => return Poll::Ready(Ok(Some(bytes))),
                 Err(violation) => return Poll::Ready(Err(self.refuse(violation))),
@@ -388,6 +434,10 @@ impl Drop for RecvHalf {
         // clients must not take for a failure of the response.
         if !self.ended {
             quic::RecvStream::stop_sending(self, Code::H3_NO_ERROR.value());
+        }
+        if self.held > 0 {
+            // Less is never too much.
+            let _: Result<_, _> = self.link.load().half_sent(self.held, 0);
         }
     }
 }
