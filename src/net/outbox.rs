@@ -172,8 +172,8 @@ impl<S: Sink> Outbox<S> {
         }
     }
 
-    /// Lets streams write, about `budget` bytes. Returns how many were written.
-    pub(super) fn run(&mut self, cx: &mut Context<'_>, budget: usize) -> usize {
+    /// Lets at most `streams` of them write, about `budget` bytes. Returns how many were written.
+    pub(super) fn run(&mut self, cx: &mut Context<'_>, budget: usize, streams: usize) -> usize {
         self.take_marks(cx);
         if self.ready.is_empty() {
             return 0;
@@ -185,14 +185,16 @@ impl<S: Sink> Outbox<S> {
         if pressed {
             stall /= 4;
         }
-        let (mut wrote, mut delivered) = (0, 0);
+        let (mut wrote, mut delivered, mut visits) = (0, 0, 0);
         while wrote < budget
+            && visits < streams
             && let Some(key) = self.ready.pop_front()
         {
             let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else {
                 continue;
             };
             slot.queued = false;
+            visits += 1;
             let mut visit = Visit {
                 now,
                 due: self.due,

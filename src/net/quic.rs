@@ -170,6 +170,7 @@ async fn serve(
     drop(handshake);
     if let Some(connection) = connected {
         let peer = listening.peer(Protocol::Http3, connection.remote_address());
-        h3::serve(connection, by, listening.clone(), peer, drain).await;
+        // Boxed: a connection is to cost what its driver costs, not what the largest step does.
+        Box::pin(h3::serve(connection, by, listening.clone(), peer, drain)).await;
     }
 }

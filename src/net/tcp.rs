@@ -117,7 +117,8 @@ async fn serve(
     }
     let io = WriteTimeout::new(stream, context.limits.stall, context.hits.clone());
     let by = listening.first_request_by();
-    let begun = listening.in_time(by, "handshake", async {
+    // Boxed: a connection is to cost what its driver costs, not what the largest step does.
+    let handshake = Box::pin(async {
         match tls {
             Some(tls) => {
                 let io = tls.accept(io).await?;
@@ -127,11 +128,12 @@ async fn serve(
             None => prior_knowledge(io).await,
         }
     });
+    let begun = listening.in_time(by, "handshake", handshake);
     let Some((io, http2)) = begun.await else {
         return;
     };
     match io {
-        Io::Tls(io) => http(*io, http2, remote, by, listening, drain).await,
+        Io::Tls(io) => http(io, http2, remote, by, listening, drain).await,
         Io::Plain(io) => http(io, http2, remote, by, listening, drain).await,
     }
 }
@@ -143,7 +145,7 @@ type Plain = tokio::io::Join<
 
 enum Io {
     Tls(Box<tokio_rustls::server::TlsStream<WriteTimeout<TcpStream>>>),
-    Plain(Plain),
+    Plain(Box<Plain>),
 }
 
 async fn http<T>(
@@ -164,9 +166,9 @@ async fn http<T>(
     Span::current().record("protocol", protocol.as_str());
     let peer: Peer = listening.peer(protocol, remote);
     if http2 {
-        h2::serve(io, by, listening, peer, drain).await;
+        Box::pin(h2::serve(io, by, listening, peer, drain)).await;
     } else {
-        h1::serve(io, by, listening, peer, drain).await;
+        Box::pin(h1::serve(io, by, listening, peer, drain)).await;
     }
 }
 
@@ -183,7 +185,7 @@ async fn prior_knowledge(mut io: WriteTimeout<TcpStream>) -> io::Result<(Io, boo
     let http2 = first == PREFACE;
     let (read, write) = tokio::io::split(io);
     let io = tokio::io::join(io::Cursor::new(first).chain(read), write);
-    Ok((Io::Plain(io), http2))
+    Ok((Io::Plain(Box::new(io)), http2))
 }
 
 /// A client that vanished is gone within one keepalive: the kernel asks a quiet one whether it is

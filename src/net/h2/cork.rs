@@ -17,8 +17,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::frames::Frames;
 use crate::{clock, limits::Limit};
 
-/// How much is read before the driver looks at what came.
+/// Room for an event of a few lines.
+const LEAST: usize = 512;
+/// How much is read before the driver looks at what came, and how many requests.
 const PASS: usize = 256 << 10;
+const REQUESTS: usize = 32;
+/// How much is read beyond the frame that the next byte is of.
+const FEW: usize = 1 << 10;
 /// As much as a TLS record holds (RFC 8446 5.1).
 const RECORD: usize = 16 << 10;
 
@@ -34,10 +39,16 @@ pub(super) struct Cork<T>(Arc<Mutex<Gathering<T>>>);
 struct Gathering<T> {
     io: T,
     gathered: BytesMut,
+    /// How much was gathered at most since the last flush, and before that one.
+    most: usize,
+    usual: usize,
     unflushed: bool,
+    /// The peer took not all of what was last written.
+    blocked: bool,
     read: u64,
     /// How much may be read yet before the driver has looked at what came.
     budget: usize,
+    requests: usize,
     frames: Frames,
     /// What the peer has passed: nothing more is read.
     passed: Option<Limit>,
@@ -49,13 +60,22 @@ impl<T> Cork<T> {
         let inner = Arc::new(Mutex::new(Gathering {
             io,
             gathered: BytesMut::new(),
+            most: 0,
+            usual: LEAST,
             unflushed: false,
+            blocked: false,
             read: 0,
             budget: PASS,
+            requests: 0,
             frames: Frames::new(clock::now()),
             passed: None,
         }));
         (Self(inner.clone()), Corked(inner))
+    }
+
+    /// Whether h2 waits to write.
+    pub(super) fn is_blocked(&self) -> bool {
+        lock(&self.0).blocked
     }
 
     /// The driver has looked at what came, and is to see what else comes. The limit that the peer has
@@ -63,6 +83,7 @@ impl<T> Cork<T> {
     pub(super) fn begin_pass(&self) -> Option<Limit> {
         let mut inner = lock(&self.0);
         inner.budget = PASS;
+        inner.requests = 0;
         inner.passed
     }
 
@@ -83,6 +104,8 @@ impl<T: AsyncWrite + Unpin> Cork<T> {
         }
         // An idle connection keeps no buffer.
         if inner.gathered.capacity() > 0 {
+            inner.usual = inner.most.max(LEAST);
+            inner.most = 0;
             inner.gathered = BytesMut::new();
         }
         Poll::Ready(Ok(()))
@@ -92,7 +115,9 @@ impl<T: AsyncWrite + Unpin> Cork<T> {
 impl<T: AsyncWrite + Unpin> Gathering<T> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
+            self.blocked = true;
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered))?;
+            self.blocked = false;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -117,22 +142,26 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
         if inner.passed.is_some() {
             return Poll::Pending;
         }
-        if inner.budget == 0 {
+        if inner.budget == 0 || inner.requests >= REQUESTS {
             // h2 reads on as long as anything comes; the driver has to have its turn.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut inner.io).poll_read(cx, buf))?;
-        let came = &buf.filled()[before..];
+        // A long frame comes whole; of short ones, as requests are, a few at a time.
+        let most = buf.remaining().min(inner.frames.left() + FEW);
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        ready!(Pin::new(&mut inner.io).poll_read(cx, &mut part))?;
+        let came = part.filled();
         inner.read += came.len() as u64;
         inner.budget = inner.budget.saturating_sub(came.len());
         if let Err(limit) = inner.frames.feed(came, clock::now) {
             inner.passed = Some(limit);
-            buf.set_filled(before);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        inner.requests += inner.frames.take_requests();
+        let came = came.len();
+        buf.advance(came);
         Poll::Ready(Ok(()))
     }
 }
@@ -148,10 +177,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
             ready!(inner.poll_write_out(cx))?;
         }
         if inner.gathered.capacity() == 0 {
-            inner.gathered.reserve(RECORD);
+            let usual = inner.usual;
+            inner.gathered.reserve(usual.max(buf.len()).min(RECORD));
         }
         let taken = buf.len().min(RECORD - inner.gathered.len());
         inner.gathered.extend_from_slice(&buf[..taken]);
+        inner.most = inner.most.max(inner.gathered.len());
         Poll::Ready(Ok(taken))
     }
 

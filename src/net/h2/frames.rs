@@ -11,6 +11,7 @@ use crate::limits::{Bucket, Limit};
 const PREFACE: usize = 24;
 /// The length of a frame's head (RFC 9113 4.1).
 const HEAD: usize = 9;
+const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
 const PING: u8 = 0x6;
 const ACK: u8 = 0x1;
@@ -25,6 +26,7 @@ pub(super) struct Frames {
     have: usize,
     settings: Bucket,
     pings: Bucket,
+    requests: usize,
 }
 
 impl Frames {
@@ -38,7 +40,18 @@ impl Frames {
             settings: Bucket::new(32, 1, now),
             // Clients that estimate their bandwidth send one a round trip.
             pings: Bucket::new(1000, 200, now),
+            requests: 0,
         }
+    }
+
+    /// How much is left of the frame that the next byte is of.
+    pub(super) fn left(&self) -> usize {
+        self.skip
+    }
+
+    /// How many requests have begun since this was last asked, trailers included.
+    pub(super) fn take_requests(&mut self) -> usize {
+        std::mem::take(&mut self.requests)
     }
 
     /// Looks at the next bytes.
@@ -65,6 +78,7 @@ impl Frames {
             let [a, b, c, kind, flags, ..] = self.head;
             self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
             self.have = 0;
+            self.requests += usize::from(kind == HEADERS);
             let bucket = match kind {
                 _ if flags & ACK != 0 => continue,
                 SETTINGS => (&mut self.settings, Limit::Http2Settings),

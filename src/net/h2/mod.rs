@@ -54,6 +54,10 @@ const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// How much is handed to h2 before it is flushed.
 const BATCH: usize = 256 << 10;
+/// How many requests are answered, and how many streams visited, before h2 writes: its queues grow with
+/// what waits in them, and keep what they have grown to.
+const ANSWERS: usize = 32;
+const VISITS: usize = 128;
 /// How long the last frames of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -82,14 +86,14 @@ pub(super) async fn serve<T>(
         .max_send_buffer_size(SEND_BUFFER)
         // A page may be left while it opens its streams; `Conduct` judges who does so all the time.
         .max_pending_accept_reset_streams(limits.http2_streams.value);
-    let handshake = builder.handshake(corked);
+    let handshake = Box::pin(builder.handshake(corked));
     let begun = listening.in_time(by, "HTTP/2 handshake", handshake);
     let Some(connection) = begun.await else {
         return;
     };
     let hits = listening.context().hits.clone();
     let places = peer.places.bound();
-    let driver = Http2Driver {
+    let driver = Box::new(Http2Driver {
         outbox: Outbox::new(listening.clone(), Protocol::Http2, peer.mailbox.clone()),
         connection,
         cork,
@@ -99,7 +103,7 @@ pub(super) async fn serve<T>(
         lifecycle: Lifecycle::new(hits, drain, by, limits.idle.value, limits.stall.value),
         conduct: Conduct::new(places, clock::now()),
         received: Arc::default(),
-    };
+    });
     driver.run().await;
 }
 
@@ -129,7 +133,7 @@ impl<T> Http2Driver<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>) {
         match poll_fn(|cx| self.poll(cx)).await {
             End::Peer => {}
             End::Protocol(error) => tracing::debug!("HTTP/2 connection ended: {error}"),
@@ -161,6 +165,12 @@ where
             self.outbox.drain(clock::now());
         }
         loop {
+            // A peer that is slow is left alone: what comes stays in the rings until it has taken what
+            // is here.
+            if !self.cork.is_blocked() {
+                self.outbox.run(cx, BATCH, VISITS);
+            }
+            // This also writes what was handed to h2.
             let accepted = match self.poll_requests(cx) {
                 Ok(accepted) => accepted,
                 Err(end) => return Poll::Ready(end),
@@ -169,15 +179,15 @@ where
                 self.outbox.reap(cx);
             }
             let answered = self.poll_answers(cx);
+            let more = accepted || answered || self.outbox.has_more();
+            if more && !self.cork.is_blocked() {
+                continue;
+            }
             match self.cork.poll_flush(cx) {
+                Poll::Ready(Ok(())) if more => continue,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(End::Io(error)),
-                // The peer is slow: what comes stays in the rings until it has taken what is here.
                 Poll::Pending => break,
-            }
-            let wrote = self.outbox.run(cx, BATCH);
-            if wrote > 0 || accepted || answered || self.outbox.has_more() {
-                continue;
             }
             self.outbox.deadline_handled();
             match self.poll_timers(cx) {
@@ -264,7 +274,10 @@ where
 
     fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
         let mut answered = false;
-        while let Poll::Ready(Some((mut respond, reply))) = self.answering.poll_next_unpin(cx) {
+        for _ in 0..ANSWERS {
+            let Poll::Ready(Some((mut respond, reply))) = self.answering.poll_next_unpin(cx) else {
+                break;
+            };
             answered = true;
             let gone = matches!(respond.poll_reset(cx), Poll::Ready(_));
             self.conduct.request(gone);

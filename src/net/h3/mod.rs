@@ -63,7 +63,7 @@ const PASSES_JUDGED: u32 = 16;
 const GOODBYE: Duration = Duration::from_secs(2);
 /// The streams granted at first: quinn makes room for each at once, and most visitors open one. It is
 /// raised as they are used.
-pub(super) const FIRST_GRANT: usize = 128;
+pub(super) const FIRST_GRANT: usize = 32;
 
 type Setup = Pin<Box<dyn Future<Output = Option<(SharedSend, Body)>> + Send>>;
 
@@ -89,12 +89,13 @@ pub(super) async fn serve(
         .send_grease(false);
     let hits = listening.context().hits.clone();
     let places = peer.places.bound();
-    let handshake = builder.build(Transport::new(connection.clone(), hits.clone()));
+    let transport = Transport::new(connection.clone(), hits.clone());
+    let handshake = Box::pin(builder.build(transport));
     let begun = listening.in_time(by, "HTTP/3 handshake", handshake);
     let Some(http) = begun.await else {
         return;
     };
-    let driver = Http3Driver {
+    let driver = Box::new(Http3Driver {
         outbox: Outbox::new(listening.clone(), Protocol::Http3, peer.mailbox.clone()),
         connection,
         http,
@@ -107,7 +108,7 @@ pub(super) async fn serve(
         conduct: Conduct::new(places, clock::now()),
         received: Arc::default(),
         passes: 0,
-    };
+    });
     driver.run().await;
 }
 
@@ -136,14 +137,15 @@ enum Pause {
 }
 
 impl Http3Driver {
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>) {
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
                 Pause::Leave => {
                     self.lifecycle.leaving(clock::now());
                     // Not shutdown(0): it would disown the request that came last. A peer that
                     // takes nothing cannot keep this waiting.
-                    let said = tokio::time::timeout(GOODBYE, self.http.shutdown(1)).await;
+                    let goodbye = Box::pin(self.http.shutdown(1));
+                    let said = tokio::time::timeout(GOODBYE, goodbye).await;
                     if !matches!(said, Ok(Ok(()))) {
                         return self.close(Code::H3_INTERNAL_ERROR, "GOAWAY could not be sent");
                     }
@@ -175,6 +177,7 @@ impl Http3Driver {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            self.outbox.run(cx, BATCH, usize::MAX);
             let accepted = match self.poll_requests(cx) {
                 Ok(accepted) => accepted,
                 Err(pause) => return Poll::Ready(pause),
@@ -183,8 +186,7 @@ impl Http3Driver {
                 self.outbox.reap(cx);
             }
             let answered = self.poll_setups(cx);
-            let wrote = self.outbox.run(cx, BATCH);
-            if wrote > 0 || accepted || answered || self.outbox.has_more() {
+            if accepted || answered || self.outbox.has_more() {
                 continue;
             }
             self.outbox.deadline_handled();
