@@ -1,7 +1,7 @@
 # Two commands matter: `make test` does everything there is to check, and installs what that
 # takes; `make check` is its quick part, for the inner loop.
 
-.PHONY: test check tools lint unit doc docs browsers bench deny
+.PHONY: test check tools lint unit doc docs browsers soak bench deny
 
 CARGO ?= cargo
 
@@ -30,6 +30,11 @@ doc:
 browsers:
 	$(CARGO) build --locked
 	cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec
+
+# What takes too long for every run.
+soak: tools
+	$(CARGO) build --locked
+	cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec demo.soak.mjs
 
 # Writes the pages that are made of the code.
 docs:
