@@ -2,6 +2,8 @@
 //! published, limited, deleted and evicted, and however slowly it reads, what it gets and what it is
 //! told it missed is everything that is for it.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -55,6 +57,15 @@ struct Model {
 }
 
 impl Model {
+    fn new(hub: &Arc<Hub>, reads: &BTreeSet<u8>) -> Self {
+        Self {
+            hub: hub.clone(),
+            reads: reads.iter().map(|&n| NAMES[n as usize]).collect(),
+            meant: Vec::new(),
+            last: 0,
+        }
+    }
+
     fn apply(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match step {
             Step::Publish(names, to) => {
@@ -138,12 +149,7 @@ proptest! {
         reads in proptest::collection::btree_set(0u8..3, 1..3),
     ) {
         let hub = with(Retention { events: limit, total_bytes: total, ..Retention::default() });
-        let mut model = Model {
-            hub: hub.clone(),
-            reads: reads.iter().map(|&n| NAMES[n as usize]).collect(),
-            meant: Vec::new(),
-            last: 0,
-        };
+        let mut model = Model::new(&hub, &reads);
         for step in &before {
             model.apply(step)?;
         }
@@ -211,12 +217,7 @@ proptest! {
         reads in proptest::collection::btree_set(0u8..3, 1..4),
     ) {
         let hub = with(Retention { events: limit, total_bytes: total, ..Retention::default() });
-        let mut model = Model {
-            hub: hub.clone(),
-            reads: reads.iter().map(|&n| NAMES[n as usize]).collect(),
-            meant: Vec::new(),
-            last: 0,
-        };
+        let mut model = Model::new(&hub, &reads);
         let mut told = Told::default();
         let mut id = hub.id(0).to_string();
         let mut come = |hub: &Arc<Hub>, reads: &[&str], chunks: usize| {
