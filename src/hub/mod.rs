@@ -5,6 +5,7 @@
 //! - [`ring`] holds the recent events of a topic; it is also the only queue there is.
 //! - [`Subscription`] is a set of topics and a cursor; `resume` says where it begins, `gap` what it
 //!   missed.
+//! - [`wire`] is events as rings, readers and sockets share them, and the ledger of what is unread.
 //! - [`names`] counts the topics that are merely read, which strangers make up.
 //! - [`duplicates`] knows a publish that comes again.
 //! - [`mailbox`] wakes a connection once per batch, however many of its streams it is for.
