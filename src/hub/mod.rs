@@ -5,9 +5,9 @@
 //! - [`ring`] holds the recent events of a topic; it is also the only queue there is.
 //! - [`Subscription`] is a set of topics and a cursor; `resume` says where it begins, `gap` what it
 //!   missed.
-//! - [`wire`] is events as rings, readers and sockets share them, and the ledger of what is unread.
-//! - [`names`] counts the topics that are merely read, which strangers make up.
-//! - [`duplicates`] knows a publish that comes again.
+//! - `wire` is events as rings, readers and sockets share them, and the ledger of what is unread.
+//! - `names` counts the topics that are merely read, which strangers make up.
+//! - `duplicates` knows a publish that comes again.
 //! - [`mailbox`] wakes a connection once per batch, however many of its streams it is for.
 //!
 //! Readers take only events at or below the watermark, which is stored once what is at or below it
