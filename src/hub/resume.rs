@@ -63,19 +63,18 @@ impl Newest {
         let there = ring.after(0).rev();
         let there = there.filter(|event| event.sequence <= joined && !event.is_retracted());
         for event in there.filter(|event| is_meant(event)) {
-            if self.numbers.len() == self.most {
-                let Some(oldest) = self.numbers.first().copied() else {
-                    return;
-                };
-                if event.sequence < oldest {
-                    return;
-                }
-                if !self.numbers.insert(event.sequence) {
-                    continue;
-                }
-                self.numbers.remove(&oldest);
-            } else {
-                self.numbers.insert(event.sequence);
+            let full = self.numbers.len() == self.most;
+            if full
+                && self
+                    .numbers
+                    .first()
+                    .is_none_or(|oldest| event.sequence < *oldest)
+            {
+                return;
+            }
+            self.numbers.insert(event.sequence);
+            if self.numbers.len() > self.most {
+                self.numbers.pop_first();
             }
         }
     }
