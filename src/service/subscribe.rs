@@ -51,8 +51,8 @@ pub(super) async fn answer(
     if parts.method == Method::HEAD {
         return Ok(head());
     }
-    Ok(reply(context, peer, &asked, plan)
-        .unwrap_or_else(|limit| Reply::gentle_refusal(context.long_retry()).bitten_by(limit)))
+    let reply = reply(context, peer, &asked, plan);
+    Ok(reply.unwrap_or_else(|limit| no_room(context, limit)))
 }
 
 /// What is settled before a stream is opened.
@@ -105,10 +105,7 @@ impl Plan {
         }
         match take_place(context, parts, peer) {
             Ok(place) => plan.place = Some(place),
-            Err(limit) => {
-                let refusal = Reply::gentle_refusal(context.long_retry());
-                return Ok(Settled::Refused(refusal.bitten_by(limit)));
-            }
+            Err(limit) => return Ok(Settled::Refused(no_room(context, limit))),
         }
         Ok(Settled::Open(plan))
     }
@@ -122,6 +119,11 @@ fn take_place(context: &Context, parts: &Parts, peer: &Peer) -> Result<Slot, Lim
         Protocol::Http2 if chromium => peer.places.take_within(context.limits.event_streams_http2),
         _ => peer.places.take(),
     }
+}
+
+/// The refusal for which a limit is to blame.
+fn no_room(context: &Context, limit: Limit) -> Reply {
+    Reply::gentle_refusal(context.long_retry()).bitten_by(limit)
 }
 
 /// The refusal that fits: for good where that is meant, gently where another attempt may succeed.
