@@ -107,9 +107,8 @@ async fn respond(
     let (parts, body) = request.into_parts();
     let mailbox = peer.mailbox.clone();
     let rest = Rest {
-        most: listening.context().limits.json_bytes().value,
-        beyond: Beyond::Read,
         on_request: parts.headers.contains_key(header::EXPECT),
+        ..Rest::new(&listening.context().limits, Beyond::Read)
     };
     let body = (!body.is_end_stream()).then(|| lingering(body.map_err(Into::into), rest));
     let reply = listening.service.call(Request { parts, body, peer }).await;

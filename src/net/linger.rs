@@ -15,7 +15,10 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use tokio::runtime::Handle;
 
-use crate::exchange::{BodyError, RequestBody};
+use crate::{
+    exchange::{BodyError, RequestBody},
+    limits::Limits,
+};
 
 /// How long the rest of a body is waited for.
 const LINGER: Duration = Duration::from_secs(5);
@@ -40,6 +43,17 @@ pub(super) struct Rest {
     /// The client waits for `100 Continue`, which it gets when the body is read: if nobody did, there
     /// is nothing to read.
     pub(super) on_request: bool,
+}
+
+impl Rest {
+    /// As much as a body may have is read, and what comes `beyond`.
+    pub(super) fn new(limits: &Limits, beyond: Beyond) -> Self {
+        Self {
+            most: limits.json_bytes().value,
+            beyond,
+            on_request: false,
+        }
+    }
 }
 
 /// A body whose rest is seen to when nobody wants it.

@@ -247,11 +247,7 @@ where
     fn begin(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (parts, body) = request.into_parts();
         let received = self.received.clone();
-        let rest = Rest {
-            most: self.listening.context().limits.json_bytes().value,
-            beyond: Beyond::Hold,
-            on_request: false,
-        };
+        let rest = Rest::new(&self.listening.context().limits, Beyond::Hold);
         let body = (!body.is_end_stream()).then(|| lingering(Http2Body { body, received }, rest));
         let request = Request {
             parts,

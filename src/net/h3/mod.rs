@@ -323,11 +323,7 @@ async fn answer(
     let (mut send, mut recv) = stream.split();
     let reads = !matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE);
     let body = if reads {
-        let rest = Rest {
-            most: limits.json_bytes().value,
-            beyond: Beyond::GiveUp,
-            on_request: false,
-        };
+        let rest = Rest::new(&limits, Beyond::GiveUp);
         Some(lingering(
             Http3Body::new(recv, &parts.headers, received),
             rest,
