@@ -24,7 +24,8 @@ const PAGES: usize = 4;
 pub(crate) struct Conduct {
     begun: Instant,
     opens: Bucket,
-    opens_too_many: bool,
+    /// What its opens have passed.
+    passed: Option<Limit>,
     requests: u32,
     cancelled: u32,
     answered: u64,
@@ -36,8 +37,13 @@ impl Conduct {
     pub(crate) fn new(streams: usize, now: Instant) -> Self {
         Self {
             begun: now,
-            opens: Bucket::new(PAGES * streams, streams.div_ceil(PAGES), now),
-            opens_too_many: false,
+            opens: Bucket::new(
+                Limit::StreamOpens,
+                PAGES * streams,
+                streams.div_ceil(PAGES),
+                now,
+            ),
+            passed: None,
             requests: 0,
             cancelled: 0,
             answered: 0,
@@ -46,7 +52,7 @@ impl Conduct {
 
     /// Notes that an event stream was opened.
     pub(crate) fn opened(&mut self, now: Instant) {
-        self.opens_too_many |= !self.opens.take(1, now);
+        self.passed = self.passed.or(self.opens.take(1, now).err());
     }
 
     /// Notes that a request was answered, and whether its client had left before.
@@ -68,8 +74,8 @@ impl Conduct {
         let worth = useful + self.answered * (16 << 10);
         let seconds = now.saturating_duration_since(self.begun).as_secs();
         let allowed = USELESS_BYTES + seconds * USELESS_BYTES_A_SECOND;
-        if self.opens_too_many {
-            Some(Limit::StreamOpens)
+        if self.passed.is_some() {
+            self.passed
         } else if self.cancelled >= CANCELLED && self.cancelled * 2 >= self.requests {
             Some(Limit::CancelledRequests)
         } else if received / 8 > worth + allowed {

@@ -2,9 +2,12 @@
 
 use std::time::Instant;
 
-/// A bucket of tokens. Pure: the clock is the caller's.
+use super::Limit;
+
+/// A bucket of tokens that knows the limit behind it. Pure: the clock is the caller's.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
+    limit: Limit,
     burst: f64,
     per_second: f64,
     left: f64,
@@ -14,9 +17,10 @@ pub(crate) struct Bucket {
 impl Bucket {
     /// A full one.
     #[must_use]
-    pub(crate) fn new(burst: usize, per_second: usize, now: Instant) -> Self {
+    pub(crate) fn new(limit: Limit, burst: usize, per_second: usize, now: Instant) -> Self {
         let (burst, per_second) = (burst as f64, per_second as f64);
         Self {
+            limit,
             burst,
             per_second,
             left: burst,
@@ -24,17 +28,21 @@ impl Bucket {
         }
     }
 
-    /// Takes `tokens`. `false` when there are not so many.
-    pub(crate) fn take(&mut self, tokens: usize, now: Instant) -> bool {
+    /// Takes `tokens`.
+    ///
+    /// # Errors
+    ///
+    /// The limit, when there are not so many.
+    pub(crate) fn take(&mut self, tokens: usize, now: Instant) -> Result<(), Limit> {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.left = (self.left + passed * self.per_second).min(self.burst);
         self.at = self.at.max(now);
         let tokens = tokens as f64;
-        let enough = self.left >= tokens;
-        if enough {
-            self.left -= tokens;
+        if self.left < tokens {
+            return Err(self.limit);
         }
-        enough
+        self.left -= tokens;
+        Ok(())
     }
 }
 
@@ -47,8 +55,13 @@ mod tests {
     #[test]
     fn a_burst_and_then_a_pace() {
         let now = crate::clock::now();
-        let mut bucket = Bucket::new(3, 2, now);
-        let mut at = |seconds: u64| bucket.take(1, now + Duration::from_secs(seconds));
+        let mut bucket = Bucket::new(Limit::Http2Pings, 3, 2, now);
+        let mut at = |seconds: u64| {
+            let taken = bucket.take(1, now + Duration::from_secs(seconds));
+            taken
+                .map_err(|limit| assert_eq!(limit, Limit::Http2Pings))
+                .is_ok()
+        };
         assert_eq!([at(0), at(0), at(0), at(0)], [true, true, true, false]);
         assert_eq!([at(1), at(1), at(1)], [true, true, false]);
         // No more than the burst, and time does not go back.

@@ -48,7 +48,6 @@ struct Gathering<T> {
     read: u64,
     /// How much may be read yet before the driver has looked at what came.
     budget: usize,
-    requests: usize,
     frames: Frames,
     /// What the peer has passed: nothing more is read.
     passed: Option<Limit>,
@@ -66,7 +65,6 @@ impl<T> Cork<T> {
             blocked: false,
             read: 0,
             budget: PASS,
-            requests: 0,
             frames: Frames::new(clock::now()),
             passed: None,
         }));
@@ -83,7 +81,7 @@ impl<T> Cork<T> {
     pub(super) fn begin_pass(&self) -> Option<Limit> {
         let mut inner = lock(&self.0);
         inner.budget = PASS;
-        inner.requests = 0;
+        inner.frames.forget_requests();
         inner.passed
     }
 
@@ -142,7 +140,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
         if inner.passed.is_some() {
             return Poll::Pending;
         }
-        if inner.budget == 0 || inner.requests >= REQUESTS {
+        if inner.budget == 0 || inner.frames.requests() >= REQUESTS {
             // h2 reads on as long as anything comes; the driver has to have its turn.
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -159,7 +157,6 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        inner.requests += inner.frames.take_requests();
         let came = came.len();
         buf.advance(came);
         Poll::Ready(Ok(()))

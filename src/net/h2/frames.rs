@@ -37,9 +37,9 @@ impl Frames {
             head: [0; HEAD],
             have: 0,
             // Each change of the initial window visits every stream. Browsers send one.
-            settings: Bucket::new(32, 1, now),
+            settings: Bucket::new(Limit::Http2Settings, 32, 1, now),
             // Clients that estimate their bandwidth send one a round trip.
-            pings: Bucket::new(1000, 200, now),
+            pings: Bucket::new(Limit::Http2Pings, 1000, 200, now),
             requests: 0,
         }
     }
@@ -49,9 +49,13 @@ impl Frames {
         self.skip
     }
 
-    /// How many requests have begun since this was last asked, trailers included.
-    pub(super) fn take_requests(&mut self) -> usize {
-        std::mem::take(&mut self.requests)
+    /// How many requests have begun since they were last forgotten, trailers included.
+    pub(super) fn requests(&self) -> usize {
+        self.requests
+    }
+
+    pub(super) fn forget_requests(&mut self) {
+        self.requests = 0;
     }
 
     /// Looks at the next bytes.
@@ -81,13 +85,11 @@ impl Frames {
             self.requests += usize::from(kind == HEADERS);
             let bucket = match kind {
                 _ if flags & ACK != 0 => continue,
-                SETTINGS => (&mut self.settings, Limit::Http2Settings),
-                PING => (&mut self.pings, Limit::Http2Pings),
+                SETTINGS => &mut self.settings,
+                PING => &mut self.pings,
                 _ => continue,
             };
-            if !bucket.0.take(1, now()) {
-                return Err(bucket.1);
-            }
+            bucket.take(1, now())?;
         }
     }
 }

@@ -23,9 +23,9 @@ impl Load {
         Self {
             half_sent: 0,
             // Browsers send a PRIORITY_UPDATE with each request.
-            frames: Bucket::new(8192, 256, now),
+            frames: Bucket::new(Limit::Http3Frames, 8192, 256, now),
             // A browser has three, and perhaps one of a type that nobody knows.
-            unidirectional: Bucket::new(32, 1, now),
+            unidirectional: Bucket::new(Limit::Http3UniStreams, 32, 1, now),
         }
     }
 
@@ -48,8 +48,7 @@ impl Load {
     ///
     /// When there were too many.
     pub(super) fn frames(&mut self, count: usize, now: Instant) -> Result<(), Limit> {
-        let enough = count == 0 || self.frames.take(count, now);
-        enough.then_some(()).ok_or(Limit::Http3Frames)
+        self.frames.take(count, now)
     }
 
     /// The peer opened a unidirectional stream.
@@ -58,8 +57,7 @@ impl Load {
     ///
     /// When there were too many.
     pub(super) fn unidirectional_stream(&mut self, now: Instant) -> Result<(), Limit> {
-        let enough = self.unidirectional.take(1, now);
-        enough.then_some(()).ok_or(Limit::Http3UniStreams)
+        self.unidirectional.take(1, now)
     }
 }
 
