@@ -10,7 +10,7 @@ use seventh::{
 };
 use tokio::task::JoinSet;
 
-use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently, streaming};
+use crate::harness::{Answer, Events, TestEdge, every_protocol, lines, patiently, streaming};
 
 every_protocol!(
     event_streams_end_without_a_reset,
@@ -161,12 +161,8 @@ async fn a_publisher_of_lines_is_told(protocol: Protocol) {
     let mut control = edge.control(Protocol::Http1).await;
     let mut publishing = Vec::new();
     for connection in [&mut outside, &mut control] {
-        let (lines, body) = streaming();
-        let request = Request::post("/publish")
-            .header("content-type", "application/x-ndjson")
-            .header("authorization", "Bearer 0123456789abcdef")
-            .body(body);
-        let sent = connection.send(request.expect("a request"));
+        let (lines, request) = lines();
+        let sent = connection.send(request);
         let line = "{\"topic\":\"a\",\"data\":1}\n";
         let (sent, response) = tokio::join!(lines.send(line.into()), patiently("an answer", sent));
         sent.expect("it is read");

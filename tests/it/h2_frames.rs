@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     app::App,
-    harness::{TestEdge, patiently, streaming},
+    harness::{TestEdge, lines, patiently},
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -134,14 +134,8 @@ async fn a_long_stream_of_lines_is_no_flood() {
     const LINES: usize = 3_500;
     let edge = TestEdge::start();
     let mut control = edge.control(Protocol::Http2).await;
-    let (lines, body) = streaming();
-    let request = Request::post("/publish")
-        .header("content-type", "application/x-ndjson")
-        .body(body);
-    let mut response = control
-        .send(request.expect("a request"))
-        .await
-        .expect("an answer");
+    let (lines, request) = lines();
+    let mut response = control.send(request).await.expect("an answer");
     let padding = "x".repeat(4096);
     let send = async {
         for n in 0..LINES {

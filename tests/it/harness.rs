@@ -367,3 +367,14 @@ pub fn streaming() -> (mpsc::Sender<Bytes>, Upload) {
     });
     (sender, StreamBody::new(frames).boxed_unsync())
 }
+
+/// A request that publishes lines, also from outside where this key is known, and what they are
+/// written to as the test goes on.
+pub fn lines() -> (mpsc::Sender<Bytes>, Request<Upload>) {
+    let (lines, body) = streaming();
+    let request = Request::post("/publish")
+        .header("content-type", "application/x-ndjson")
+        .header("authorization", "Bearer 0123456789abcdef")
+        .body(body);
+    (lines, request.expect("a request"))
+}

@@ -5,7 +5,7 @@ use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use seventh::client::{Connection, Protocol, full};
 
-use crate::harness::{Answer, Events, TestEdge, patiently, streaming};
+use crate::harness::{Answer, Events, TestEdge, lines, patiently, streaming};
 
 macro_rules! both {
     ($($name:ident),+ $(,)?) => {
@@ -47,12 +47,8 @@ async fn a_line_that_breaks_off_is_told_and_harms_nobody(protocol: Protocol) {
     }
     .opened()
     .await;
-    let (lines, body) = streaming();
-    let request = Request::post("/publish")
-        .header("content-type", "application/x-ndjson")
-        .header("authorization", "Bearer 0123456789abcdef")
-        .body(body);
-    let sent = connection.send(request.expect("a request"));
+    let (lines, request) = lines();
+    let sent = connection.send(request);
     let mut response = patiently("an answer", sent).await.expect("an answer");
     let whole_and_a_part = "{\"topic\":\"a\",\"data\":\"1\"}\n{\"topic\":";
     lines
@@ -177,14 +173,8 @@ async fn lines_are_published_and_answered_as_they_come(protocol: Protocol) {
         .opened()
         .await;
     let mut control = edge.control(protocol).await;
-    let (lines, body) = streaming();
-    let request = Request::post("/publish")
-        .header("content-type", "application/x-ndjson")
-        .body(body);
-    let mut response = control
-        .send(request.expect("a request"))
-        .await
-        .expect("an answer");
+    let (lines, request) = lines();
+    let mut response = control.send(request).await.expect("an answer");
     assert_eq!(response.headers["content-type"], "application/x-ndjson");
     // Each line is out, and answered, before the next is written; one comes in two parts.
     for (n, parts) in [

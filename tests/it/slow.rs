@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use http::Request;
 use seventh::{client::Protocol, load::Process};
 
 use crate::{
     commands::Server,
-    harness::{Events, every_protocol, patiently, streaming},
+    harness::{Events, every_protocol, lines, patiently},
 };
 
 every_protocol!(a_reader_that_stops_costs_a_cursor_and_is_told_when_it_reads_again);
@@ -32,15 +31,9 @@ async fn a_reader_that_stops_costs_a_cursor_and_is_told_when_it_reads_again(prot
         .opened()
         .await;
 
-    let (lines, body) = streaming();
-    let request = Request::post("/publish")
-        .header("content-type", "application/x-ndjson")
-        .body(body);
+    let (lines, request) = lines();
     let mut control = server.control().await;
-    let mut answers = control
-        .send(request.expect("a request"))
-        .await
-        .expect("an answer");
+    let mut answers = control.send(request).await.expect("an answer");
     let before = process.memory().expect("it runs");
     let padding = "x".repeat(200);
     for first in (0..EVENTS).step_by(BATCH) {
