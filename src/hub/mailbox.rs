@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Wake, Waker},
 };
@@ -220,25 +220,26 @@ impl StreamHandle {
         self.mailbox.addressed(self.key)
     }
 
-    /// A waker that marks this stream and wakes its connection, unless the stream is muted: for
-    /// flow control and cancels.
+    /// What marks this stream and wakes its connection, unless the stream is muted: for flow control
+    /// and cancels.
     #[must_use]
-    pub fn waker(&self) -> Waker {
+    pub fn waker(&self) -> Arc<StreamWaker> {
         self.waker_that(true)
     }
 
     /// The same for what other tasks wake: it is always heard.
     #[must_use]
     pub fn waker_from_outside(&self) -> Waker {
-        self.waker_that(false)
+        self.waker_that(false).into()
     }
 
-    fn waker_that(&self, can_be_muted: bool) -> Waker {
-        Waker::from(Arc::new(StreamWaker {
+    fn waker_that(&self, can_be_muted: bool) -> Arc<StreamWaker> {
+        Arc::new(StreamWaker {
             mailbox: self.mailbox.clone(),
             key: self.key,
             can_be_muted,
-        }))
+            spent: AtomicBool::new(true),
+        })
     }
 }
 
@@ -248,10 +249,22 @@ impl Drop for StreamHandle {
     }
 }
 
-struct StreamWaker {
+/// The waker of one stream.
+#[derive(Debug)]
+pub struct StreamWaker {
     mailbox: Arc<Mailbox>,
     key: u32,
     can_be_muted: bool,
+    spent: AtomicBool,
+}
+
+impl StreamWaker {
+    /// Whether nobody may have it any more: it is new, or it was called since this was last asked,
+    /// muted or not.
+    pub fn take_spent(&self) -> bool {
+        // Nearly always it was not, and to look costs less than to change it.
+        self.spent.load(Ordering::Acquire) && self.spent.swap(false, Ordering::AcqRel)
+    }
 }
 
 impl Wake for StreamWaker {
@@ -260,6 +273,7 @@ impl Wake for StreamWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        self.spent.store(true, Ordering::Release);
         let muted = self.can_be_muted && self.mailbox.muted.load(Ordering::Relaxed) == self.key + 1;
         if !muted {
             self.mailbox.nudge(self.key);
@@ -334,14 +348,18 @@ mod tests {
         let count = Arc::new(Count::default());
         let task = count.clone().into();
         assert!(taken(&mailbox, &task).is_empty());
-        let waker = b.waker();
+        let own = b.waker();
+        let waker = Waker::from(own.clone());
+        assert!(own.take_spent() && !own.take_spent());
         waker.wake_by_ref();
         waker.wake_by_ref();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert_eq!(taken(&mailbox, &task), [b.key()]);
         mailbox.mute(b.key());
+        assert!(own.take_spent());
         waker.wake_by_ref();
         assert!(taken(&mailbox, &task).is_empty());
+        assert!(own.take_spent());
         b.waker_from_outside().wake();
         assert_eq!(taken(&mailbox, &task), [b.key()]);
         mailbox.unmute();

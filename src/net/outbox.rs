@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Instant,
 };
 
@@ -93,11 +93,12 @@ impl<S: Sink> Outbox<S> {
         {
             stream.end_at(clock::now(), self.listening.context().drain_retry());
         }
-        let (key, waker) = match (&handle, &body) {
-            (Some(handle), _) => (handle.key(), handle.waker()),
-            (None, Body::Events(stream)) => (stream.handle().key(), stream.handle().waker()),
+        let place = match (&handle, &body) {
+            (Some(handle), _) => handle,
+            (None, Body::Events(stream)) => stream.handle(),
             (None, _) => unreachable!("every other body was given a handle"),
         };
+        let (key, waker) = (place.key(), place.waker());
         let index = key as usize;
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
@@ -105,8 +106,8 @@ impl<S: Sink> Outbox<S> {
         self.slots[index] = Some(Box::new(Outgoing {
             sink,
             body,
-            _handle: handle,
             waker,
+            _handle: handle,
             pending: Bytes::new(),
             last: false,
             blocked: None,
@@ -165,8 +166,9 @@ impl<S: Sink> Outbox<S> {
             let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else {
                 continue;
             };
-            let mut cx = Context::from_waker(&slot.waker);
-            if slot.sink.poll_gone(&mut cx).is_ready() {
+            let waker = Waker::from(slot.waker.clone());
+            let mut cx = Context::from_waker(&waker);
+            if slot.waker.take_spent() && slot.sink.poll_gone(&mut cx).is_ready() {
                 self.remove(key);
             }
         }

@@ -36,7 +36,11 @@ pub(super) trait Sink {
         last: bool,
     ) -> Poll<Result<(), Gone>>;
 
-    /// Ready once the client has left the stream.
+    /// There is nothing to send just now: how much of the connection's window it may keep from others
+    /// until there is.
+    fn rest(&mut self);
+
+    /// Ready once the client has left the stream. Else the waker is left behind, until it is called.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Resets the stream.

@@ -3,6 +3,7 @@
 //! Nothing here waits: what cannot go on leaves its stream's waker.
 
 use std::{
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use super::sink::{Gone, Sink};
 use crate::{
     exchange::{Body, BodyError, EventBody, Output},
-    hub::{StreamHandle, Wire},
+    hub::{StreamHandle, Wire, mailbox::StreamWaker},
 };
 
 /// The most one stream writes before the others get their turn.
@@ -24,7 +25,8 @@ pub(super) struct Outgoing<S> {
     pub(super) body: Body,
     /// The place in the mailbox of a body that is not an event stream, which has its own.
     pub(super) _handle: Option<StreamHandle>,
-    pub(super) waker: Waker,
+    /// It knows whether it is left where its client's leaving would be seen.
+    pub(super) waker: Arc<StreamWaker>,
     /// What was taken from the body and not sent yet.
     pub(super) pending: Bytes,
     /// `pending` is the end of the body.
@@ -76,13 +78,14 @@ impl Visit {
         let Outgoing {
             sink,
             body,
-            waker,
+            waker: own,
             pending,
             last,
             blocked,
             ..
         } = slot;
-        let mut cx = Context::from_waker(waker);
+        let waker = Waker::from(own.clone());
+        let mut cx = Context::from_waker(&waker);
         // Nearly always one event is all there is, which is shared. Room for more is asked for when
         // there is more.
         let mut want = 1;
@@ -99,7 +102,7 @@ impl Visit {
                 if let Some(at) = self.quiet_until(body) {
                     *blocked = None;
                     self.wait_until(at);
-                    return self.waits(sink, &mut cx);
+                    return self.waits(sink, own, &mut cx);
                 }
                 // Nothing is taken from the ring before there is room for it.
                 let room = match sink.poll_room(&mut cx, want) {
@@ -119,7 +122,7 @@ impl Visit {
                         tracing::debug!("a reply is cut short: {error}");
                         return Visited::CutShort;
                     }
-                    Poll::Pending => return self.waits(sink, &mut cx),
+                    Poll::Pending => return self.waits(sink, own, &mut cx),
                 }
             }
             let before = pending.len();
@@ -135,7 +138,11 @@ impl Visit {
     }
 
     /// There is nothing to say: whether the client is still there to say it to.
-    fn waits<S: Sink>(&self, sink: &mut S, cx: &mut Context<'_>) -> Visited {
+    fn waits<S: Sink>(&self, sink: &mut S, own: &StreamWaker, cx: &mut Context<'_>) -> Visited {
+        sink.rest();
+        if !own.take_spent() {
+            return Visited::Waits;
+        }
         match sink.poll_gone(cx) {
             Poll::Ready(()) => Visited::Done,
             Poll::Pending => Visited::Waits,
@@ -210,7 +217,7 @@ mod tests {
     use futures_util::stream;
 
     use super::*;
-    use crate::clock;
+    use crate::{clock, hub::mailbox::Mailbox};
 
     /// Takes everything.
     #[derive(Default)]
@@ -245,6 +252,8 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
+        fn rest(&mut self) {}
+
         fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
             Poll::Pending
         }
@@ -253,11 +262,12 @@ mod tests {
     }
 
     fn visit(parts: Vec<Result<Bytes, BodyError>>) -> (Visited, Vec<u8>) {
+        let place = Mailbox::new(std::net::Ipv4Addr::LOCALHOST.into()).open();
         let mut slot = Outgoing {
             sink: Taken::default(),
             body: Body::Stream(Box::pin(stream::iter(parts))),
-            _handle: None,
-            waker: Waker::noop().clone(),
+            waker: place.waker(),
+            _handle: Some(place),
             pending: Bytes::new(),
             last: false,
             blocked: None,

@@ -91,6 +91,36 @@ async fn a_backlog_behind_a_small_window_costs_a_cursor(protocol: Protocol) {
     assert!(each < 7 << 10, "{each} bytes a stream");
 }
 
+/// Of what idle streams keep for their next event nobody else can send.
+#[tokio::test]
+async fn idle_streams_leave_the_window_to_an_answer() {
+    // As every client has it that says nothing (RFC 9113 6.9.2).
+    const WINDOW: u32 = 65_535;
+    let edge = TestEdge::with("events.keepalive = \"200s\"");
+    let (sender, connection) = http2(edge.https, &edge.ca(), WINDOW, WINDOW).await;
+    let sender = Sender::Http2(sender);
+    let mut client = Narrow { sender, connection };
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        let mut body = client.get("/events?topic=idle").await;
+        patiently("its opening", body.part(true)).await.expect("it");
+        idle.push(body);
+    }
+    for _ in 0..2 {
+        edge.publish("idle", "x".repeat(100)).await;
+        for body in &mut idle {
+            patiently("the event", body.part(true)).await.expect("it");
+        }
+    }
+    edge.publish("big", "x".repeat(60 << 10)).await;
+    let mut answer = client.get("/events?topic=big&last=1&poll=1").await;
+    let mut got = 0;
+    while let Some(part) = patiently("the answer", answer.part(true)).await {
+        got += part.len();
+    }
+    assert!(got > 60 << 10, "{got} bytes");
+}
+
 /// A client with a small window for each stream.
 struct Narrow {
     sender: Sender,
@@ -114,7 +144,10 @@ impl Narrow {
     async fn connect(address: SocketAddr, ca: &Path, protocol: Protocol, window: u32) -> Self {
         let connected = async {
             match protocol {
-                Protocol::Http2 => http2(address, ca, window).await,
+                Protocol::Http2 => {
+                    let (sender, connection) = http2(address, ca, window, 1 << 30).await;
+                    (Sender::Http2(sender), connection)
+                }
                 Protocol::Http3 => http3(address, ca, window).await,
                 Protocol::Http1 => panic!("it has no windows"),
             }
@@ -221,7 +254,12 @@ fn tls(ca: &Path, alpn: &[u8]) -> rustls::ClientConfig {
     tls
 }
 
-async fn http2(address: SocketAddr, ca: &Path, window: u32) -> (Sender, JoinHandle<()>) {
+async fn http2(
+    address: SocketAddr,
+    ca: &Path,
+    window: u32,
+    of_connection: u32,
+) -> (h2::client::SendRequest<Bytes>, JoinHandle<()>) {
     let stream = TcpStream::connect(address).await.expect("it listens");
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(ca, b"h2")));
     let name = ServerName::try_from("localhost").expect("a name");
@@ -229,13 +267,13 @@ async fn http2(address: SocketAddr, ca: &Path, window: u32) -> (Sender, JoinHand
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(window)
-        .initial_connection_window_size(1 << 30);
+        .initial_connection_window_size(of_connection);
     let handshake = builder.handshake::<_, Bytes>(stream).await;
     let (sender, connection) = handshake.expect("HTTP/2");
     let connection = tokio::spawn(async {
         let _: Result<(), h2::Error> = connection.await;
     });
-    (Sender::Http2(sender), connection)
+    (sender, connection)
 }
 
 async fn http3(address: SocketAddr, ca: &Path, window: u32) -> (Sender, JoinHandle<()>) {

@@ -85,6 +85,11 @@ impl<T> Cork<T> {
         inner.passed
     }
 
+    /// How many bytes of bodies the peer has let the connection send since it began.
+    pub(super) fn granted(&self) -> u64 {
+        lock(&self.0).frames.granted()
+    }
+
     /// How many bytes the peer has sent.
     pub(super) fn bytes_read(&self) -> u64 {
         lock(&self.0).read

@@ -14,6 +14,11 @@ const HEAD: usize = 9;
 const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
 const PING: u8 = 0x6;
+const WINDOW_UPDATE: u8 = 0x8;
+/// The length of its payload (RFC 9113 6.9).
+const INCREMENT: usize = 4;
+/// The window of a connection before any of them (RFC 9113 6.9.2).
+const INITIAL_WINDOW: u64 = 65_535;
 const ACK: u8 = 0x1;
 
 /// Follows what a client sends.
@@ -21,9 +26,12 @@ const ACK: u8 = 0x1;
 pub(super) struct Frames {
     /// How much comes before the next head.
     skip: usize,
-    head: [u8; HEAD],
+    head: [u8; HEAD + INCREMENT],
     /// How much of it has come.
     have: usize,
+    /// How much of a head is wanted: of one that grants a window, the payload too.
+    want: usize,
+    granted: u64,
     settings: Bucket,
     pings: Bucket,
     requests: usize,
@@ -34,8 +42,10 @@ impl Frames {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             skip: PREFACE,
-            head: [0; HEAD],
+            head: [0; HEAD + INCREMENT],
             have: 0,
+            want: HEAD,
+            granted: INITIAL_WINDOW,
             // Each change of the initial window visits every stream. Browsers send one.
             settings: Bucket::new(Limit::Http2Settings, 32, 1, now),
             // Clients that estimate their bandwidth send one a round trip.
@@ -47,6 +57,11 @@ impl Frames {
     /// How much is left of the frame that the next byte is of.
     pub(super) fn left(&self) -> usize {
         self.skip
+    }
+
+    /// How much the peer has let the connection send since it began, by all its updates.
+    pub(super) fn granted(&self) -> u64 {
+        self.granted
     }
 
     /// How many requests have begun since they were last forgotten, trailers included.
@@ -72,16 +87,25 @@ impl Frames {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
-            let taken = (HEAD - self.have).min(bytes.len());
+            let taken = (self.want - self.have).min(bytes.len());
             self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
             self.have += taken;
             bytes = &bytes[taken..];
-            if self.skip > 0 || self.have < HEAD {
+            if self.skip > 0 || self.have < self.want {
                 return Ok(());
             }
-            let [a, b, c, kind, flags, ..] = self.head;
-            self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
-            self.have = 0;
+            let [a, b, c, kind, flags, w, x, y, z, increment @ ..] = self.head;
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            let of_connection = [w & 0x7f, x, y, z] == [0; 4];
+            if (kind, length, of_connection) == (WINDOW_UPDATE, INCREMENT, true) {
+                if self.want == HEAD {
+                    self.want += INCREMENT;
+                    continue;
+                }
+                self.granted += u64::from(u32::from_be_bytes(increment) & 0x7fff_ffff);
+            }
+            self.skip = length + HEAD - self.want;
+            (self.have, self.want) = (0, HEAD);
             self.requests += usize::from(kind == HEADERS);
             let bucket = match kind {
                 _ if flags & ACK != 0 => continue,
@@ -100,10 +124,10 @@ mod tests {
 
     use super::*;
 
-    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+    fn frame(kind: u8, flags: u8, stream: u8, length: usize) -> Vec<u8> {
         let mut frame = (length as u32).to_be_bytes()[1..].to_vec();
-        frame.extend([kind, flags, 0, 0, 0, 1]);
-        // What a payload looks like does not matter.
+        frame.extend([kind, flags, 0, 0, 0, stream]);
+        // A payload that looks like heads.
         frame.extend([SETTINGS].repeat(length));
         frame
     }
@@ -112,19 +136,22 @@ mod tests {
         /// However the bytes are cut, the same frame passes the limit.
         #[test]
         fn every_cut_counts_the_same(
-            frames in proptest::collection::vec((3u8..8, 0u8..2, 0usize..40), 0..120),
+            frames in proptest::collection::vec((3u8..9, 0u8..2, 0u8..2, prop_oneof![Just(4), 0usize..40]), 0..120),
             cuts in proptest::collection::vec(1usize..30, 1..20),
         ) {
             let now = crate::clock::now();
             let mut bytes = vec![SETTINGS; PREFACE];
             let mut passed_at = None;
-            let mut counted = 0;
-            for (kind, flags, length) in frames {
+            let (mut counted, mut granted) = (0, INITIAL_WINDOW);
+            for (kind, flags, stream, length) in frames {
+                if (kind, stream, length) == (WINDOW_UPDATE, 0, 4) {
+                    granted += u64::from(u32::from_be_bytes([SETTINGS; 4]));
+                }
                 counted += usize::from(kind == SETTINGS && flags == 0);
                 if counted == 33 && passed_at.is_none() {
                     passed_at = Some(bytes.len() + HEAD);
                 }
-                bytes.extend(frame(kind, flags, length));
+                bytes.extend(frame(kind, flags, stream, length));
             }
             let mut scanner = Frames::new(now);
             let (mut rest, mut fed) = (&bytes[..], 0);
@@ -140,7 +167,7 @@ mod tests {
                 (rest, fed) = (left, fed + part.len());
             }
             match (at, passed_at) {
-                (None, None) => {}
+                (None, None) => prop_assert_eq!(scanner.granted(), granted),
                 (Some(at), Some(passed)) => prop_assert!(at.contains(&passed)),
                 (at, passed) => prop_assert!(false, "{at:?} {passed:?}"),
             }
@@ -152,11 +179,11 @@ mod tests {
         let now = crate::clock::now();
         let mut frames = Frames::new(now);
         frames.feed(&[0; PREFACE], || now).expect("the preface");
-        let ping = frame(PING, 0, 8);
+        let ping = frame(PING, 0, 0, 8);
         for _ in 0..1000 {
             frames.feed(&ping, || now).expect("within the burst");
             frames
-                .feed(&frame(PING, ACK, 8), || now)
+                .feed(&frame(PING, ACK, 0, 8), || now)
                 .expect("an answer");
         }
         assert_eq!(frames.feed(&ping, || now), Err(Limit::Http2Pings));

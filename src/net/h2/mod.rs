@@ -31,7 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use body::Http2Body;
 use cork::{Cork, Corked};
-use sink::Http2Sink;
+use sink::{Http2Sink, Reserves};
 
 use super::{
     lifecycle::{Lifecycle, Step},
@@ -102,6 +102,7 @@ pub(super) async fn serve<T>(
         answering: FuturesUnordered::new(),
         lifecycle: Lifecycle::new(hits, drain, by, limits.idle.value, limits.stall.value),
         conduct: Conduct::new(places, clock::now()),
+        reserves: Reserves::new(),
         received: Arc::default(),
     });
     driver.run().await;
@@ -116,6 +117,7 @@ struct Http2Driver<T> {
     outbox: Outbox<Http2Sink>,
     lifecycle: Lifecycle,
     conduct: Conduct,
+    reserves: Reserves,
     /// The bytes of bodies that requests have brought.
     received: Arc<AtomicU64>,
 }
@@ -287,10 +289,13 @@ where
             if let Ok(stream) = respond.send_response(head, end)
                 && !end
             {
+                let mut reserve = None;
                 if matches!(body, Body::Events(_)) {
                     self.conduct.opened(clock::now());
+                    let window = self.cork.granted().saturating_sub(self.outbox.wrote());
+                    reserve = self.reserves.take(window);
                 }
-                self.outbox.insert(Http2Sink::new(stream), body);
+                self.outbox.insert(Http2Sink::new(stream, reserve), body);
             }
         }
         answered

@@ -128,6 +128,10 @@ impl Sink for QuicSink {
         self.stopped.as_mut().poll(cx).map(Ok)
     }
 
+    fn rest(&mut self) {
+        // It reserves nothing.
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stopped.as_mut().poll(cx)
     }
