@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri};
+use http_body::Frame;
 
 use super::{
     error::{CONNECT, ClientError, lost},
@@ -88,6 +89,7 @@ impl Connection {
         Ok(Response {
             status: head.status,
             headers: head.headers,
+            trailers: HeaderMap::new(),
             body,
         })
     }
@@ -130,6 +132,8 @@ pub struct Response {
     pub status: StatusCode,
     /// The header fields.
     pub headers: HeaderMap,
+    /// The fields that came after the body, once it has ended.
+    pub trailers: HeaderMap,
     body: Incoming,
 }
 
@@ -152,11 +156,19 @@ impl Response {
     ///
     /// [`ClientError::Lost`] when it was cut off: a reset, or a connection that ended.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
-        match &mut self.body {
-            Incoming::Http1(body) => h1::chunk(body).await,
-            Incoming::Http2(body) => h2::chunk(body).await,
-            Incoming::Http3(body) => body.chunk().await,
-        }
+        let frame = match &mut self.body {
+            Incoming::Http1(body) => h1::frame(body).await?,
+            Incoming::Http2(body) => h2::frame(body).await?,
+            Incoming::Http3(body) => body.frame().await?,
+        };
+        Ok(match frame.map(Frame::into_data) {
+            None => None,
+            Some(Ok(data)) => Some(data),
+            Some(Err(frame)) => {
+                self.trailers = frame.into_trailers().unwrap_or_default();
+                None
+            }
+        })
     }
 
     /// The whole body.

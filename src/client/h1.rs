@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Request, response::Parts};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -52,11 +53,6 @@ impl Drop for Http1 {
     }
 }
 
-pub(super) async fn chunk(body: &mut Incoming) -> Result<Option<Bytes>, ClientError> {
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(lost)?.into_data() {
-            return Ok(Some(data));
-        }
-    }
-    Ok(None)
+pub(super) async fn frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, ClientError> {
+    body.frame().await.transpose().map_err(lost)
 }

@@ -6,7 +6,7 @@ use h2::{
     client::{Builder, SendRequest},
 };
 use http::{Request, response::Parts};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use tokio::task::JoinHandle;
 
@@ -96,13 +96,14 @@ async fn upload(mut stream: SendStream<Bytes>, mut body: Upload) -> Result<(), h
     stream.send_data(Bytes::new(), true)
 }
 
-pub(super) async fn chunk(body: &mut RecvStream) -> Result<Option<Bytes>, ClientError> {
+pub(super) async fn frame(body: &mut RecvStream) -> Result<Option<Frame<Bytes>>, ClientError> {
     let Some(data) = body.data().await else {
-        return Ok(None);
+        let trailers = body.trailers().await.map_err(lost)?;
+        return Ok(trailers.map(Frame::trailers));
     };
     let data = data.map_err(lost)?;
     body.flow_control()
         .release_capacity(data.len())
         .map_err(lost)?;
-    Ok(Some(data))
+    Ok(Some(Frame::data(data)))
 }

@@ -10,6 +10,7 @@ use bytes::{Buf as _, Bytes};
 use h3::client::{RequestStream, SendRequest};
 use h3_quinn::{OpenStreams, RecvStream};
 use http::{Request, response::Parts};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use quinn::{Endpoint, crypto::rustls::QuicClientConfig};
 use tokio::task::JoinHandle;
@@ -138,8 +139,11 @@ impl Drop for Http3 {
 pub(super) struct Http3Incoming(RequestStream<RecvStream, Bytes>);
 
 impl Http3Incoming {
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
-        let data = self.0.recv_data().await.map_err(lost)?;
-        Ok(data.map(|mut data| data.copy_to_bytes(data.remaining())))
+    pub(super) async fn frame(&mut self) -> Result<Option<Frame<Bytes>>, ClientError> {
+        let Some(mut data) = self.0.recv_data().await.map_err(lost)? else {
+            let trailers = self.0.recv_trailers().await.map_err(lost)?;
+            return Ok(trailers.map(Frame::trailers));
+        };
+        Ok(Some(Frame::data(data.copy_to_bytes(data.remaining()))))
     }
 }

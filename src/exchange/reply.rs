@@ -7,8 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, future::BoxFuture};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use hyper::upgrade::Upgraded;
 
 use super::BodyError;
 use crate::{
@@ -27,8 +29,11 @@ pub(crate) struct Reply {
     pub bitten: Option<Limit>,
 }
 
-/// The parts of a body, as they come.
-pub(crate) type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
+/// The parts of a body, as they come: data, and trailers at its end if there are any.
+pub(crate) type BodyStream = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, BodyError>> + Send>>;
+
+/// What becomes of a connection whose protocol was changed (RFC 9110 7.8): it is handed over.
+pub(crate) type Tunnel = Box<dyn FnOnce(Upgraded) -> BoxFuture<'static, ()> + Send>;
 
 /// An event stream as the drivers see it: they ask what it has to say, and when to ask again.
 pub(crate) trait EventBody: Send {
@@ -72,6 +77,8 @@ pub(crate) enum Body {
     /// Parts as they come. An error cuts the reply short, so that nobody takes it for whole: a
     /// reset, or no last chunk over HTTP/1.1.
     Stream(BodyStream),
+    /// Another protocol, after 101. Only HTTP/1.1 has it.
+    Tunnel(Tunnel),
 }
 
 impl fmt::Debug for Body {
@@ -80,6 +87,7 @@ impl fmt::Debug for Body {
             Self::Full(_) => "Full",
             Self::Events(_) => "Events",
             Self::Stream(_) => "Stream",
+            Self::Tunnel(_) => "Tunnel",
         })
     }
 }

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{Response, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     backoff, clock,
     drain::Watch,
-    exchange::{Body, BodyError, BodyStream, EventBody, Output, Peer, Request},
+    exchange::{Body, BodyError, BodyStream, EventBody, Output, Peer, Request, Tunnel},
     hub::mailbox::Mailbox,
     limits::Limit,
     protocol::Protocol,
@@ -61,12 +61,16 @@ pub(super) async fn serve<T>(
     let answering = listening.clone();
     let asked = Arc::new(AtomicBool::new(false));
     let asking = asked.clone();
+    let tunnel = Tunnelled::default();
+    let tunnelled = tunnel.clone();
     let answer = service_fn(move |request| {
         asking.store(true, Ordering::Relaxed);
         let (listening, peer, watch) = (answering.clone(), peer.clone(), watch.clone());
-        async move { Ok::<_, Infallible>(respond(listening, peer, watch, request).await) }
+        let tunnelled = tunnelled.clone();
+        async move { Ok::<_, Infallible>(respond(listening, peer, watch, tunnelled, request).await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answer));
+    let connection = builder.serve_connection(TokioIo::new(io), answer);
+    let mut connection = pin!(connection.with_upgrades());
     let mut draining = pin!(drain.draining());
     let mut late = pin!(async {
         tokio::time::sleep_until(by.into()).await;
@@ -77,7 +81,10 @@ pub(super) async fn serve<T>(
     let mut leaving = false;
     loop {
         tokio::select! {
-            result = connection.as_mut() => return ended(&listening, result),
+            result = connection.as_mut() => {
+                ended(&listening, result);
+                break;
+            }
             () = draining.as_mut(), if !leaving => {
                 leaving = true;
                 connection.as_mut().graceful_shutdown();
@@ -85,7 +92,17 @@ pub(super) async fn serve<T>(
             () = late.as_mut() => return listening.context().hits.count(Limit::Handshake),
         }
     }
+    let handed_over = tunnel.lock().expect("no holder of this lock panics").take();
+    if let Some((upgrade, tunnel)) = handed_over
+        && let Ok(io) = upgrade.await
+    {
+        // As long as the connection, whose place it holds; the end of the drain's grace cuts it.
+        tunnel(io).await;
+    }
 }
+
+/// What the connection becomes once its protocol was changed.
+type Tunnelled = Arc<Mutex<Option<(OnUpgrade, Tunnel)>>>;
 
 fn ended(listening: &Listening, result: hyper::Result<()>) {
     if let Err(error) = result {
@@ -102,8 +119,10 @@ async fn respond(
     listening: Arc<Listening>,
     peer: Peer,
     drain: Watch,
-    request: hyper::Request<Incoming>,
+    tunnelled: Tunnelled,
+    mut request: hyper::Request<Incoming>,
 ) -> Response<Sending> {
+    let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let mailbox = peer.mailbox.clone();
     let rest = Rest {
@@ -116,6 +135,11 @@ async fn respond(
     let sending = match body {
         Body::Full(bytes) => Sending::Full(Some(bytes)),
         Body::Stream(stream) => Sending::Stream(stream),
+        Body::Tunnel(tunnel) => {
+            let handed_over = Some((upgrade, tunnel));
+            *tunnelled.lock().expect("no holder of this lock panics") = handed_over;
+            Sending::Full(None)
+        }
         Body::Events(stream) => Sending::Events(Box::new(Events {
             stream: Some(stream),
             listening,
@@ -155,7 +179,7 @@ impl HttpBody for Sending {
         let bytes = match self.get_mut() {
             Self::Full(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()),
             // hyper closes the connection at an error: no last chunk, nothing that looks whole.
-            Self::Stream(stream) => ready!(stream.as_mut().poll_next(cx)).transpose()?,
+            Self::Stream(stream) => return stream.as_mut().poll_next(cx),
             Self::Events(events) => ready!(events.poll_next(cx)),
         };
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
@@ -221,6 +245,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_breaks_is_an_error_to_hyper() {
         let parts: Vec<Result<Bytes, BodyError>> = vec![Ok("part".into()), Err("gone".into())];
+        let parts = parts.into_iter().map(|part| part.map(Frame::data));
         let mut sending = Sending::Stream(Box::pin(stream::iter(parts)));
         let first = sending
             .frame()

@@ -90,7 +90,8 @@ where
             return Poll::Ready(None);
         };
         let frame = ready!(Pin::new(body).poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) {
+        // Nothing comes after trailers.
+        if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
             self.body = None;
         }
         Poll::Ready(frame)

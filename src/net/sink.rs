@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use crate::hub::Wire;
 
@@ -36,6 +37,9 @@ pub(super) trait Sink {
         last: bool,
     ) -> Poll<Result<(), Gone>>;
 
+    /// Ends the body with these fields. All of it is sent before.
+    fn trailers(&mut self, fields: HeaderMap) -> Result<Ended, Gone>;
+
     /// There is nothing to send just now: how much of the connection's window it may keep from others
     /// until there is.
     fn rest(&mut self);
@@ -45,6 +49,14 @@ pub(super) trait Sink {
 
     /// Resets the stream.
     fn abort(&mut self);
+}
+
+/// Whether a stream is ended once its trailers were begun.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Yes,
+    /// [`Sink::poll_send`] ends it.
+    NotYet,
 }
 
 /// The stream or its connection is no more.

@@ -9,8 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 
-use super::sink::{Gone, Sink};
+use super::sink::{Ended, Gone, Sink};
 use crate::{
     exchange::{Body, BodyError, EventBody, Output},
     hub::{StreamHandle, Wire, mailbox::StreamWaker},
@@ -56,6 +57,8 @@ enum Taken {
     Events(Wire),
     /// Other bytes, and whether they are its last.
     Bytes(Bytes, bool),
+    /// Fields that end it (RFC 9110 6.5).
+    Trailers(HeaderMap),
 }
 
 pub(super) fn sooner(deadline: Option<Instant>, at: Instant) -> Option<Instant> {
@@ -118,6 +121,10 @@ impl Visit {
                         self.wrote += bytes - pending.len();
                     }
                     Poll::Ready(Ok(Taken::Bytes(chunk, end))) => (*pending, *last) = (chunk, end),
+                    Poll::Ready(Ok(Taken::Trailers(fields))) => match sink.trailers(fields) {
+                        Ok(Ended::Yes) | Err(Gone) => return Visited::Done,
+                        Ok(Ended::NotYet) => *last = true,
+                    },
                     Poll::Ready(Err(error)) => {
                         tracing::debug!("a reply is cut short: {error}");
                         return Visited::CutShort;
@@ -178,7 +185,7 @@ impl Visit {
     fn quiet_until(&self, body: &Body) -> Option<Instant> {
         match body {
             Body::Events(stream) => stream.quiet_until(self.now, self.slack(&**stream)),
-            Body::Full(_) | Body::Stream(_) => None,
+            Body::Full(_) | Body::Stream(_) | Body::Tunnel(_) => None,
         }
     }
 
@@ -191,8 +198,12 @@ impl Visit {
     ) -> Poll<Result<Taken, BodyError>> {
         match body {
             Body::Full(bytes) => Poll::Ready(Ok(Taken::Bytes(std::mem::take(bytes), true))),
+            Body::Tunnel(_) => Poll::Ready(Err("no tunnel was asked for".into())),
             Body::Stream(stream) => match ready!(stream.as_mut().poll_next(cx)) {
-                Some(Ok(bytes)) => Poll::Ready(Ok(Taken::Bytes(bytes, false))),
+                Some(Ok(frame)) => Poll::Ready(Ok(match frame.into_data() {
+                    Ok(bytes) => Taken::Bytes(bytes, false),
+                    Err(frame) => Taken::Trailers(frame.into_trailers().unwrap_or_default()),
+                })),
                 Some(Err(error)) => Poll::Ready(Err(error)),
                 None => Poll::Ready(Ok(Taken::Bytes(Bytes::new(), true))),
             },
@@ -215,6 +226,7 @@ impl Visit {
 #[cfg(test)]
 mod tests {
     use futures_util::stream;
+    use http_body::Frame;
 
     use super::*;
     use crate::{clock, hub::mailbox::Mailbox};
@@ -252,6 +264,11 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
+        fn trailers(&mut self, fields: HeaderMap) -> Result<Ended, Gone> {
+            self.0.extend_from_slice(format!("{fields:?}").as_bytes());
+            Ok(Ended::NotYet)
+        }
+
         fn rest(&mut self) {}
 
         fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
@@ -261,7 +278,7 @@ mod tests {
         fn abort(&mut self) {}
     }
 
-    fn visit(parts: Vec<Result<Bytes, BodyError>>) -> (Visited, Vec<u8>) {
+    fn visit(parts: Vec<Result<Frame<Bytes>, BodyError>>) -> (Visited, Vec<u8>) {
         let place = Mailbox::new(std::net::Ipv4Addr::LOCALHOST.into()).open();
         let mut slot = Outgoing {
             sink: Taken::default(),
@@ -287,12 +304,22 @@ mod tests {
 
     #[test]
     fn a_body_that_breaks_never_ends_as_a_whole_one() {
-        let part = || Ok(Bytes::from("part"));
+        let part = || Ok(Frame::data(Bytes::from("part")));
         let (visited, sent) = visit(vec![part(), Err("upstream is gone".into())]);
         assert!(matches!(visited, Visited::CutShort));
         assert_eq!(sent, b"part");
         let (visited, sent) = visit(vec![part(), part()]);
         assert!(matches!(visited, Visited::Done));
         assert_eq!(sent, b"partpart");
+    }
+
+    #[test]
+    fn trailers_come_last() {
+        let mut fields = HeaderMap::new();
+        fields.insert("x-sum", http::HeaderValue::from_static("7"));
+        let part = Frame::data(Bytes::from("part"));
+        let (visited, sent) = visit(vec![Ok(part), Ok(Frame::trailers(fields))]);
+        assert!(matches!(visited, Visited::Done));
+        assert_eq!(sent, b"part{\"x-sum\": \"7\"}");
     }
 }

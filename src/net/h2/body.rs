@@ -27,13 +27,14 @@ impl http_body::Body for Http2Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let data = ready!(self.body.poll_data(cx));
-        Poll::Ready(data.map(|data| {
-            let data = data?;
-            self.body.flow_control().release_capacity(data.len())?;
-            self.received
-                .fetch_add(data.len() as u64, Ordering::Relaxed);
-            Ok(Frame::data(data))
-        }))
+        let Some(data) = ready!(self.body.poll_data(cx)) else {
+            let trailers = ready!(self.body.poll_trailers(cx))?;
+            return Poll::Ready(trailers.map(|fields| Ok(Frame::trailers(fields))));
+        };
+        let data = data?;
+        self.body.flow_control().release_capacity(data.len())?;
+        self.received
+            .fetch_add(data.len() as u64, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 }

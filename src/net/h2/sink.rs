@@ -7,10 +7,11 @@ use std::{
 
 use bytes::Bytes;
 use h2::SendStream;
+use http::HeaderMap;
 
 use crate::{
     hub::Wire,
-    net::sink::{Gone, Sink},
+    net::sink::{Ended, Gone, Sink},
 };
 
 /// What is handed to h2 at a time: it holds no more than this over the window, and each is progress
@@ -124,6 +125,11 @@ impl Sink for Http2Sink {
             self.stream.send_data(slice, end).map_err(|_| Gone)?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn trailers(&mut self, fields: HeaderMap) -> Result<Ended, Gone> {
+        let sent = self.stream.send_trailers(fields);
+        sent.map(|()| Ended::Yes).map_err(|_| Gone)
     }
 
     fn rest(&mut self) {

@@ -1,6 +1,10 @@
 //! Whether the pseudo-header fields of an encoded field section are as RFC 9114 4.3 has them.
 //!
-//! Pure. h3 does not look: it takes them twice, late, or a response's.
+//! Pure. h3 does not look: it takes them twice, late, or a response's. Trailers of replies are encoded
+//! here too: bodies are written without h3.
+
+use bytes::Bytes;
+use http::HeaderMap;
 
 /// The pseudo-header fields of a request (RFC 9114 4.3.1).
 pub(super) const PSEUDO: [&str; 4] = [":method", ":scheme", ":authority", ":path"];
@@ -40,6 +44,34 @@ pub(super) fn check_fields(section: &[u8], trailers: bool) -> Result<(), &'stati
         check(reader.field().ok_or(NOT_QPACK)?)?;
     }
     Ok(())
+}
+
+/// A field section that names nothing of a table (RFC 9204 4.5): the few fields of trailers.
+pub(super) fn encode(fields: &HeaderMap) -> Bytes {
+    // Required Insert Count and Base.
+    let mut section = vec![0, 0];
+    for (name, value) in fields {
+        put_integer(&mut section, 0x20, 3, name.as_str().len());
+        section.extend_from_slice(name.as_str().as_bytes());
+        put_integer(&mut section, 0, 7, value.len());
+        section.extend_from_slice(value.as_bytes());
+    }
+    section.into()
+}
+
+/// An integer behind the first bits of its byte, with a prefix of so many bits (RFC 7541 5.1).
+fn put_integer(out: &mut Vec<u8>, first: u8, prefix: u32, value: usize) {
+    let mask = (1 << prefix) - 1;
+    if value < mask {
+        return out.push(first | value as u8);
+    }
+    out.push(first | mask as u8);
+    let mut rest = value - mask;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
 }
 
 /// What the name of a field is, as far as it matters here.
@@ -180,5 +212,36 @@ fn static_name(is_static: bool, index: u64) -> FieldName {
         FieldName::of_static(index)
     } else {
         FieldName::Regular
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_read_again(
+            fields in proptest::collection::vec(("[a-z][a-z-]{0,200}", "[ -~]{0,400}"), 0..8),
+        ) {
+            let mut map = HeaderMap::new();
+            for (name, value) in &fields {
+                let name = HeaderName::try_from(name.as_str()).expect("a name");
+                map.append(name, HeaderValue::try_from(value.as_str()).expect("a value"));
+            }
+            let section = encode(&map);
+            prop_assert_eq!(check_fields(&section, true), Ok(()));
+            let mut reader = Qpack(&section[2..]);
+            for (name, value) in &map {
+                let len = reader.integer(3).expect("a length");
+                prop_assert_eq!(reader.take(len), Some(name.as_str().as_bytes()));
+                let len = reader.integer(7).expect("a length");
+                prop_assert_eq!(reader.take(len), Some(value.as_bytes()));
+            }
+            prop_assert!(reader.0.is_empty());
+        }
     }
 }

@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use h3::{
     error::{Code, StreamError},
@@ -32,7 +32,7 @@ use h3::{
     server::{Connection, RequestResolver},
     stream::BufRecvStream,
 };
-use http::Method;
+use http::{Method, header};
 
 use body::Http3Body;
 use sink::QuicSink;
@@ -321,18 +321,19 @@ async fn answer(
     };
     let (parts, ()) = request.into_parts();
     let (mut send, mut recv) = stream.split();
-    let reads = !matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE);
-    let body = if reads {
-        let rest = Rest::new(&limits, Beyond::GiveUp);
-        Some(lingering(
-            Http3Body::new(recv, &parts.headers, received),
-            rest,
-        ))
-    } else {
-        // The end of the stream is nearly always there already; if so, there is nothing to stop.
-        let _: Option<_> = recv.recv_data().now_or_never();
-        drop(recv);
-        None
+    // The end of the stream is nearly always there already; then there is no body.
+    let first = recv.recv_data().now_or_never();
+    let reads = !matches!(parts.method, Method::GET | Method::HEAD)
+        || parts.headers.contains_key(header::CONTENT_LENGTH);
+    let body = match first {
+        Some(Ok(None)) => None,
+        None if !reads => None,
+        first => {
+            let first = first.and_then(Result::ok).flatten();
+            let first = first.map(|mut data| data.copy_to_bytes(data.remaining()));
+            let body = Http3Body::new(recv, first, &parts.headers, received);
+            Some(lingering(body, Rest::new(&limits, Beyond::GiveUp)))
+        }
     };
     let reply = listening.service.call(Request { parts, body, peer }).await;
     let (head, body) = reply.into_response();

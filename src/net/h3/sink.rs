@@ -9,11 +9,15 @@ use std::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use h3::error::Code;
+use http::HeaderMap;
 
-use super::transport::{SharedSend, var_int};
+use super::{
+    field_section,
+    transport::{SharedSend, var_int},
+};
 use crate::{
     hub::Wire,
-    net::sink::{Gone, Sink},
+    net::sink::{Ended, Gone, Sink},
 };
 
 /// Payloads up to this are copied behind their frame's head; events come with theirs.
@@ -22,6 +26,8 @@ const SMALL: usize = 2 << 10;
 const ROOM: usize = 16 << 10;
 /// The type of a DATA frame (RFC 9114 7.2.1).
 const DATA: u8 = 0x0;
+/// The type of a HEADERS frame (RFC 9114 7.2.2), of trailers too.
+const HEADERS: u8 = 0x1;
 
 /// Writes a body as DATA frames.
 pub(super) struct QuicSink {
@@ -116,7 +122,7 @@ impl Sink for QuicSink {
     ) -> Poll<Result<(), Gone>> {
         ready!(self.poll_write(cx))?;
         if !chunk.is_empty() {
-            (self.unsent, self.payload) = frame(std::mem::take(chunk));
+            (self.unsent, self.payload) = frame(DATA, std::mem::take(chunk));
             ready!(self.poll_write(cx))?;
         }
         if !last {
@@ -126,6 +132,12 @@ impl Sink for QuicSink {
             self.stream.lock().finish().map_err(|_| Gone)?;
         }
         self.stopped.as_mut().poll(cx).map(Ok)
+    }
+
+    fn trailers(&mut self, fields: HeaderMap) -> Result<Ended, Gone> {
+        // What was begun before is written: trailers are taken when nothing is left to send.
+        (self.unsent, self.payload) = frame(HEADERS, field_section::encode(&fields));
+        Ok(Ended::NotYet)
     }
 
     fn rest(&mut self) {
@@ -152,12 +164,11 @@ impl Drop for QuicSink {
     }
 }
 
-/// A DATA frame (RFC 9114 7.2.1) in two parts: small payloads go along with the head, large ones
-/// stay shared.
-fn frame(payload: Bytes) -> (Bytes, Bytes) {
+/// A frame (RFC 9114 7.1) in two parts: small payloads go along with the head, large ones stay shared.
+fn frame(kind: u8, payload: Bytes) -> (Bytes, Bytes) {
     let along = payload.len() <= SMALL;
     let mut head = BytesMut::with_capacity(9 + if along { payload.len() } else { 0 });
-    head.put_u8(DATA);
+    head.put_u8(kind);
     let len = payload.len() as u64;
     match len {
         0..0x40 => head.put_u8(len as u8),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{StatusCode, header};
+use http_body::Frame;
 
 use super::{event::Event, line_buffer::LineBuffer, permit::Permit, published::Published};
 use crate::{
@@ -50,7 +51,7 @@ pub(super) fn lines(
     };
     let answers = stream::unfold(lines, |mut lines| async {
         let answers = lines.answers().await?;
-        Some((Ok(answers), lines))
+        Some((Ok(Frame::data(answers)), lines))
     });
     Reply::new(StatusCode::OK, Body::Stream(Box::pin(answers)))
         .with(header::CONTENT_TYPE, "application/x-ndjson")
