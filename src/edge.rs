@@ -21,6 +21,7 @@ use crate::{
     metrics,
     net::{self, BindError, ControlListener, HttpsListener},
     outbound::Outbound,
+    proxy::{Proxy, ProxyMetrics},
     service::{self, Context, Gate, Service},
     tls::{Certificate, CertificateError, CertificateFiles, Resolver},
 };
@@ -89,19 +90,28 @@ impl Edge {
         let metrics = Arc::new(net::NetMetrics::register(&mut registry));
         let (signal, watch) = drain::channel();
         let (control_signal, control_watch) = drain::channel();
+        let proxy = Proxy::new(
+            &config.routes,
+            config.trusted.clone(),
+            config.limits,
+            hits.clone(),
+            ProxyMetrics::register(&mut registry),
+        );
         let context = Arc::new(Context {
             hub,
             order,
             access: Access::new(config.access.clone(), &Outbound::default()),
             streams: Arc::default(),
             metrics: service::ServiceMetrics::register(&mut registry),
-            registry,
             limits: config.limits,
             hits,
             events: config.events.clone(),
+            proxy,
+            prefix: config.prefix.clone().unwrap_or_default(),
             drain_spread: config.drain.spread,
             demo: config.demo,
             drain: watch.clone(),
+            registry,
         });
 
         let control = ControlListener::bind(config.control.listen)?;
@@ -127,6 +137,9 @@ impl Edge {
         edge.private
             .spawn(control.serve(control_service, metrics.clone(), control_watch));
         edge.private.spawn(sweep(edge.context.hub.clone()));
+        let checked = edge.context.clone();
+        edge.private
+            .spawn(async move { checked.proxy.check_health().await });
         let admission = Arc::new(Admission::new(&config.limits));
         for listener in listeners {
             edge.public.spawn(listener.serve(

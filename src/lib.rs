@@ -24,6 +24,7 @@
 //! | `tls` | certificates, and swapping them | |
 //! | `access` | who is asking, and who may do what | `pattern`, `groups`, `rules`, `origins` |
 //! | `exchange` | requests, replies, failures | `validate` |
+//! | `proxy` | in front of an app: routes, header fields, upstreams | `headers`, `health`, `networks`, `route` |
 //! | `service` | from a request to a reply, the same for all protocols | `routes`, `stream_request` |
 //! | `net` | sockets, the three drivers | `h3::guard`, `h3::field_section` |
 //! | [`config`] | what may be written, checked whole | `range`, `value` |
@@ -50,6 +51,7 @@ pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod outbound;
 pub(crate) mod protocol;
+pub(crate) mod proxy;
 pub(crate) mod service;
 pub mod sse;
 pub(crate) mod tls;

@@ -120,7 +120,7 @@ impl Identity {
     }
 
     /// A user with their groups; `topics` are all they may read, if given.
-    pub(super) fn authenticated(
+    pub(crate) fn authenticated(
         user: Name,
         mut groups: Vec<Name>,
         topics: Option<Vec<Pattern>>,

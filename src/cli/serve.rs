@@ -31,6 +31,12 @@ pub(super) struct Serve {
     /// Where publishers and operators connect
     #[arg(long, value_name = "ADDR")]
     control: Option<String>,
+    /// The app that gets whatever is not the hub's; may be given several times, for apps that are alike
+    #[arg(long, value_name = "URL")]
+    upstream: Vec<String>,
+    /// The directory whose files answer whatever is not the hub's
+    #[arg(long, value_name = "DIR", conflicts_with = "upstream")]
+    files: Option<String>,
     /// How log lines are written
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -55,6 +61,12 @@ impl Serve {
         }
         if let Some(control) = self.control {
             flags.insert("control.listen".to_owned(), Raw::One(control));
+        }
+        if !self.upstream.is_empty() {
+            flags.insert("proxy.upstream".to_owned(), Raw::Many(self.upstream));
+        }
+        if let Some(files) = self.files {
+            flags.insert("proxy.files".to_owned(), Raw::One(files));
         }
         if let Some(format) = self.log_format {
             let name = match format {
@@ -172,6 +184,9 @@ fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io:
     }
     let port = edge.https().first().map_or(0, SocketAddr::port);
     let path = &config.events.path;
+    for route in &config.routes {
+        writeln!(out, "route          {route}")?;
+    }
     if config.demo {
         writeln!(out, "open           https://localhost:{port}/")?;
     } else {

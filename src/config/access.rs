@@ -168,7 +168,7 @@ fn take_keys(reader: &mut Reader) -> Vec<Key> {
 }
 
 /// The items of a list as `parse` reads them; what is wrong with one is told with its number.
-fn each<T, P>(
+pub(super) fn each<T, P>(
     reader: &mut Reader,
     key: &str,
     items: Vec<T>,
@@ -184,7 +184,7 @@ fn each<T, P>(
     parsed
 }
 
-fn of_table<T: DeserializeOwned>(table: Table) -> Result<T, String> {
+pub(super) fn of_table<T: DeserializeOwned>(table: Table) -> Result<T, String> {
     table.try_into().map_err(|error| error.message().to_owned())
 }
 

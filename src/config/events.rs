@@ -10,7 +10,14 @@ const RETRY: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::f
 /// Proxies on the way give up after some minutes.
 const KEEPALIVE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(240);
 
-pub(super) fn take(reader: &mut Reader) -> EventSettings {
+/// The event streams are at `place` unless their path is written.
+pub(super) fn take(reader: &mut Reader, place: String) -> EventSettings {
+    let written: Option<String> = reader.take_if(
+        "events.path",
+        None,
+        "The path of the event stream. Unset: `/events`, and below `access.prefix` once a route covers that.",
+        |path: &Option<String>| path.as_ref().map_or(Ok(()), is_path),
+    );
     let default = EventSettings::default();
     EventSettings {
         enabled: reader.take(
@@ -18,12 +25,7 @@ pub(super) fn take(reader: &mut Reader) -> EventSettings {
             default.enabled,
             "Whether there are event streams at all.",
         ),
-        path: reader.take_if(
-            "events.path",
-            default.path,
-            "The path of the event stream.",
-            is_path,
-        ),
+        path: written.unwrap_or(place),
         retry: reader.take_if(
             "events.retry",
             default.retry,

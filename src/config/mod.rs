@@ -11,6 +11,7 @@ mod file;
 mod history;
 mod limits;
 mod log;
+mod proxy;
 mod range;
 mod reader;
 mod tls;
@@ -23,8 +24,13 @@ use std::{
 };
 
 use crate::{
-    access::AccessSettings, drain::DrainSettings, hub::Retention, limits::Limits,
-    service::EventSettings, tls::CertificateFiles,
+    access::AccessSettings,
+    drain::DrainSettings,
+    hub::Retention,
+    limits::Limits,
+    proxy::{Networks, RouteSettings},
+    service::{EventSettings, PUBLIC_PATHS},
+    tls::CertificateFiles,
 };
 
 pub use control::Control;
@@ -50,6 +56,12 @@ pub struct Config {
     pub access: AccessSettings,
     /// `[history]`
     pub history: Retention,
+    /// `[[route]]` and `proxy.upstream`
+    pub routes: Vec<RouteSettings>,
+    /// `access.prefix`, without its last slash, if a route covers what would else be the hub's.
+    pub prefix: Option<String>,
+    /// `trusted.networks`
+    pub trusted: Networks,
     /// `[limits]`
     pub limits: Limits,
     /// `[drain]`
@@ -142,30 +154,54 @@ impl Config {
 }
 
 fn take(reader: &mut Reader) -> Config {
+    let https = reader.take(
+        "https.listen",
+        loopback(8443),
+        "Where browsers connect, over TCP (HTTP/1.1, HTTP/2) and UDP (HTTP/3) on the same port.",
+    );
+    let control = control::take(reader);
+    let tls = tls::take(reader);
+    let routes = proxy::take_routes(reader);
+    let covers = |path: &str| routes.iter().any(|route| route.path.matches(path));
+    let mut prefix = proxy::take_prefix(reader);
+    let events_path = EventSettings::default().path;
+    let covered = covers(&events_path) || PUBLIC_PATHS.iter().any(|path| covers(path));
+    let place = if covered {
+        format!("{prefix}{}", &events_path[1..])
+    } else {
+        events_path
+    };
+    prefix.pop();
     let config = Config {
-        https: reader.take(
-            "https.listen",
-            loopback(8443),
-            "Where browsers connect, over TCP (HTTP/1.1, HTTP/2) and UDP (HTTP/3) on the same port.",
-        ),
-        control: control::take(reader),
-        tls: tls::take(reader),
-        events: events::take(reader),
+        https,
+        control,
+        tls,
+        events: events::take(reader, place),
         access: access::take(reader),
         history: history::take(reader),
+        trusted: proxy::take_trusted(reader),
         limits: limits::take(reader),
         drain: drain::take(reader),
         log: log::take(reader),
         demo: false,
+        prefix: covered.then_some(prefix),
+        routes,
     };
-    let demo = reader.take(
+    let demo: Option<bool> = reader.take(
         "demo.enabled",
         None,
         "Whether `/` is the demo page, with an endpoint that lets visitors publish to topics below \
-         `demo/`. Unset: while the development certificate is in use.",
+         `demo/`. Unset: while the development certificate is in use, and no route covers `/`.",
     );
+    let covers = |path: &str| config.routes.iter().any(|route| route.path.matches(path));
+    let stands_aside = covers("/") || covers("/demo/publish");
+    if demo == Some(true) && stands_aside {
+        let what = "is true, but a route covers the demo page; leave one of them out";
+        reader.mistake("demo.enabled", what);
+    }
+    let by_default = config.tls.pair.is_none() && config.events.enabled && !stands_aside;
     Config {
-        demo: demo.unwrap_or(config.tls.pair.is_none() && config.events.enabled),
+        demo: demo.unwrap_or(by_default),
         ..config
     }
 }

@@ -146,6 +146,15 @@ limits! {
         /// whose peer stops reading.
         Stall, "limits.stall": stall: Duration = time(Duration::from_secs(20), TIMES),
             "How long a client may take nothing of what waits for it before its connection is cut.";
+        /// Connecting to an app is a matter of milliseconds; one that is gone is not to hold a visitor up.
+        UpstreamConnect, "limits.upstream_connect": upstream_connect: Duration = time(Duration::from_secs(2), TIMES),
+            "How long connecting to an app may take.";
+        /// Long polls and reports take their time.
+        UpstreamHead, "limits.upstream_head": upstream_head: Duration = time(Duration::from_secs(60), TIMES),
+            "How long an app may take from the end of a request to the head of its answer.";
+        /// A pause in an answer. Who says nothing for so long is stuck.
+        UpstreamIdle, "limits.upstream_idle": upstream_idle: Duration = time(Duration::from_secs(60), TIMES),
+            "How long an app's answer may pause. Event streams and WebSockets may be quiet for longer.";
         /// What waits for readers beside history: what was put together for one of them, and what they have
         /// not taken of events that history has let go of.
         UnreadBytes, "limits.unread_bytes": unread_bytes: usize = bytes(128 << 20, 1 << 20..=usize::MAX),

@@ -9,15 +9,15 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use thiserror::Error;
 
-use super::trust;
+use super::{connector::Connector, trust};
 
 /// How long connecting may take; how long an answer may take is the asker's to say.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How many such connections of a host.
 const IDLE_CONNECTIONS: usize = 32;
 
-type Pooled = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Pooled = Client<HttpsConnector<Connector>, Full<Bytes>>;
 
 /// Asks servers over HTTP and HTTPS. Clones share its connections.
 #[derive(Clone, Debug, Default)]
@@ -80,23 +80,28 @@ impl Outbound {
     }
 
     fn client(&self) -> &Pooled {
-        self.0.get_or_init(|| {
-            let mut http = HttpConnector::new();
-            http.enforce_http(false);
-            http.set_nodelay(true);
-            http.set_connect_timeout(Some(CONNECT));
-            let connector = HttpsConnectorBuilder::new()
-                .with_tls_config(trust::config())
-                .https_or_http()
-                .enable_http1()
-                .wrap_connector(http);
-            Client::builder(TokioExecutor::new())
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(IDLE_CONNECTIONS)
-                .pool_timer(TokioTimer::new())
-                .build(connector)
-        })
+        self.0
+            .get_or_init(|| pooled(Connector::to_hosts(CONNECT), false))
     }
+}
+
+/// A client that keeps its connections for a while.
+pub(super) fn pooled<B>(connector: Connector, http2: bool) -> Client<HttpsConnector<Connector>, B>
+where
+    B: Body<Data: Send> + Send,
+{
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(trust::config())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
+    Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .http2_only(http2)
+        .build(connector)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::{
     hub::Hub,
     limits::{Bound, Hits, Limit, Limits},
     metrics::Registry,
+    proxy::Proxy,
 };
 
 /// The shortest time that any client is told to wait: it sticks, and libraries then come back that
@@ -63,6 +64,10 @@ pub struct Context {
     pub hits: Arc<Hits>,
     /// `[events]`
     pub events: EventSettings,
+    /// What stands behind the edge.
+    pub proxy: Proxy,
+    /// Below what the hub's public paths are; mostly nothing.
+    pub prefix: String,
     /// `drain.spread`
     pub drain_spread: Duration,
     /// Whether `/` is the demo page.
@@ -87,6 +92,12 @@ impl Context {
             self.hits.count(bound.limit);
             bound.limit
         })
+    }
+
+    /// Whether a path is below the hub's prefix, if it has one.
+    pub(super) fn is_below_prefix(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(&*self.prefix);
+        !self.prefix.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// A time to come back after, as a client is told on an ordinary stream.

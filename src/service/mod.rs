@@ -3,12 +3,13 @@
 //!
 //! A request's way: `routes` says what it is for, `body` collects what it brings along, and a
 //! handler makes the reply: `subscribe` opens event streams, `publish` takes events, `control` is
-//! the operator's, `pages` are for people.
+//! the operator's, `pages` are for people, and `forward` has an app answer.
 
 mod body;
 mod context;
 mod control;
 mod event_stream;
+mod forward;
 mod metrics;
 mod pages;
 mod publish;
@@ -17,15 +18,16 @@ mod stream_request;
 mod streams;
 mod subscribe;
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use http::{Method, header};
+use http::{Method, header, request::Parts};
 
 use crate::{
     drain::Watch,
-    exchange::{Body, BodyStream, HeaderBounds, Problem, Reply, Request, validate},
+    exchange::{Body, BodyStream, HeaderBounds, Problem, Reply, Request, authority, validate},
+    proxy,
 };
 use publish::Permit;
 use routes::{NoRoute, Offer, Route};
@@ -33,6 +35,7 @@ use routes::{NoRoute, Offer, Route};
 pub(crate) use context::{Context, EventSettings};
 pub(crate) use control::Gate;
 pub(crate) use metrics::ServiceMetrics;
+pub(crate) use routes::PUBLIC_PATHS;
 
 /// A panic is a bug, and one request's: its connection and the others on it go on.
 async fn caught<T>(future: impl Future<Output = T>) -> Result<T, ()> {
@@ -70,16 +73,22 @@ impl Service {
             Self::Public(context) => Some(context.metrics.requests.guard(request.peer.protocol)),
             Self::Control(..) => None,
         };
+        let via = request.peer.remote.ip();
+        if let Some(client) = context.proxy.client(via, &request.parts.headers) {
+            request.peer.remote.set_ip(client);
+        }
         let head = request.parts.method == Method::HEAD;
         let alt_svc = request.peer.alt_svc.clone();
         let cors = self.is_for_event_streams(&request).then(|| {
             let origins = context.access.origins();
             origins.reply_fields(&request.parts.headers)
         });
-        let answered = caught(self.answer(request)).await.unwrap_or_else(|()| {
-            context.metrics.panics.inc();
-            Err(Problem::internal())
-        });
+        let answered = caught(self.answer(request, via))
+            .await
+            .unwrap_or_else(|()| {
+                context.metrics.panics.inc();
+                Err(Problem::internal())
+            });
         let mut reply = answered.unwrap_or_else(|problem| {
             // What the client sent stays out of the log: it may be a secret in the wrong place.
             let (status, field) = (problem.status(), problem.of_field().unwrap_or("none"));
@@ -103,14 +112,18 @@ impl Service {
         reply
     }
 
-    async fn answer(&self, request: Request) -> Result<Reply, Problem> {
+    /// Answers a request that comes `via` this address.
+    async fn answer(&self, request: Request, via: IpAddr) -> Result<Reply, Problem> {
         let context = self.context();
-        let Request { parts, body, peer } = request;
         let bounds = HeaderBounds {
             bytes: context.limits.header_bytes.value,
             count: context.limits.header_count.value,
         };
-        validate(&parts, bounds)?;
+        validate(&request.parts, bounds)?;
+        if let Some(route) = self.forwards(&request.parts) {
+            return forward::answer(context, route, request, via).await;
+        }
+        let Request { parts, body, peer } = request;
         let path = parts.uri.path();
         let found = routes::find(self.offer(), &parts.method, path);
         if let Self::Control(_, gate, _) = self {
@@ -143,14 +156,30 @@ impl Service {
                 events: context.events.enabled.then_some(&*context.events.path),
                 demo: context.demo,
                 publishers: context.access.publishes(),
+                prefix: &context.prefix,
             },
             Self::Control(..) => Offer::Control,
         }
     }
 
+    /// The route of a request that goes on to an app: what is the hub's does not, unless the route is for
+    /// this one path.
+    fn forwards(&self, parts: &Parts) -> Option<&proxy::Route> {
+        let Self::Public(context) = self else {
+            return None;
+        };
+        let path = parts.uri.path();
+        let route = context.proxy.find(authority(parts), path)?;
+        let found = routes::find(self.offer(), &parts.method, path);
+        let is_hubs = found != Err(NoRoute::Path) || context.is_below_prefix(path);
+        (route.is_exact() || !is_hubs).then_some(route)
+    }
+
     fn is_for_event_streams(&self, request: &Request) -> bool {
         let path = request.parts.uri.path();
-        matches!(self.offer(), Offer::Public { events: Some(events), .. } if events == path)
+        let is_path =
+            matches!(self.offer(), Offer::Public { events: Some(events), .. } if events == path);
+        is_path && self.forwards(&request.parts).is_none()
     }
 
     fn no_route(&self, method: &Method, none: NoRoute) -> Problem {

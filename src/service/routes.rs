@@ -19,6 +19,8 @@ pub(super) enum Offer<'a> {
         demo: bool,
         /// Whether publishers outside are let in.
         publishers: bool,
+        /// Below what the paths of publishers are; mostly nothing.
+        prefix: &'a str,
     },
     /// The control listener's.
     Control,
@@ -172,6 +174,9 @@ const TABLE: &[RouteRow] = &[
     }),
 ];
 
+/// The paths of the table, and the beginnings of such, that are public.
+pub(crate) const PUBLIC_PATHS: [&str; 4] = ["/publish", "/broadcast", "/send", "/topics"];
+
 /// Finds the route of a request, and what it may bring along.
 pub(super) fn find<'p>(
     offer: Offer<'_>,
@@ -184,6 +189,9 @@ pub(super) fn find<'p>(
         .iter()
         .filter(|row| row.by.iter().any(|by| offer.has(*by)))
     {
+        let Some(path) = offer.below_prefix(row, path) else {
+            continue;
+        };
         let Some(captures) = captures(row.path, path, offer) else {
             continue;
         };
@@ -202,12 +210,23 @@ pub(super) fn find<'p>(
 }
 
 impl Offer<'_> {
+    /// The path as the row has it: what publishers ask for may be below a prefix.
+    fn below_prefix<'p>(self, row: &RouteRow, path: &'p str) -> Option<&'p str> {
+        match self {
+            Self::Public { prefix, .. } if row.by.contains(&By::Publishers) => {
+                path.strip_prefix(prefix)
+            }
+            _ => Some(path),
+        }
+    }
+
     fn has(self, by: By) -> bool {
         match self {
             Self::Public {
                 events,
                 demo,
                 publishers,
+                ..
             } => match by {
                 By::Events => events.is_some(),
                 By::Demo => demo,
@@ -265,6 +284,7 @@ mod tests {
         events: Some("/events"),
         demo: true,
         publishers: true,
+        prefix: "",
     };
 
     fn allow(offer: Offer<'_>, path: &str) -> String {
@@ -317,6 +337,7 @@ mod tests {
             events: None,
             demo: false,
             publishers: false,
+            prefix: "",
         };
         for row in TABLE {
             let path = row.path.replace("**", "a").replace('*', "a");
@@ -339,6 +360,7 @@ mod tests {
             events: Some("/"),
             demo: true,
             publishers: false,
+            prefix: "",
         };
         let found = find(moved, &Method::GET, "/");
         assert_eq!(found.map(|(route, _)| route), Ok(Route::EventStream));
@@ -347,9 +369,35 @@ mod tests {
             events: Some("/publish"),
             demo: false,
             publishers: true,
+            prefix: "",
         };
         let found = find(over, &Method::POST, "/publish");
         assert!(matches!(found, Err(NoRoute::Method(_))), "{found:?}");
+    }
+
+    #[test]
+    fn publishers_ask_below_the_prefix() {
+        let offer = Offer::Public {
+            events: Some("/.seventh/events"),
+            demo: false,
+            publishers: true,
+            prefix: "/.seventh",
+        };
+        let found = |path| find(offer, &Method::POST, path).map(|(route, _)| route);
+        assert_eq!(found("/.seventh/publish"), Ok(Route::Publish));
+        assert_eq!(found("/.seventh/topics/a/b"), Ok(Route::PublishTo("a/b")));
+        for path in [
+            "/publish",
+            "/.seventh",
+            "/.seventhpublish",
+            "/.seventh/.seventh/publish",
+        ] {
+            assert_eq!(found(path), Err(NoRoute::Path), "{path}");
+        }
+        for path in PUBLIC_PATHS {
+            let path = if path == "/topics" { "/topics/a" } else { path };
+            assert!(find(PUBLIC, &Method::POST, path).is_ok(), "{path}");
+        }
     }
 
     proptest! {

@@ -127,7 +127,7 @@ fn no_room(context: &Context, limit: Limit) -> Reply {
 }
 
 /// The refusal that fits: for good where that is meant, gently where another attempt may succeed.
-fn refuse(context: &Context, denied: Denied) -> Result<Reply, Problem> {
+pub(super) fn refuse(context: &Context, denied: Denied) -> Result<Reply, Problem> {
     let reason = match denied {
         Denied::Unauthorized(_) | Denied::Forbidden(_) => return Err(denied.into()),
         Denied::Expired => "expired",

@@ -23,7 +23,7 @@ fn reference() -> String {
             )
             .expect("text");
         }
-        let key = entry.key.split_once('.').expect("a section").1;
+        let key = entry.key.split_once('.').map_or(entry.key, |(_, key)| key);
         writeln!(
             text,
             "| `{key}` | {} | `{}` | {} |",

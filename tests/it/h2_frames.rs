@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::Request;
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use seventh::client::Protocol;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -11,7 +10,7 @@ use tokio::{
 
 use crate::{
     app::App,
-    harness::{TestEdge, lines, patiently},
+    harness::{TestEdge, lines, patiently, tls_stream},
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -185,17 +184,7 @@ async fn a_stream_that_is_reset_is_not_worked_on() {
         "access.session = \"http://{}/\"\naccess.session_timeout = \"1m\"",
         app.address
     ));
-    let stream = TcpStream::connect(edge.https).await.expect("it connects");
-    let mut roots = rustls::RootCertStore::empty();
-    let ca = CertificateDer::from_pem_file(edge.ca()).expect("a certificate");
-    roots.add(ca).expect("a root");
-    let mut tls = rustls::ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls));
-    let name = ServerName::try_from("localhost").expect("a name");
-    let stream = connector.connect(name, stream).await.expect("TLS");
+    let stream = tls_stream(edge.https, &edge.ca(), b"h2").await;
     let (sender, connection) = h2::client::handshake(stream).await.expect("a handshake");
     let connection = tokio::spawn(connection);
     let mut sender = sender.ready().await.expect("it is ready");

@@ -1,12 +1,23 @@
 //! The vocabulary of the tests: an edge on free ports, a stream of one, and its publisher.
 
-use std::{collections::VecDeque, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Request, StatusCode, Uri};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
+use rustls::{
+    RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 use serde_json::Value;
 use seventh::{
     client::{ClientError, Connection, Origin, Protocol, Response, Trust, Upload, full},
@@ -14,7 +25,8 @@ use seventh::{
     edge::{Drained, Edge, StartError},
     sse::{Item, Message, Parser},
 };
-use tokio::sync::mpsc;
+use tokio::{net::TcpStream, sync::mpsc};
+use tokio_rustls::client::TlsStream;
 
 /// How long anything that is waited for may take before the test fails. It decides nothing else.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -132,6 +144,11 @@ impl TestEdge {
         patiently("a connection", Connection::open(&self.target(), protocol))
             .await
             .expect("it connects")
+    }
+
+    /// The bytes of an HTTP/1.1 connection, for what no client would send.
+    pub async fn raw_http1(&self) -> TlsStream<TcpStream> {
+        tls_stream(self.https, &self.ca(), b"http/1.1").await
     }
 
     /// A connection to the control listener.
@@ -356,6 +373,29 @@ impl Events {
     pub fn take_connection(&mut self) -> Option<Connection> {
         self.connection.take()
     }
+}
+
+/// TLS settings that trust a CA and speak one protocol.
+pub fn tls(ca: &Path, alpn: &[u8]) -> rustls::ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(ca).expect("a certificate");
+    roots.add(ca).expect("a root");
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls
+}
+
+/// What is spoken over is the test's to say.
+pub async fn tls_stream(address: SocketAddr, ca: &Path, alpn: &[u8]) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(address).await.expect("it listens");
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(ca, alpn)));
+    let name = ServerName::try_from("localhost").expect("a name");
+    connector.connect(name, stream).await.expect("TLS")
 }
 
 /// A request's body that is written as the test goes on.

@@ -5,6 +5,7 @@
 
 mod app; // a scripted app
 mod harness; // the vocabulary: an edge, a stream, a publisher
+mod upstream; // apps behind an edge
 
 mod access; // who is let in
 mod audience; // who is meant
@@ -19,6 +20,7 @@ mod h2_frames; // hand-made HTTP/2 frames
 mod h3_frames; // hand-made HTTP/3 frames
 mod layers; // who may import whom
 mod limits; // what bites is counted
+mod proxy; // in front of an app
 mod publish; // taking events from publishers
 mod repeats;
 mod replay; // resuming, gaps, history

@@ -5,20 +5,15 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use bytes::{Buf as _, Bytes};
 use futures_util::future::poll_fn;
 use http::Request;
-use rustls::{
-    RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
 use seventh::{
     client::{Protocol, full},
     load::Process,
     sse::{Item, Message, Parser},
 };
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 use crate::commands::Server;
-use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently};
+use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently, tls, tls_stream};
 
 every_protocol!(multiplexed:
     an_event_to_all_streams_of_a_connection_leaves_nothing_unsent,
@@ -240,30 +235,13 @@ impl Crawler {
     }
 }
 
-fn tls(ca: &Path, alpn: &[u8]) -> rustls::ClientConfig {
-    let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_file(ca).expect("a certificate");
-    roots.add(ca).expect("a root");
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("TLS 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![alpn.to_vec()];
-    tls
-}
-
 async fn http2(
     address: SocketAddr,
     ca: &Path,
     window: u32,
     of_connection: u32,
 ) -> (h2::client::SendRequest<Bytes>, JoinHandle<()>) {
-    let stream = TcpStream::connect(address).await.expect("it listens");
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(ca, b"h2")));
-    let name = ServerName::try_from("localhost").expect("a name");
-    let stream = connector.connect(name, stream).await.expect("TLS");
+    let stream = tls_stream(address, ca, b"h2").await;
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(window)
