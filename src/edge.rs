@@ -92,6 +92,7 @@ impl Edge {
         let (control_signal, control_watch) = drain::channel();
         let proxy = Proxy::new(
             &config.routes,
+            config.relay,
             config.trusted.clone(),
             config.limits,
             hits.clone(),
@@ -137,6 +138,7 @@ impl Edge {
         edge.private
             .spawn(control.serve(control_service, metrics.clone(), control_watch));
         edge.private.spawn(sweep(edge.context.hub.clone()));
+        edge.private.spawn(sweep(edge.context.proxy.hub().clone()));
         let checked = edge.context.clone();
         edge.private
             .spawn(async move { checked.proxy.check_health().await });

@@ -28,7 +28,7 @@ use crate::{
     drain::DrainSettings,
     hub::Retention,
     limits::Limits,
-    proxy::{Networks, RouteSettings},
+    proxy::{Networks, RelaySettings, RouteSettings},
     service::{EventSettings, PUBLIC_PATHS},
     tls::CertificateFiles,
 };
@@ -58,6 +58,8 @@ pub struct Config {
     pub history: Retention,
     /// `[[route]]` and `proxy.upstream`
     pub routes: Vec<RouteSettings>,
+    /// `[relay]`
+    pub relay: RelaySettings,
     /// `access.prefix`, without its last slash, if a route covers what would else be the hub's.
     pub prefix: Option<String>,
     /// `trusted.networks`
@@ -179,6 +181,7 @@ fn take(reader: &mut Reader) -> Config {
         events: events::take(reader, place),
         access: access::take(reader),
         history: history::take(reader),
+        relay: proxy::take_relay(reader),
         trusted: proxy::take_trusted(reader),
         limits: limits::take(reader),
         drain: drain::take(reader),

@@ -1,6 +1,6 @@
 //! `[[route]]`, `[proxy]` and `[trusted]`: what stands behind the edge, and before it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use http::uri::PathAndQuery;
 use serde::Deserialize;
@@ -8,11 +8,13 @@ use toml::Table;
 
 use super::{
     access::{each, of_table},
+    range::{self, MAX_TIME},
     reader::Reader,
+    value::Bytes,
 };
 use crate::{
     outbound::Address,
-    proxy::{HostPattern, Networks, PathPattern, RouteSettings, SendHost, Target},
+    proxy::{HostPattern, Networks, PathPattern, RelaySettings, RouteSettings, SendHost, Target},
 };
 
 /// `[[route]]`
@@ -30,6 +32,10 @@ struct RouteTable {
     identity: bool,
     #[serde(default = "yes")]
     gentle: bool,
+    #[serde(default)]
+    share: bool,
+    #[serde(default)]
+    hub: bool,
     health: Option<String>,
 }
 
@@ -66,7 +72,9 @@ pub(super) fn take_routes(reader: &mut Reader) -> Vec<RouteSettings> {
          `/api/**`, `/exactly`) go to `upstream`, one app or a list of apps that are alike, or to `files`, a \
          directory. `send_host = \"upstream\"`: the app sees its own host, not the client's. `identity = true`: it is \
          told who asks, by `Remote-User` and `Remote-Groups`. `gentle = false`: an `EventSource` sees its failures \
-         as they are, and gives up. `health = \"/path\"`: it is asked for that now and then. The most specific route \
+         as they are, and gives up. `share = true`: all who ask for the same event stream get one stream of the \
+         app's, which is asked without cookies and authorization. `hub = true`: an answer with \
+         `Seventh-Subscribe: topic, topic` becomes an event stream of these topics. `health = \"/path\"`: it is asked for that now and then. The most specific route \
          is taken, by host, then by path.",
     );
     let files: Option<PathBuf> = reader.take(
@@ -101,6 +109,8 @@ fn for_all(target: Target) -> RouteSettings {
         send_host: SendHost::Client,
         identity: false,
         gentle: true,
+        share: false,
+        hub: false,
         health: None,
     }
 }
@@ -145,8 +155,35 @@ fn route(table: RouteTable) -> Result<RouteSettings, String> {
         send_host,
         identity: table.identity,
         gentle: table.gentle,
+        share: table.share,
+        hub: table.hub,
         health: table.health.map(Into::into),
     })
+}
+
+pub(super) fn take_relay(reader: &mut Reader) -> RelaySettings {
+    let default = RelaySettings::default();
+    RelaySettings {
+        linger: reader.take_if(
+            "relay.linger",
+            default.linger,
+            "How long the app's event stream is read on for a browser that has left and may come back.",
+            |time| range::time(*time, &(Duration::ZERO..=MAX_TIME)),
+        ),
+        patience: reader.take_if(
+            "relay.patience",
+            default.patience,
+            "How long an app may be gone before the browsers' event streams end.",
+            |time| range::time(*time, &(Duration::ZERO..=MAX_TIME)),
+        ),
+        bytes: reader
+            .take(
+                "relay.bytes",
+                Bytes(default.bytes),
+                "The most bytes of an app's event stream that are kept for browsers that come back.",
+            )
+            .0,
+    }
 }
 
 pub(super) fn take_trusted(reader: &mut Reader) -> Networks {

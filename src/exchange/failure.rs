@@ -157,6 +157,12 @@ impl Problem {
         self.status
     }
 
+    /// What is wrong, in words.
+    #[must_use]
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The field of the request that is wrong.
     #[must_use]
     pub(crate) fn of_field(&self) -> Option<&'static str> {

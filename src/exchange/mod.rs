@@ -8,5 +8,5 @@ mod validate;
 
 pub(crate) use failure::Problem;
 pub(crate) use reply::{Body, BodyStream, EventBody, Output, Reply, Tunnel};
-pub(crate) use request::{BodyError, Peer, Request, RequestBody};
+pub(crate) use request::{BodyError, Peer, Request, RequestBody, is_chromium};
 pub(crate) use validate::{HeaderBounds, authority, validate};

@@ -3,10 +3,14 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, header, request::Parts};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use http_body_util::combinators::UnsyncBoxBody;
 
-use crate::{hub::mailbox::Mailbox, limits::Slots, protocol::Protocol};
+use crate::{
+    hub::mailbox::Mailbox,
+    limits::{Limit, Limits, Slot, Slots},
+    protocol::Protocol,
+};
 
 /// A request's body.
 pub(crate) type RequestBody = UnsyncBoxBody<Bytes, BodyError>;
@@ -37,6 +41,27 @@ pub(crate) struct Peer {
     pub places: Slots,
     /// What tells it that HTTP/3 is there, if it is and the peer does not use it.
     pub alt_svc: Option<HeaderValue>,
+}
+
+impl Peer {
+    /// Takes a place for an event stream on the connection, of as many as the client's kind can have
+    /// without being left with nothing else.
+    ///
+    /// # Errors
+    ///
+    /// The limit that bites.
+    pub(crate) fn take_place(&self, chromium: bool, limits: &Limits) -> Result<Slot, Limit> {
+        match self.protocol {
+            Protocol::Http2 if chromium => self.places.take_within(limits.event_streams_http2),
+            _ => self.places.take(),
+        }
+    }
+}
+
+/// Whether a request comes from Chromium or one of its kin.
+#[must_use]
+pub(crate) fn is_chromium(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-ch-ua")
 }
 
 impl Request {

@@ -155,6 +155,9 @@ limits! {
         /// A pause in an answer. Who says nothing for so long is stuck.
         UpstreamIdle, "limits.upstream_idle": upstream_idle: Duration = time(Duration::from_secs(60), TIMES),
             "How long an app's answer may pause. Event streams and WebSockets may be quiet for longer.";
+        /// Event streams of apps that visitors share, by URL. Strangers make up URLs.
+        RelayShared, "relay.shared": relay_shared: usize = count(1000, 1..=usize::MAX),
+            "The most URLs whose event streams visitors share (`share = true`) at a time.";
         /// What waits for readers beside history: what was put together for one of them, and what they have
         /// not taken of events that history has let go of.
         UnreadBytes, "limits.unread_bytes": unread_bytes: usize = bytes(128 << 20, 1 << 20..=usize::MAX),

@@ -1,193 +1,230 @@
-//! One request to an app, and its answer.
+//! One request to what is behind its route, and the reply.
 
-use std::{
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode, header,
-    request::Parts, uri::PathAndQuery,
-};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    Asker, Proxy, Route, SendHost,
-    headers::{self, Facts},
-    metrics::Outcome,
-    upload::{Failure, Progress},
-    upstream::{Busy, Upstream, pick},
+    asking::{Answer, Asking, Errand, NoAnswer},
+    headers,
+    metrics::ProxyMetrics,
+    networks::Networks,
+    relay::{Ends, RelaySettings, Relays, Visit},
+    route::RouteSettings,
+    table::{Behind, Route, Table},
+    upload::Failure,
+    upstream::Busy,
 };
 use crate::{
-    clock,
-    exchange::{Body, BodyError, BodyStream, Problem, Reply, Request, Tunnel, authority},
-    limits::{Bound, Limit},
+    access::Identity,
+    exchange::{Body, BodyError, BodyStream, Problem, Reply, Request, Tunnel, is_chromium},
+    hub::Hub,
+    limits::{Bound, Hits, Limits},
     outbound::Unanswered,
+    sse,
 };
 
-/// How often a request is sent that may be sent again.
-const ATTEMPTS: usize = 3;
-/// The longest that an `EventSource` waits because an app has said so.
-const LONGEST_RETRY: Duration = Duration::from_secs(3600);
-
-/// Why there is no answer to pass on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NoAnswer {
-    App(Unanswered),
-    /// There was none in time.
-    Late(Limit),
-    /// The client's own body is to blame.
-    Client(Failure),
-    /// It changed the protocol, and nobody had asked.
-    Changed,
+/// What stands behind the edge.
+#[derive(Debug)]
+pub struct Proxy {
+    table: Table,
+    asking: Arc<Asking>,
+    relays: Arc<Relays>,
 }
 
-/// A request as every attempt sends it.
-struct Outgoing {
-    parts: Parts,
-    target: PathAndQuery,
-    has_body: bool,
-    progress: Progress,
-    upgrade: Option<HeaderValue>,
+/// Who asks, as far as it was settled, and how event streams are kept.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    /// Whoever is at the other end of the connection.
+    pub peer: IpAddr,
+    /// Who it is, where the app is told.
+    pub identity: Option<Identity>,
+    /// How long an `EventSource` waits that was cut.
+    pub retry: Duration,
+    /// How long one waits that cannot be served now.
+    pub long_retry: Duration,
+    /// How long an event stream may be quiet.
+    pub keepalive: Duration,
 }
 
-/// An app's answer.
-struct Answer {
-    response: http::Response<Incoming>,
-    busy: Busy,
+/// What came of a request.
+#[derive(Debug)]
+pub(crate) enum Answered {
+    Reply(Reply),
+    /// The app has handed it to the hub.
+    Handed(Handed),
+}
+
+/// A request that is to become an event stream of the hub's, because its app has said so.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    /// The topics, with commas, as the app names them.
+    pub topics: Box<str>,
+    /// What the app says first: events.
+    pub first: Bytes,
+    /// The client's fields.
+    pub fields: HeaderMap,
+    /// The app's fields.
+    pub head: HeaderMap,
 }
 
 impl Proxy {
-    /// Sends a request on to an app of `route`, and returns its answer, or the failure that fits.
-    pub(super) async fn forward(&self, route: &Route, request: Request, asker: &Asker) -> Reply {
-        let gentle = route.is_gentle_to(&request);
-        let Request { parts, body, .. } = request;
-        let is_head = parts.method == Method::HEAD;
-        let upgrade = headers::upgrade(&parts, body.is_some());
-        let target = parts.uri.path_and_query().cloned();
-        let facts = Told::new(self, &parts, asker);
-        let outgoing = Outgoing {
-            target: target.unwrap_or_else(|| PathAndQuery::from_static("/")),
-            has_body: body.is_some(),
-            progress: Progress::new(body),
-            upgrade,
-            parts,
+    /// With these routes.
+    #[must_use]
+    pub fn new(
+        routes: &[RouteSettings],
+        relay: RelaySettings,
+        trusted: Networks,
+        limits: Limits,
+        hits: Arc<Hits>,
+        metrics: ProxyMetrics,
+    ) -> Self {
+        let asking = Arc::new(Asking {
+            trusted,
+            limits,
+            hits,
+            metrics,
+        });
+        Self {
+            table: Table::new(routes, limits.upstream_connect.value),
+            relays: Arc::new(Relays::new(relay, asking.clone())),
+            asking,
+        }
+    }
+
+    /// The most specific route that a request is for.
+    #[must_use]
+    pub(crate) fn find(&self, authority: &str, path: &str) -> Option<&Arc<Route>> {
+        self.table.find(authority, path)
+    }
+
+    /// The client that a request comes from, if whoever sends it is a proxy that is trusted.
+    #[must_use]
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+        self.asking.trusted.client(peer, headers)
+    }
+
+    /// The events of relayed streams.
+    #[must_use]
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        self.relays.hub()
+    }
+
+    /// Asks the upstreams that have a health path for it, for as long as it is polled.
+    pub(crate) async fn check_health(&self) {
+        self.table.check_health().await;
+    }
+
+    /// Has what is behind `route` answer a request.
+    pub(crate) async fn answer(
+        &self,
+        route: &Arc<Route>,
+        request: Request,
+        asker: Asker,
+    ) -> Result<Answered, Problem> {
+        match &route.behind {
+            Behind::Upstreams(_) => self.forward(route, request, asker).await,
+            Behind::Files(files) => files.answer(&request.parts).await.map(Answered::Reply),
+        }
+    }
+
+    /// Sends a request on to an app, and returns its answer, or the failure that fits.
+    async fn forward(
+        &self,
+        route: &Arc<Route>,
+        request: Request,
+        asker: Asker,
+    ) -> Result<Answered, Problem> {
+        let is_event_source = headers::is_event_source(&request.parts);
+        let gentle = route.settings.gentle && is_event_source;
+        let visit = Visit {
+            peer: request.peer.clone(),
+            chromium: is_chromium(&request.parts.headers),
+            keepalive: asker.keepalive,
+            retry: asker.retry,
+            long_retry: asker.long_retry,
         };
-        let answered = self.ask_any(route, outgoing, &facts, asker).await;
-        match answered {
-            Ok(answer) if gentle && is_passing(answer.response.status()) => {
-                Reply::gentle_refusal(retry_after(answer.response.headers()).unwrap_or(asker.retry))
+        let trusted = self.asking.trusted.contain(asker.peer);
+        let errand = Errand::new(request, asker.peer, trusted, asker.identity);
+        if is_event_source && route.settings.share {
+            let reply = self.relays.share(route, errand, &visit).await;
+            return Ok(Answered::Reply(reply));
+        }
+        if is_event_source && let Some(reply) = self.relays.resume(route, &errand, &visit) {
+            return Ok(Answered::Reply(reply));
+        }
+        let reply = match self.asking.ask_any(route, &errand).await {
+            Ok(answer) if gentle && answer.is_passing() => {
+                Reply::gentle_refusal(answer.retry_after().unwrap_or(visit.long_retry))
             }
-            Ok(answer) => self.reply(answer, is_head),
+            Ok(answer) => match headers::handed_over(answer.response.headers()) {
+                Some(topics) if route.settings.hub && errand.method == Method::GET => {
+                    let handed = self.hand_over(topics, errand, answer).await?;
+                    return Ok(Answered::Handed(handed));
+                }
+                _ if is_event_source && answer.is_plain_event_stream() => {
+                    let mut head = answer.response.headers().clone();
+                    headers::from_app(&mut head);
+                    not_held_back(&mut head);
+                    self.relays.relay(route, errand, answer, head, &visit)
+                }
+                _ => self.reply(answer, errand.method == Method::HEAD, visit.keepalive),
+            },
             Err(NoAnswer::App(_) | NoAnswer::Late(_) | NoAnswer::Changed) if gentle => {
-                Reply::gentle_refusal(asker.retry)
+                Reply::gentle_refusal(visit.long_retry)
             }
-            Err(no_answer) => self.problem(no_answer).into(),
-        }
-    }
-
-    /// Asks one upstream, and others where that is safe.
-    async fn ask_any(
-        &self,
-        route: &Route,
-        mut outgoing: Outgoing,
-        told: &Told,
-        asker: &Asker,
-    ) -> Result<Answer, NoAnswer> {
-        let idempotent = outgoing.parts.method.is_idempotent();
-        let original = std::mem::take(&mut outgoing.parts.headers);
-        let mut tried = Vec::new();
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let can_repeat = idempotent && outgoing.progress.is_whole();
-            let Some((at, turn)) = pick(route.upstreams(), &tried, can_repeat, clock::now()) else {
-                return Err(NoAnswer::App(Unanswered::Unreachable));
-            };
-            let upstream = turn.upstream;
-            let mut fields = original.clone();
-            let dropped = told.fields(&mut fields, route, upstream, &outgoing, asker);
-            if attempts == 1 && dropped > 0 {
-                self.metrics.underscores.inc_by(dropped as u64);
-            }
-            let error = match self.ask(upstream, &outgoing, fields).await {
-                Ok(answer) => {
-                    turn.answered();
-                    self.metrics.asked(Outcome::Answered);
-                    return Ok(answer);
-                }
-                Err(error) => error,
-            };
-            if let Some(failure) = outgoing.progress.failure() {
-                // Which says nothing about the app.
-                return Err(NoAnswer::Client(failure));
-            }
-            let (outcome, unreachable, safe) = match error {
-                NoAnswer::App(Unanswered::Unreachable) => (Outcome::Unreachable, true, true),
-                NoAnswer::Late(Limit::UpstreamConnect) => (Outcome::Late, true, true),
-                NoAnswer::App(Unanswered::Closed) => (Outcome::Broken, false, idempotent),
-                NoAnswer::Late(_) => (Outcome::Late, false, false),
-                _ => (Outcome::Broken, false, false),
-            };
-            self.metrics.asked(outcome);
-            turn.failed(clock::now(), unreachable);
-            let whole = outgoing.progress.is_whole();
-            if unreachable {
-                tried.push(at);
-            }
-            let others = tried.len() < route.upstreams().len();
-            if !(safe && whole && others && attempts < ATTEMPTS) {
-                return Err(error);
-            }
-            self.metrics.retries.inc();
-        }
-    }
-
-    async fn ask(
-        &self,
-        upstream: &Upstream,
-        outgoing: &Outgoing,
-        fields: HeaderMap,
-    ) -> Result<Answer, NoAnswer> {
-        let body = outgoing.progress.attempt(self.limits.request_body.value);
-        let mut request = HttpRequest::new(body);
-        *request.method_mut() = outgoing.parts.method.clone();
-        *request.uri_mut() = upstream.app.address().uri(outgoing.target.clone());
-        *request.headers_mut() = fields;
-        let busy = upstream.begin();
-        let mut asked = pin!(upstream.app.ask(request));
-        let response = loop {
-            // The time runs from the end of the request, which moves as long as it is sent.
-            let moved = outgoing.progress.moved();
-            let until: Instant = moved + self.limits.upstream_head.value;
-            match tokio::time::timeout_at(until.into(), asked.as_mut()).await {
-                Ok(Ok(response)) => break response,
-                Ok(Err(Unanswered::ConnectTimeout)) => {
-                    return Err(self.late(self.limits.upstream_connect));
-                }
-                Ok(Err(error)) => return Err(NoAnswer::App(error)),
-                Err(_) if outgoing.progress.moved() > moved => {}
-                Err(_) => return Err(self.late(self.limits.upstream_head)),
-            }
+            Err(no_answer) => return Err(self.problem(no_answer)),
         };
-        let changed = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if changed && outgoing.upgrade.is_none() {
-            return Err(NoAnswer::Changed);
+        Ok(Answered::Reply(reply))
+    }
+
+    /// Reads what an app says before the hub goes on.
+    async fn hand_over(
+        &self,
+        topics: Box<str>,
+        errand: Errand,
+        answer: Answer,
+    ) -> Result<Handed, Problem> {
+        let (head, body) = answer.response.into_parts();
+        let most = self.asking.limits.event_bytes;
+        let read = Limited::new(body, most.value).collect();
+        let idle = self.asking.limits.upstream_idle;
+        let first = match tokio::time::timeout(idle.value, read).await {
+            Ok(Ok(first)) => first.to_bytes(),
+            Ok(Err(error)) => {
+                let (limit, key) = (most.value, most.limit.key());
+                let detail = format!(
+                    "what the app behind this edge says before the hub goes on cannot be read, or is over {limit} \
+                     bytes long ({key}): {error}"
+                );
+                return Err(Problem::new(StatusCode::BAD_GATEWAY, detail));
+            }
+            Err(_) => return Err(self.problem(self.asking.late(idle))),
+        };
+        let mut fields = head.headers;
+        headers::from_app(&mut fields);
+        for name in [
+            header::CONTENT_LENGTH,
+            header::CONTENT_TYPE,
+            header::CACHE_CONTROL,
+        ] {
+            fields.remove(name);
         }
-        Ok(Answer { response, busy })
+        Ok(Handed {
+            topics,
+            first,
+            fields: errand.fields,
+            head: fields,
+        })
     }
 
-    fn late(&self, bound: Bound<Duration>) -> NoAnswer {
-        self.hits.count(bound.limit);
-        NoAnswer::Late(bound.limit)
-    }
-
-    fn reply(&self, answer: Answer, is_head: bool) -> Reply {
+    fn reply(&self, answer: Answer, is_head: bool, keepalive: Duration) -> Reply {
         let Answer { mut response, busy } = answer;
         let changed = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let upgraded = changed.then(|| hyper::upgrade::on(&mut response));
@@ -198,23 +235,22 @@ impl Proxy {
             // RFC 9110 8.6
             fields.remove(header::CONTENT_LENGTH);
         }
-        let events = headers::is_event_stream(&fields);
+        let is_events = headers::is_event_stream(&fields);
+        if is_events {
+            not_held_back(&mut fields);
+        }
         let body = if let Some(upgraded) = upgraded {
-            self.metrics.tunnels.inc();
+            self.asking.metrics.tunnels.inc();
             headers::set_upgrade(&mut fields, HeaderValue::from_static("websocket"));
             Body::Tunnel(tunnel(upgraded, busy))
         } else if is_head || body.is_end_stream() {
             Body::Full(Bytes::new())
+        } else if is_events && self.may_be_added_to(&fields) {
+            Body::Stream(self.kept_alive(body, busy, keepalive))
         } else {
-            let idle = (!events).then_some(self.limits.upstream_idle);
+            let idle = (!is_events).then_some(self.asking.limits.upstream_idle);
             Body::Stream(self.parts_of(body, busy, idle))
         };
-        if events {
-            let held_back = HeaderName::from_static("x-accel-buffering");
-            fields
-                .entry(held_back)
-                .or_insert(HeaderValue::from_static("no"));
-        }
         Reply {
             status: head.status,
             headers: fields,
@@ -223,11 +259,27 @@ impl Proxy {
         }
     }
 
+    /// Whether comments may be added to an event stream: not to one that is compressed, or as long as it
+    /// says.
+    fn may_be_added_to(&self, fields: &HeaderMap) -> bool {
+        if fields.contains_key(header::CONTENT_ENCODING) {
+            let compressed = &self.asking.metrics.compressed;
+            if compressed.inc() == 0 {
+                tracing::warn!(
+                    "an app compresses its event streams, though it was asked not to: they are passed on as \
+                     they come, without keepalives or ids (said once)"
+                );
+            }
+            return false;
+        }
+        !fields.contains_key(header::CONTENT_LENGTH)
+    }
+
     /// The parts of an answer as they come. One that ends early is told apart from one that ends.
     fn parts_of(&self, body: Incoming, busy: Busy, idle: Option<Bound<Duration>>) -> BodyStream {
-        let (hits, cut) = (self.hits.clone(), self.metrics.cut.clone());
+        let asking = self.asking.clone();
         let parts = stream::unfold(Some((body, busy)), move |state| {
-            let (hits, cut) = (hits.clone(), cut.clone());
+            let asking = asking.clone();
             async move {
                 let (mut body, busy) = state?;
                 let frame = match idle {
@@ -235,8 +287,8 @@ impl Proxy {
                     Some(idle) => match tokio::time::timeout(idle.value, body.frame()).await {
                         Ok(frame) => frame,
                         Err(_) => {
-                            hits.count(idle.limit);
-                            cut.inc();
+                            asking.hits.count(idle.limit);
+                            asking.metrics.cut.inc();
                             let error: BodyError = "the app's answer paused for too long".into();
                             return Some((Err(error), None));
                         }
@@ -245,13 +297,42 @@ impl Proxy {
                 match frame? {
                     Ok(frame) => Some((Ok(frame), Some((body, busy)))),
                     Err(error) => {
-                        cut.inc();
+                        asking.metrics.cut.inc();
                         Some((Err(error.into()), None))
                     }
                 }
             }
         });
         parts.boxed()
+    }
+
+    /// The parts of an event stream as they come, and comments between its events while it is quiet.
+    fn kept_alive(&self, body: Incoming, busy: Busy, keepalive: Duration) -> BodyStream {
+        let asking = self.asking.clone();
+        let parts = self.parts_of(body, busy, None);
+        let kept = stream::unfold((parts, Ends::default(), true), move |state| {
+            let asking = asking.clone();
+            async move {
+                let (mut parts, mut ends, mut between) = state;
+                loop {
+                    match tokio::time::timeout(keepalive, parts.next()).await {
+                        Err(_) if between => {
+                            asking.metrics.keepalives.inc();
+                            return Some((Ok(Frame::data(sse::comment())), (parts, ends, between)));
+                        }
+                        Err(_) => {}
+                        Ok(part) => {
+                            let part = part?;
+                            if let Some(bytes) = part.as_ref().ok().and_then(Frame::data_ref) {
+                                between = ends.is_between_after(bytes);
+                            }
+                            return Some((part, (parts, ends, between)));
+                        }
+                    }
+                }
+            }
+        });
+        kept.boxed()
     }
 
     fn problem(&self, no_answer: NoAnswer) -> Problem {
@@ -274,8 +355,9 @@ impl Proxy {
                 Problem::new(StatusCode::GATEWAY_TIMEOUT, detail)
             }
             NoAnswer::Client(Failure::Paused) => {
-                self.hits.count(self.limits.request_body.limit);
-                Problem::too_slow(self.limits.request_body)
+                let pause = self.asking.limits.request_body;
+                self.asking.hits.count(pause.limit);
+                Problem::too_slow(pause)
             }
             NoAnswer::Client(Failure::Broken) => {
                 Problem::new(StatusCode::BAD_REQUEST, "the body ended early")
@@ -284,74 +366,10 @@ impl Proxy {
     }
 }
 
-/// What an app is told of a request, whichever upstream gets it.
-struct Told {
-    host: String,
-    request_id: String,
-    trusted: bool,
-}
-
-impl Told {
-    fn new(proxy: &Proxy, parts: &Parts, asker: &Asker) -> Self {
-        Self {
-            host: authority(parts).to_owned(),
-            request_id: format!("{:032x}", fastrand::u128(..)),
-            trusted: proxy.trusted.contain(asker.peer),
-        }
-    }
-
-    /// Makes the fields those of the request to `upstream`.
-    fn fields(
-        &self,
-        fields: &mut HeaderMap,
-        route: &Route,
-        upstream: &Upstream,
-        outgoing: &Outgoing,
-        asker: &Asker,
-    ) -> usize {
-        let address = upstream.app.address();
-        let dropped = headers::to_app(
-            fields,
-            &Facts {
-                peer: asker.peer,
-                trusted: self.trusted,
-                host: &self.host,
-                send_host: match route.settings.send_host {
-                    SendHost::Client => &self.host,
-                    SendHost::Upstream => address.authority().as_str(),
-                },
-                request_id: &self.request_id,
-                identity: asker.identity.as_ref(),
-                body: outgoing.has_body,
-                http2: address.is_http2(),
-            },
-        );
-        if let Some(protocol) = outgoing.upgrade.clone().filter(|_| !address.is_http2()) {
-            headers::set_upgrade(fields, protocol);
-        }
-        if address.is_http2() {
-            // The URI's authority is what says it there (RFC 9113 8.3.1).
-            fields.remove(header::HOST);
-        }
-        dropped
-    }
-}
-
-/// Whether a status says that another attempt may succeed.
-fn is_passing(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
-}
-
-/// How long an app wants to be left alone, in seconds (RFC 9110 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()?;
-    let retry = Duration::from_secs(seconds);
-    Some(retry.clamp(Duration::from_secs(1), LONGEST_RETRY))
+/// No proxy on the way is to gather what comes before it passes it on.
+fn not_held_back(fields: &mut HeaderMap) {
+    let name = HeaderName::from_static("x-accel-buffering");
+    fields.entry(name).or_insert(HeaderValue::from_static("no"));
 }
 
 /// Moves bytes both ways until both sides have ended.

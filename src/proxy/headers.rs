@@ -127,6 +127,12 @@ pub(super) fn from_app(headers: &mut HeaderMap) {
     headers.remove(SUBSCRIBE);
 }
 
+/// The topics of the event stream that an app wants the hub to go on with, if it does.
+pub(super) fn handed_over(headers: &HeaderMap) -> Option<Box<str>> {
+    let topics: Vec<&str> = tokens(headers, &HeaderName::from_static(SUBSCRIBE)).collect();
+    (!topics.is_empty()).then(|| topics.join(",").into())
+}
+
 /// The protocol that a request changes to, if the edge takes part in it: WebSocket over HTTP/1.1, without
 /// a body.
 pub(super) fn upgrade(parts: &Parts, body: bool) -> Option<HeaderValue> {

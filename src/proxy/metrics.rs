@@ -6,6 +6,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::metrics::Opened;
+
 /// What came of asking an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(super) enum Outcome {
@@ -28,6 +30,12 @@ pub struct ProxyMetrics {
     pub(super) underscores: Counter,
     pub(super) cut: Counter,
     pub(super) tunnels: Counter,
+    pub(super) relayed: Opened,
+    pub(super) keepalives: Counter,
+    /// Event streams of apps that went on after a break.
+    pub(super) resumed: Counter,
+    /// Event streams that were passed on as they came: they are compressed.
+    pub(super) compressed: Counter,
 }
 
 impl ProxyMetrics {
@@ -53,15 +61,42 @@ impl ProxyMetrics {
             registry.register(name, help, counter.clone());
             counter
         };
+        let retries = counter("upstream_retries", "Requests that were sent again");
+        let underscores = counter(
+            "upstream_dropped_fields",
+            "Header fields of clients that were dropped because of an underscore",
+        );
+        let cut = counter("upstream_cut_answers", "Answers of apps that ended early");
+        let tunnels = counter("upstream_tunnels", "WebSockets that were opened");
+        let keepalives = counter(
+            "relay_keepalives",
+            "Keepalive comments sent on streams of apps",
+        );
+        let resumed = counter(
+            "relay_resumed",
+            "Event streams of apps that went on after a break",
+        );
+        let compressed = counter(
+            "relay_compressed",
+            "Event streams of apps that were compressed, and so passed on as they came",
+        );
         Self {
-            asked,
-            retries: counter("upstream_retries", "Requests that were sent again"),
-            underscores: counter(
-                "upstream_dropped_fields",
-                "Header fields of clients that were dropped because of an underscore",
+            relayed: Opened::register(
+                registry,
+                ["relay_streams", "Open event streams of apps"],
+                [
+                    "relay_streams_opened",
+                    "Event streams of apps that were opened",
+                ],
             ),
-            cut: counter("upstream_cut_answers", "Answers of apps that ended early"),
-            tunnels: counter("upstream_tunnels", "WebSockets that were opened"),
+            keepalives,
+            resumed,
+            compressed,
+            asked,
+            retries,
+            underscores,
+            cut,
+            tunnels,
         }
     }
 

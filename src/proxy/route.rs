@@ -22,6 +22,10 @@ pub struct RouteSettings {
     pub identity: bool,
     /// `gentle`: whether failures are told to an `EventSource` so that it comes back.
     pub gentle: bool,
+    /// `hub`: whether an answer of the app's may become an event stream of the hub.
+    pub hub: bool,
+    /// `share`: whether all who ask for the same event stream share one of the app's.
+    pub share: bool,
     /// `health`: a path that is asked for now and then.
     pub health: Option<Box<str>>,
 }

@@ -1,36 +1,56 @@
 //! Requests that go on to an app.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
+
+use http::request::Parts;
 
 use super::{Context, subscribe};
 use crate::{
+    access::{Denied, Identity},
     clock,
     exchange::{Problem, Reply, Request},
-    proxy::{Asker, Route},
+    proxy::{Answered, Asker, Route},
 };
 
 /// Has the app of `route` answer a request that comes `via` this address.
 pub(super) async fn answer(
-    context: &Context,
-    route: &Route,
+    context: &Arc<Context>,
+    route: &Arc<Route>,
     request: Request,
     via: IpAddr,
 ) -> Result<Reply, Problem> {
     let mut asker = Asker {
         peer: via,
         identity: None,
-        retry: context.long_retry(),
+        retry: context.retry(),
+        long_retry: context.long_retry(),
+        keepalive: context.events.keepalive,
     };
-    if route.tells_identity() {
-        let (now, wall) = (clock::now(), clock::wall());
-        let (headers, uri) = (&request.parts.headers, &request.parts.uri);
-        match context.access.identify(headers, uri, now, wall).await {
-            Ok(identity) => asker.identity = Some(identity),
+    let mut identity = None;
+    if route.settles_identity() {
+        match identify(context, &request.parts).await {
+            Ok(known) => identity = Some(known),
             Err(denied) if route.is_gentle_to(&request) => {
                 return subscribe::refuse(context, denied);
             }
             Err(denied) => return Err(denied.into()),
         }
     }
-    context.proxy.answer(route, request, &asker).await
+    if route.tells_identity() {
+        asker.identity.clone_from(&identity);
+    }
+    let peer = request.peer.clone();
+    match context.proxy.answer(route, request, asker).await? {
+        Answered::Reply(reply) => Ok(reply),
+        Answered::Handed(handed) => {
+            let identity = identity.unwrap_or_else(Identity::anonymous);
+            subscribe::handed(context, &peer, handed, identity)
+        }
+    }
+}
+
+async fn identify(context: &Context, parts: &Parts) -> Result<Identity, Denied> {
+    let (headers, uri) = (&parts.headers, &parts.uri);
+    let (now, wall) = (clock::now(), clock::wall());
+    context.access.identify(headers, uri, now, wall).await
 }

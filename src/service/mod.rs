@@ -164,7 +164,7 @@ impl Service {
 
     /// The route of a request that goes on to an app: what is the hub's does not, unless the route is for
     /// this one path.
-    fn forwards(&self, parts: &Parts) -> Option<&proxy::Route> {
+    fn forwards(&self, parts: &Parts) -> Option<&Arc<proxy::Route>> {
         let Self::Public(context) = self else {
             return None;
         };

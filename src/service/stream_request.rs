@@ -72,6 +72,25 @@ impl<'a> StreamRequest<'a> {
         Ok(asked)
     }
 
+    /// For the topics that an app names, with commas, on behalf of whoever sent these fields.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] names the topic that is none.
+    pub(super) fn handed(topics: &str, fields: &'a HeaderMap) -> Result<Self, Problem> {
+        let parse = |name: &str| Topic::parse(name).map_err(|error| (error, name).into());
+        let topics: Result<_, Problem> = topics.split(',').map(parse).collect();
+        let cursor = fields.get("last-event-id").filter(|id| !id.is_empty());
+        Ok(Self {
+            topics: topics?,
+            cursor: cursor.map(|id| String::from_utf8_lossy(id.as_bytes())),
+            last: None,
+            quiet: false,
+            poll: None,
+            padding: false,
+        })
+    }
+
     /// Where it wants to begin.
     pub(super) fn resume(&self) -> Resume<'_> {
         match (&self.cursor, self.last) {

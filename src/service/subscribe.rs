@@ -15,10 +15,10 @@ use super::{
 use crate::{
     access::{Denied, Identity},
     clock,
-    exchange::{Body, EventBody as _, Peer, Problem, Reply},
+    exchange::{Body, EventBody as _, Peer, Problem, Reply, is_chromium},
     hub::{Opening, TooManyNames},
     limits::{Limit, Slot},
-    protocol::Protocol,
+    proxy::Handed,
     sse::Draft,
     topic::Topic,
 };
@@ -55,6 +55,38 @@ pub(super) async fn answer(
     Ok(reply.unwrap_or_else(|limit| no_room(context, limit)))
 }
 
+/// Goes on with a request that its app has handed to the hub: it may read what the app names.
+pub(super) fn handed(
+    context: &Arc<Context>,
+    peer: &Peer,
+    handed: Handed,
+    identity: Identity,
+) -> Result<Reply, Problem> {
+    let asked = StreamRequest::handed(&handed.topics, &handed.fields).map_err(|problem| {
+        let detail = format!(
+            "the app behind this edge names no topic: {}",
+            problem.detail()
+        );
+        Problem::new(StatusCode::BAD_GATEWAY, detail)
+    })?;
+    let place = match peer.take_place(is_chromium(&handed.fields), &context.limits) {
+        Ok(place) => place,
+        Err(limit) => return Ok(no_room(context, limit)),
+    };
+    let plan = Plan {
+        identity,
+        place: Some(place),
+        generation: context.access.generation(),
+        first: handed.first,
+    };
+    let reply = reply(context, peer, &asked, plan);
+    let mut reply = reply.unwrap_or_else(|limit| no_room(context, limit));
+    for (name, value) in &handed.head {
+        reply.headers.append(name, value.clone());
+    }
+    Ok(reply)
+}
+
 /// What is settled before a stream is opened.
 struct Plan {
     identity: Identity,
@@ -62,6 +94,8 @@ struct Plan {
     place: Option<Slot>,
     /// How often someone had been disconnected when it was asked who this is.
     generation: u64,
+    /// Events that come before all others.
+    first: Bytes,
 }
 
 /// What came of settling.
@@ -95,6 +129,7 @@ impl Plan {
             identity,
             place: None,
             generation,
+            first: Bytes::new(),
         };
         if parts.method == Method::HEAD {
             return Ok(Settled::Open(plan));
@@ -103,21 +138,11 @@ impl Plan {
             let refusal = Reply::gentle_refusal(context.drain_retry());
             return Ok(Settled::Refused(refusal));
         }
-        match take_place(context, parts, peer) {
+        match peer.take_place(is_chromium(&parts.headers), &context.limits) {
             Ok(place) => plan.place = Some(place),
             Err(limit) => return Ok(Settled::Refused(no_room(context, limit))),
         }
         Ok(Settled::Open(plan))
-    }
-}
-
-/// A place on the connection, of as many as the client's kind can have without being left with
-/// nothing else.
-fn take_place(context: &Context, parts: &Parts, peer: &Peer) -> Result<Slot, Limit> {
-    let chromium = parts.headers.contains_key("sec-ch-ua");
-    match peer.protocol {
-        Protocol::Http2 if chromium => peer.places.take_within(context.limits.event_streams_http2),
-        _ => peer.places.take(),
     }
 }
 
@@ -177,7 +202,10 @@ fn open(
     plan: Plan,
 ) -> Result<EventStream, Limit> {
     let Plan {
-        identity, place, ..
+        identity,
+        place,
+        first,
+        ..
     } = plan;
     // Audience is topics: everyone also reads those of their standing, user and groups.
     let mut reads = asked.topics.clone();
@@ -194,7 +222,10 @@ fn open(
     let named = subscription.topics().filter(|topic| !topic.is_reserved());
     let named: Box<[Topic]> = named.cloned().collect();
     let token_end = identity.expires();
-    let first = first_bytes(asked, &named, &opening, retry);
+    // What was said before has ids of its own: the edge's last one counts.
+    let first = [first, first_bytes(asked, &named, &opening, retry)]
+        .concat()
+        .into();
     let handle = subscription.handle();
     let info = StreamInfo::new(
         Arc::new(identity),

@@ -280,12 +280,17 @@ impl Events {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(full("")).expect("a request");
+        let events = Self::ask(connection, request.body(full("")).expect("a request")).await;
+        assert_eq!(events.response.headers["content-type"], "text/event-stream");
+        events
+    }
+
+    /// Opens the one that a request asks for.
+    pub async fn ask(connection: &mut Connection, request: Request<Upload>) -> Self {
         let response = patiently("a response", connection.send(request))
             .await
             .expect("a response");
         assert_eq!(response.status, StatusCode::OK);
-        assert_eq!(response.headers["content-type"], "text/event-stream");
         Self {
             response,
             connection: None,
@@ -329,13 +334,17 @@ impl Events {
 
     /// The next event of any kind.
     pub async fn message(&mut self) -> Message {
-        loop {
-            match self.item().await {
-                Some(Item::Message(message)) => return message,
-                Some(_) => {}
-                None => panic!("the stream has ended"),
+        // Comments keep coming, whether there are events or not.
+        patiently("an event", async {
+            loop {
+                match self.item().await {
+                    Some(Item::Message(message)) => return message,
+                    Some(_) => {}
+                    None => panic!("the stream has ended"),
+                }
             }
-        }
+        })
+        .await
     }
 
     /// The next event, which must be the edge's own of this type; its JSON, and its id.

@@ -22,6 +22,7 @@ mod layers; // who may import whom
 mod limits; // what bites is counted
 mod proxy; // in front of an app
 mod publish; // taking events from publishers
+mod relay; // the app's own event streams
 mod repeats;
 mod replay; // resuming, gaps, history
 mod slow; // readers that do not read

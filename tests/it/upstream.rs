@@ -20,7 +20,7 @@ pub type Sent = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 /// An app over HTTP/1.1. Dropped, it is gone with its connections.
 pub struct Upstream {
     pub address: SocketAddr,
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
 }
 
 impl Upstream {
@@ -70,10 +70,7 @@ impl Upstream {
                 connections.spawn(serve(stream));
             }
         });
-        Self {
-            address,
-            _serving: serving,
-        }
+        Self { address, serving }
     }
 
     /// One that reads the head of a request, sends these bytes and closes the connection.
@@ -94,6 +91,11 @@ impl Upstream {
     /// One that answers with what it was asked, as JSON.
     pub async fn echo() -> Self {
         Self::start(echo).await
+    }
+
+    /// Has it gone with its connections, so that another can take its place.
+    pub async fn stop(mut self) {
+        self.serving.shutdown().await;
     }
 
     /// The line of configuration that puts it behind an edge.
