@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
 use thiserror::Error;
 use tokio::task::JoinSet;
 
@@ -19,7 +20,7 @@ use crate::{
     hub::{Hub, HubBounds, NameBounds},
     limits::{Admission, Hits},
     metrics,
-    net::{self, BindError, ControlListener, HttpsListener},
+    net::{self, BindError, ControlListener, HttpListener, HttpsListener},
     outbound::Outbound,
     proxy::{Proxy, ProxyMetrics},
     service::{self, Context, Gate, Service},
@@ -49,6 +50,7 @@ pub struct Edge {
     metrics: Arc<net::NetMetrics>,
     resolver: Arc<Resolver>,
     https: Vec<SocketAddr>,
+    http: Vec<SocketAddr>,
     control: SocketAddr,
     drain: drain::DrainSettings,
     signal: drain::Trigger,
@@ -109,6 +111,7 @@ impl Edge {
             events: config.events.clone(),
             proxy,
             prefix: config.prefix.clone().unwrap_or_default(),
+            hsts: config.hsts.map(hsts),
             drain_spread: config.drain.spread,
             demo: config.demo,
             drain: watch.clone(),
@@ -118,6 +121,12 @@ impl Edge {
         let control = ControlListener::bind(config.control.listen)?;
         let public_service = Service::Public(context.clone());
         let listeners = bind_https(&config.https, &resolver, &public_service)?;
+        let http: Result<Vec<_>, _> = config
+            .http
+            .iter()
+            .map(|at| HttpListener::bind(*at))
+            .collect();
+        let http = http?;
         let gate = Gate::new(control.address(), config.control.token.clone());
         let control_service =
             Service::Control(context.clone(), Arc::new(gate), control_watch.clone());
@@ -127,6 +136,7 @@ impl Edge {
             metrics: metrics.clone(),
             resolver,
             https: listeners.iter().map(HttpsListener::address).collect(),
+            http: http.iter().map(HttpListener::address).collect(),
             control: control.address(),
             drain: config.drain,
             signal,
@@ -143,6 +153,13 @@ impl Edge {
         edge.private
             .spawn(async move { checked.proxy.check_health().await });
         let admission = Arc::new(Admission::new(&config.limits));
+        let port = edge.https.first().map_or(443, SocketAddr::port);
+        for listener in http {
+            let service = Service::Redirect(edge.context.clone(), port);
+            let (metrics, admission) = (metrics.clone(), admission.clone());
+            edge.public
+                .spawn(listener.serve(service, metrics, admission, watch.clone()));
+        }
         for listener in listeners {
             edge.public.spawn(listener.serve(
                 public_service.clone(),
@@ -158,6 +175,12 @@ impl Edge {
     #[must_use]
     pub fn https(&self) -> &[SocketAddr] {
         &self.https
+    }
+
+    /// The addresses of the listeners without TLS.
+    #[must_use]
+    pub fn http(&self) -> &[SocketAddr] {
+        &self.http
     }
 
     /// The address of the control listener.
@@ -217,6 +240,11 @@ impl Edge {
         self.private.shutdown().await;
         drained
     }
+}
+
+/// Strict-Transport-Security (RFC 6797 6.1).
+fn hsts(age: Duration) -> HeaderValue {
+    HeaderValue::try_from(format!("max-age={}", age.as_secs())).expect("it is text")
 }
 
 /// Binds every address. A machine without IPv6 does without `[::1]` if there is another.

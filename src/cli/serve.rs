@@ -173,6 +173,9 @@ fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io:
             "listening on   https://{address} (HTTP/1.1, HTTP/2, HTTP/3)"
         )?;
     }
+    for address in edge.http() {
+        writeln!(out, "redirecting    http://{address} to HTTPS")?;
+    }
     writeln!(out, "control on     http://{control} (HTTP/1.1, HTTP/2)")?;
     match &edge.certificate().source {
         CertificateSource::File(path) => writeln!(out, "certificate    {}", path.display())?,

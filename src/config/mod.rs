@@ -21,6 +21,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
+    time::Duration,
 };
 
 use crate::{
@@ -46,6 +47,10 @@ pub const FILE: &str = "seventh.toml";
 pub struct Config {
     /// `https.listen`
     pub https: Vec<SocketAddr>,
+    /// `https.hsts`
+    pub hsts: Option<Duration>,
+    /// `http.listen`
+    pub http: Vec<SocketAddr>,
     /// `[control]`
     pub control: Control,
     /// `[tls]`
@@ -161,6 +166,17 @@ fn take(reader: &mut Reader) -> Config {
         loopback(8443),
         "Where browsers connect, over TCP (HTTP/1.1, HTTP/2) and UDP (HTTP/3) on the same port.",
     );
+    let hsts = reader.take(
+        "https.hsts",
+        None,
+        "How long browsers are told to come over HTTPS alone (`Strict-Transport-Security`), such as `365d`. Unset: \
+         they are not told.",
+    );
+    let http: Option<Vec<SocketAddr>> = reader.take(
+        "http.listen",
+        None,
+        "Where browsers are sent on to HTTPS that come without it, such as `0.0.0.0:80`.",
+    );
     let control = control::take(reader);
     let tls = tls::take(reader);
     let routes = proxy::take_routes(reader);
@@ -176,6 +192,8 @@ fn take(reader: &mut Reader) -> Config {
     prefix.pop();
     let config = Config {
         https,
+        hsts,
+        http: http.unwrap_or_default(),
         control,
         tls,
         events: events::take(reader, place),

@@ -25,6 +25,8 @@ pub(super) struct Listening {
     alt_svc: Option<HeaderValue>,
     /// Shared by all public listeners; `None` for the control listener, which stays reachable.
     admission: Option<Arc<Admission>>,
+    /// What those share who come without TLS where it is spoken.
+    plain: Option<Arc<Listening>>,
 }
 
 impl Listening {
@@ -37,11 +39,29 @@ impl Listening {
     ) -> Self {
         // RFC 7838: browsers come over HTTP/3 from the next connection on.
         let alt_svc = format!("h3=\":{port}\"; ma=86400");
+        let redirect = Service::Redirect(service.context().clone(), port);
+        let plain = Self::plain(redirect, metrics.clone(), admission.clone());
         Self {
             service,
             metrics,
             alt_svc: HeaderValue::try_from(alt_svc).ok(),
             admission: Some(admission),
+            plain: Some(Arc::new(plain)),
+        }
+    }
+
+    /// That of a public listener without TLS.
+    pub(super) fn plain(
+        service: Service,
+        metrics: Arc<NetMetrics>,
+        admission: Arc<Admission>,
+    ) -> Self {
+        Self {
+            service,
+            metrics,
+            alt_svc: None,
+            admission: Some(admission),
+            plain: None,
         }
     }
 
@@ -52,7 +72,13 @@ impl Listening {
             metrics,
             alt_svc: None,
             admission: None,
+            plain: None,
         }
+    }
+
+    /// What those share who come without TLS where it is spoken.
+    pub(super) fn without_tls(&self) -> Option<&Arc<Listening>> {
+        self.plain.as_ref()
     }
 
     pub(super) fn context(&self) -> &Arc<Context> {

@@ -115,21 +115,31 @@ async fn serve(
     if let Err(error) = tune(&stream, context.events.keepalive) {
         return tracing::debug!("connection lost at once: {error}");
     }
-    let io = WriteTimeout::new(stream, context.limits.stall, context.hits.clone());
     let by = listening.first_request_by();
+    let (stall, hits) = (context.limits.stall, context.hits.clone());
     // Boxed: a connection is to cost what its driver costs, not what the largest step does.
     let handshake = Box::pin(async {
-        match tls {
+        let mut listening = listening.clone();
+        let mut tls = tls;
+        if tls.is_some() && is_plain(&stream).await? {
+            tls = None;
+            if let Some(plain) = listening.without_tls() {
+                listening = plain.clone();
+            }
+        }
+        let io = WriteTimeout::new(stream, stall, hits);
+        let (io, http2) = match tls {
             Some(tls) => {
                 let io = tls.accept(io).await?;
                 let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
-                Ok((Io::Tls(Box::new(io)), http2))
+                (Io::Tls(Box::new(io)), http2)
             }
-            None => prior_knowledge(io).await,
-        }
+            None => prior_knowledge(io).await?,
+        };
+        io::Result::Ok((io, http2, listening))
     });
     let begun = listening.in_time(by, "handshake", handshake);
-    let Some((io, http2)) = begun.await else {
+    let Some((io, http2, listening)) = begun.await else {
         return;
     };
     match io {
@@ -170,6 +180,14 @@ async fn http<T>(
     } else {
         Box::pin(h1::serve(io, by, listening, peer, drain)).await;
     }
+}
+
+/// Whether a client speaks HTTP where TLS is expected: a request begins with a letter, TLS with the type
+/// of its record (RFC 8446 5.1).
+async fn is_plain(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; 1];
+    let read = stream.peek(&mut first).await?;
+    Ok(read == 1 && first[0].is_ascii_uppercase())
 }
 
 /// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes.

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::HeaderValue;
+
 use super::{ServiceMetrics, streams::Streams};
 use crate::{
     access::Access,
@@ -68,6 +70,8 @@ pub struct Context {
     pub proxy: Proxy,
     /// Below what the hub's public paths are; mostly nothing.
     pub prefix: String,
+    /// `https.hsts`, as its field has it.
+    pub hsts: Option<HeaderValue>,
     /// `drain.spread`
     pub drain_spread: Duration,
     /// Whether `/` is the demo page.

@@ -22,7 +22,7 @@ use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use http::{Method, header, request::Parts};
+use http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::PathAndQuery};
 
 use crate::{
     drain::Watch,
@@ -55,11 +55,13 @@ fn caught_parts(context: Arc<Context>, parts: BodyStream) -> BodyStream {
     }))
 }
 
-/// One of the two faces of the edge.
+/// One of the faces of the edge.
 #[derive(Clone, Debug)]
 pub(crate) enum Service {
     /// What browsers see.
     Public(Arc<Context>),
+    /// What browsers see that come without TLS: that they are to come with it, to this port.
+    Redirect(Arc<Context>, u16),
     /// What publishers and operators see, to its own end, which is later than the public one's.
     Control(Arc<Context>, Arc<Gate>, Watch),
 }
@@ -71,7 +73,7 @@ impl Service {
         let context = self.context();
         let _in_progress = match self {
             Self::Public(context) => Some(context.metrics.requests.guard(request.peer.protocol)),
-            Self::Control(..) => None,
+            Self::Redirect(..) | Self::Control(..) => None,
         };
         let via = request.peer.remote.ip();
         if let Some(client) = context.proxy.client(via, &request.parts.headers) {
@@ -106,6 +108,10 @@ impl Service {
         if let Some(alt_svc) = alt_svc {
             reply.headers.insert(header::ALT_SVC, alt_svc);
         }
+        if let (Self::Public(_), Some(hsts)) = (self, &context.hsts) {
+            let field = reply.headers.entry(header::STRICT_TRANSPORT_SECURITY);
+            field.or_insert_with(|| hsts.clone());
+        }
         if head {
             reply.body = Body::Full(Bytes::new());
         }
@@ -120,6 +126,9 @@ impl Service {
             count: context.limits.header_count.value,
         };
         validate(&request.parts, bounds)?;
+        if let Self::Redirect(_, port) = self {
+            return Ok(redirect(&request.parts, *port));
+        }
         if let Some(route) = self.forwards(&request.parts) {
             return forward::answer(context, route, request, via).await;
         }
@@ -141,8 +150,8 @@ impl Service {
             }
             Route::Publish | Route::PublishTo(_) | Route::Broadcast | Route::Send => {
                 let permit = match self {
-                    Self::Public(_) => Permit::of_publisher(context, &parts).await?,
                     Self::Control(..) => Permit::everything(),
+                    _ => Permit::of_publisher(context, &parts).await?,
                 };
                 publish::answer(context, route, expect, permit, self.drain(), &parts, body).await
             }
@@ -158,6 +167,7 @@ impl Service {
                 publishers: context.access.publishes(),
                 prefix: &context.prefix,
             },
+            Self::Redirect(..) => Offer::Nothing,
             Self::Control(..) => Offer::Control,
         }
     }
@@ -189,6 +199,7 @@ impl Service {
                 "there is nothing at this path; see POST /publish, /broadcast, /send, and /topics, \
                  /groups, /streams, /metrics, /healthz, /readyz",
             ),
+            (NoRoute::Path, Offer::Nothing) => Problem::not_found("there is nothing at this path"),
             (NoRoute::Path, Offer::Public { events, .. }) => Problem::not_found(match events {
                 Some(path) => {
                     format!("there is nothing at this path; event streams are at {path}")
@@ -202,17 +213,44 @@ impl Service {
     #[must_use]
     pub(crate) fn context(&self) -> &Arc<Context> {
         match self {
-            Self::Public(context) | Self::Control(context, ..) => context,
+            Self::Public(context) | Self::Redirect(context, _) | Self::Control(context, ..) => {
+                context
+            }
         }
     }
 
     /// Whether it is ending.
     fn drain(&self) -> &Watch {
         match self {
-            Self::Public(context) => &context.drain,
+            Self::Public(context) | Self::Redirect(context, _) => &context.drain,
             Self::Control(_, _, drain) => drain,
         }
     }
+}
+
+/// Sends whoever comes without TLS to where it is. The method stays what it is (RFC 9110 15.4.9).
+fn redirect(parts: &Parts, port: u16) -> Reply {
+    let host = authority(parts);
+    let host = match host.rfind(':') {
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    };
+    let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let port = match port {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
+    let location = format!("https://{host}{port}{target}");
+    let mut reply = Reply::text(
+        StatusCode::PERMANENT_REDIRECT,
+        "text/plain",
+        format!("this is for HTTPS: {location}\n"),
+    );
+    let location = HeaderValue::try_from(location);
+    reply
+        .headers
+        .extend(location.map(|location| (header::LOCATION, location)));
+    reply
 }
 
 #[cfg(test)]

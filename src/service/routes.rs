@@ -24,6 +24,8 @@ pub(super) enum Offer<'a> {
     },
     /// The control listener's.
     Control,
+    /// That of those who are to go elsewhere.
+    Nothing,
 }
 
 /// What a request is for. Names are as they stand in the path, percent-encoded.
@@ -234,6 +236,7 @@ impl Offer<'_> {
                 By::Control => false,
             },
             Self::Control => by == By::Control,
+            Self::Nothing => false,
         }
     }
 }

@@ -248,7 +248,7 @@ async fn a_line_about_a_connection_says_whose_it_is() {
         .expect("it listens");
     let address = stranger.local_addr().expect("an address");
     stranger
-        .write_all(b"GET / HTTP/1.0\r\n\r\n")
+        .write_all(b"hello, is anybody there?\r\n")
         .await
         .expect("it is sent");
     let read = patiently("its end", stranger.read_to_end(&mut Vec::new())).await;

@@ -108,6 +108,10 @@ impl TestEdge {
         })
     }
 
+    pub fn http(&self) -> &[SocketAddr] {
+        self.edge.http()
+    }
+
     pub fn target(&self) -> Origin {
         self.target_trusting(Trust::Anyone)
     }

@@ -628,3 +628,41 @@ async fn the_least_busy_is_asked_and_the_unwell_left_alone() {
     let opened = patiently("a stream", events.get("/.seventh/events?topic=a")).await;
     assert_eq!(opened.expect("it opens").status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn who_comes_without_tls_is_sent_to_it() {
+    let edge = TestEdge::with("http.listen = [\"127.0.0.1:0\"]\nhttps.hsts = \"365d\"");
+    let port = edge.https.port();
+    for address in [edge.http()[0], edge.https] {
+        let ask = |head: &'static str| async move {
+            let mut stream = tokio::net::TcpStream::connect(address)
+                .await
+                .expect("it listens");
+            stream.write_all(head.as_bytes()).await.expect("it is read");
+            let mut answer = String::new();
+            let read = stream.read_to_string(&mut answer);
+            patiently("an answer", read).await.expect("an answer");
+            answer
+        };
+        let answer =
+            ask("GET /a%20b?c HTTP/1.1\r\nhost: localhost:80\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+        let location = format!("location: https://localhost:{port}/a%20b?c\r\n");
+        assert!(answer.contains(&location), "{answer}");
+        let answer = ask(
+            "POST / HTTP/1.1\r\nhost: [::1]\r\ncontent-length: 4\r\nconnection: close\r\n\r\ndata",
+        )
+        .await;
+        assert!(
+            answer.contains(&format!("location: https://[::1]:{port}/\r\n")),
+            "{answer}"
+        );
+        let answer = ask("GET / HTTP/1.1\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    let answer = get(&edge, Protocol::Http2, "/").await;
+    assert_eq!(
+        answer.header("strict-transport-security"),
+        "max-age=31536000"
+    );
+}
