@@ -327,12 +327,15 @@ async fn answer(
         || parts.headers.contains_key(header::CONTENT_LENGTH);
     let body = match first {
         Some(Ok(None)) => None,
-        None if !reads => None,
         first => {
+            let is_late = first.is_none();
             let first = first.and_then(Result::ok).flatten();
             let first = first.map(|mut data| data.copy_to_bytes(data.remaining()));
             let body = Http3Body::new(recv, first, &parts.headers, received);
-            Some(lingering(body, Rest::new(&limits, Beyond::GiveUp)))
+            let body = lingering(body, Rest::new(&limits, Beyond::GiveUp));
+            // The end alone is late: it is waited for aside, as a client that is stopped while it sends
+            // it may take that for a failure.
+            (reads || !is_late).then_some(body)
         }
     };
     let reply = listening.service.call(Request { parts, body, peer }).await;
