@@ -9,6 +9,9 @@ use hyper_util::client::legacy::{Client, Error};
 
 use super::{address::Address, connector::Connector, pool::pooled};
 
+/// How many connections are kept on which nothing is asked: as many as were busy a second ago.
+const IDLE_CONNECTIONS: usize = 1024;
+
 /// Asks one app, whose connections are kept and shared by clones.
 #[derive(Clone, Debug)]
 pub(crate) struct AppClient<B> {
@@ -41,7 +44,7 @@ where
     pub(crate) fn new(address: Address, connect: Duration) -> Self {
         let connector = Connector::to(&address, connect);
         Self {
-            client: pooled(connector, address.http2),
+            client: pooled(connector, address.http2, IDLE_CONNECTIONS),
             address,
         }
     }

@@ -81,12 +81,16 @@ impl Outbound {
 
     fn client(&self) -> &Pooled {
         self.0
-            .get_or_init(|| pooled(Connector::to_hosts(CONNECT), false))
+            .get_or_init(|| pooled(Connector::to_hosts(CONNECT), false, IDLE_CONNECTIONS))
     }
 }
 
-/// A client that keeps its connections for a while.
-pub(super) fn pooled<B>(connector: Connector, http2: bool) -> Client<HttpsConnector<Connector>, B>
+/// A client that keeps its connections for a while, so many of a host.
+pub(super) fn pooled<B>(
+    connector: Connector,
+    http2: bool,
+    idle_connections: usize,
+) -> Client<HttpsConnector<Connector>, B>
 where
     B: Body<Data: Send> + Send,
 {
@@ -97,7 +101,7 @@ where
         .wrap_connector(connector);
     Client::builder(TokioExecutor::new())
         .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_max_idle_per_host(idle_connections)
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
         .http2_only(http2)

@@ -130,7 +130,8 @@ impl Service {
             return Ok(redirect(&request.parts, *port));
         }
         if let Some(route) = self.forwards(&request.parts) {
-            return forward::answer(context, route, request, via).await;
+            // Boxed: other requests need not be as large.
+            return Box::pin(forward::answer(context, route, request, via)).await;
         }
         let Request { parts, body, peer } = request;
         let path = parts.uri.path();
