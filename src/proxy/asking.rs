@@ -185,6 +185,7 @@ impl Asking {
             };
             if let Some(failure) = errand.progress.failure() {
                 // Which says nothing about the app.
+                self.metrics.asked(Outcome::Abandoned);
                 return Err(NoAnswer::Client(failure));
             }
             let (outcome, unreachable, safe) = match error {

@@ -1,7 +1,7 @@
 //! What the proxy counts.
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
@@ -9,12 +9,37 @@ use prometheus_client::{
 use crate::metrics::Opened;
 
 /// What came of asking an app.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Outcome {
     Answered,
     Unreachable,
     Late,
     Broken,
+    /// The client's own body has ended early.
+    Abandoned,
+}
+
+impl Outcome {
+    const ALL: [Self; 5] = [
+        Self::Answered,
+        Self::Unreachable,
+        Self::Late,
+        Self::Broken,
+        Self::Abandoned,
+    ];
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let name = match self {
+            Self::Answered => "answered",
+            Self::Unreachable => "unreachable",
+            Self::Late => "late",
+            Self::Broken => "broken",
+            Self::Abandoned => "abandoned",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,12 +68,7 @@ impl ProxyMetrics {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let asked: Family<ByOutcome, Counter> = Family::default();
-        for outcome in [
-            Outcome::Answered,
-            Outcome::Unreachable,
-            Outcome::Late,
-            Outcome::Broken,
-        ] {
+        for outcome in Outcome::ALL {
             drop(asked.get_or_create(&ByOutcome { outcome }));
         }
         registry.register(

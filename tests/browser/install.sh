@@ -15,6 +15,7 @@ need firefox-esr firefox-esr
 need node nodejs
 need npm npm
 need python3 python3
+[ -x /usr/sbin/nginx ] || need nginx nginx-light
 
 if [ ${#missing[@]} -gt 0 ]; then
     echo "installing Debian packages: ${missing[*]}"

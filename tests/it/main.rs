@@ -26,6 +26,7 @@ mod relay; // the app's own event streams
 mod repeats;
 mod replay; // resuming, gaps, history
 mod slow; // readers that do not read
+mod smuggling; // requests that say two things at once
 mod subscribe; // opening event streams
 mod validate; // requests that must not reach the service
 mod windows; // flow control

@@ -320,7 +320,7 @@ async fn what_is_safe_is_sent_again_and_nothing_else(protocol: Protocol) {
     }
     // It was found out once, and is left alone.
     assert!(
-        edge.metric("seventh_upstream_requests_total{outcome=\"Unreachable\"}")
+        edge.metric("seventh_upstream_requests_total{outcome=\"unreachable\"}")
             .await
             <= 2
     );
