@@ -14,6 +14,7 @@ need chromium chromium
 need firefox-esr firefox-esr
 need node nodejs
 need npm npm
+need php php-cli
 need python3 python3
 [ -x /usr/sbin/nginx ] || need nginx nginx-light
 
