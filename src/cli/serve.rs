@@ -190,9 +190,10 @@ fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io:
     for route in &config.routes {
         writeln!(out, "route          {route}")?;
     }
-    if config.demo {
+    if config.demo || config.routes.iter().any(|route| route.path.matches("/")) {
         writeln!(out, "open           https://localhost:{port}/")?;
-    } else {
+    }
+    if !config.demo && config.events.enabled {
         writeln!(
             out,
             "event streams  https://localhost:{port}{path}?topic=NAME"
