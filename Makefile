@@ -34,6 +34,7 @@ browsers:
 # What takes too long for every run.
 soak: tools
 	$(CARGO) build --locked
+	$(CARGO) test --locked --test it -- --ignored
 	cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec demo.soak.mjs
 
 # Writes the pages that are made of the code.

@@ -16,6 +16,7 @@ mod control; // the private listener
 mod crash; // killed and started again
 mod docs; // what the documentation says is what the code does
 mod drain; // ending in good order
+mod faults; // apps that fail in every way
 mod h2_frames; // hand-made HTTP/2 frames
 mod h3_frames; // hand-made HTTP/3 frames
 mod layers; // who may import whom
