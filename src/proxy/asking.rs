@@ -125,6 +125,22 @@ impl Errand {
         }
     }
 
+    /// On behalf of nobody in particular: without what tells visitors apart.
+    pub(super) fn of_nobody(&self) -> Self {
+        let mut fields = self.fields.clone();
+        for name in [header::COOKIE, header::AUTHORIZATION, LAST_EVENT_ID] {
+            fields.remove(name);
+        }
+        let mut errand = self.again(fields);
+        errand.told.identity = None;
+        errand
+    }
+
+    /// The host that the client asked for.
+    pub(super) fn host(&self) -> &str {
+        &self.told.host
+    }
+
     /// Who asks, as far as the app is told.
     pub(super) fn identity(&self) -> Option<&Identity> {
         self.told.identity.as_ref()

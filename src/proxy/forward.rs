@@ -151,7 +151,7 @@ impl Proxy {
             long_retry: asker.long_retry,
         };
         let trusted = self.asking.trusted.contain(asker.peer);
-        let errand = Errand::new(request, asker.peer, trusted, asker.identity);
+        let mut errand = Errand::new(request, asker.peer, trusted, asker.identity);
         if is_event_source && route.settings.share {
             let reply = self.relays.share(route, errand, &visit).await;
             return Ok(Answered::Reply(reply));
@@ -159,6 +159,7 @@ impl Proxy {
         if is_event_source && let Some(reply) = self.relays.resume(route, &errand, &visit) {
             return Ok(Answered::Reply(reply));
         }
+        let came_back = Relays::take_id(&mut errand);
         let reply = match self.asking.ask_any(route, &errand).await {
             Ok(answer) if gentle && answer.is_passing() => {
                 Reply::gentle_refusal(answer.retry_after().unwrap_or(visit.long_retry))
@@ -172,7 +173,8 @@ impl Proxy {
                     let mut head = answer.response.headers().clone();
                     headers::from_app(&mut head);
                     not_held_back(&mut head);
-                    self.relays.relay(route, errand, answer, head, &visit)
+                    self.relays
+                        .relay(route, errand, answer, head, came_back, &visit)
                 }
                 _ => self.reply(answer, errand.method == Method::HEAD, visit.keepalive),
             },

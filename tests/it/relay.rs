@@ -208,7 +208,8 @@ async fn a_browser_that_comes_back_goes_on_without_the_app_noticing(protocol: Pr
     ] {
         let mut connection = edge.connect(protocol).await;
         let mut other = open(&mut connection, path, &fields).await;
-        let (_, script) = talker.asked().await;
+        let (head, script) = talker.asked().await;
+        assert!(!head.contains_key("last-event-id"), "{head:?}");
         // It may have missed something: nobody knows.
         assert_eq!(
             other.edge_event("edge-gap").await.0["reason"],
@@ -498,4 +499,31 @@ async fn an_app_hands_a_response_to_the_hub(protocol: Protocol) {
     let request = Request::get("/stream").body(full("")).expect("a request");
     let answer = Answer::of(&mut edge.connect(protocol).await, request).await;
     assert_eq!(answer.text, "id: mine\ndata: first\n\n");
+}
+
+/// A shared stream is nobody's in particular, and of one host; what strangers ask for and leave is forgotten.
+#[tokio::test]
+async fn a_shared_stream_is_asked_for_on_behalf_of_nobody() {
+    let mut talker = Talker::start().await;
+    let edge = TestEdge::with(&format!(
+        "[[access.key]]\nalgorithm = \"HS256\"\nkid = \"h\"\nsecret = \"{}\"\n\
+         [[route]]\nupstream = \"{}\"\nshare = true\nidentity = true",
+        crate::access::SECRET,
+        talker.app.url()
+    ));
+    let bearer = format!("Bearer {}", crate::access::token(&crate::access::claims()));
+    let mut connection = edge.connect(Protocol::Http1).await;
+    let mut first = open(&mut connection, "/a", &[("authorization", &bearer)]).await;
+    let (head, script) = talker.asked().await;
+    for name in ["remote-user", "authorization", "cookie"] {
+        assert!(!head.contains_key(name), "{name}");
+    }
+    say(&script, "data: of this host\n\n");
+    assert_eq!(first.data(1).await, ["of this host"]);
+    let mut connection = edge.connect(Protocol::Http1).await;
+    let mut other = open(&mut connection, "/a", &[("host", "other.example")]).await;
+    let (head, script) = talker.asked().await;
+    assert_eq!(head["host"], "other.example");
+    say(&script, "data: of the other\n\n");
+    assert_eq!(other.data(1).await, ["of the other"]);
 }

@@ -27,6 +27,7 @@ use http::{HeaderMap, StatusCode, header, uri::PathAndQuery};
 
 use super::{
     asking::{Answer, Asking, Errand, LAST_EVENT_ID},
+    route::plain_host,
     table::Route,
 };
 use crate::{
@@ -110,8 +111,15 @@ struct Claim {
     user: Option<Name>,
 }
 
-/// A route's address and what is asked for there.
-type SharedKey = (usize, Box<str>);
+/// What those ask for who share a feed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct SharedKey {
+    /// Its address, which stays what it is.
+    route: usize,
+    host: Box<str>,
+    target: Box<str>,
+}
+
 type Opened = Shared<BoxFuture<'static, Result<Arc<Feed>, Refused>>>;
 
 /// Why there is no feed.
@@ -167,17 +175,26 @@ impl Relays {
         Some(self.read(&feed, Resume::After(id), visit, Bytes::new(), None))
     }
 
-    /// Relays an answer to one visitor.
+    /// Takes an id of the relay's out of a request, which the app would not know. Whether there was one.
+    pub(in crate::proxy) fn take_id(errand: &mut Errand) -> bool {
+        let own = last_event_id(&errand.fields).is_some_and(|id| Token::of_id(id).is_some());
+        if own {
+            errand.fields.remove(LAST_EVENT_ID);
+        }
+        own
+    }
+
+    /// Relays an answer to one visitor, who may have come back with an id of a feed that is no more.
     pub(in crate::proxy) fn relay(
         self: &Arc<Self>,
         route: &Arc<Route>,
         errand: Errand,
         answer: Answer,
         mut head: HeaderMap,
+        came_back: bool,
         visit: &Visit,
     ) -> Reply {
         let feed = Feed::new(new_token(), visit.retry);
-        let came_back = last_event_id(&errand.fields).is_some_and(|id| Token::of_id(id).is_some());
         let gap = if came_back {
             // What it had came from a feed that is no more, and the app knows nothing of such ids.
             gap("unknown").finish_without_id()
@@ -211,12 +228,12 @@ impl Relays {
         let last;
         (errand.target, last) = without_last(errand.target);
         let id = last_event_id(&errand.fields).map(str::to_owned);
-        let key = (Arc::as_ptr(route) as usize, errand.target.as_str().into());
-        let mut fields = errand.fields.clone();
-        for name in [header::COOKIE, header::AUTHORIZATION, LAST_EVENT_ID] {
-            fields.remove(name);
-        }
-        let errand = errand.again(fields);
+        let key = SharedKey {
+            route: Arc::as_ptr(route) as usize,
+            host: plain_host(errand.host()).into(),
+            target: errand.target.as_str().into(),
+        };
+        let errand = errand.of_nobody();
         loop {
             let (opened, early) = match self.opened(&key, route, &errand, visit) {
                 Ok(opened) => opened,
@@ -225,11 +242,9 @@ impl Relays {
             let feed = match opened.await {
                 Ok(feed) => feed,
                 Err(Refused::ForNow(retry)) => {
-                    self.forget(&key, None);
                     return Reply::gentle_refusal(retry.unwrap_or(visit.long_retry));
                 }
                 Err(Refused::Status(status)) => {
-                    self.forget(&key, None);
                     return Reply::new(status, Body::Full(Bytes::new()));
                 }
             };
@@ -281,6 +296,13 @@ impl Relays {
         };
         let opened = opening.boxed().shared();
         shared.insert(key.clone(), opened.clone());
+        // It comes to its end though all who wait for it may leave.
+        let (relays, key, whole) = (self.clone(), key.clone(), opened.clone());
+        tokio::spawn(async move {
+            if whole.await.is_err() {
+                relays.forget(&key, None);
+            }
+        });
         Ok((opened, true))
     }
 
