@@ -284,6 +284,65 @@ mod tests {
     }
 
     #[test]
+    fn routes_say_what_is_wrong_with_them() {
+        let text = "
+            proxy.upstream = [\"http://a\", \"a:3000\"]
+            demo.enabled = true
+            trusted.networks = [\"10.0.0.0/33\"]
+            access.prefix = \"seventh\"
+            [[route]]
+            path = \"/a*\"
+            upstream = \"http://a\"
+            [[route]]
+            path = \"/b\"
+            [[route]]
+            files = \"/none/such\"
+            [[route]]
+            upstream = \"http://a\"
+            send_host = \"mine\"
+        ";
+        let keys: Vec<String> = mistakes(text)
+            .iter()
+            .map(|mistake| mistake.split(": ").next().unwrap_or_default().to_owned())
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "route, number 1",
+                "route, number 2",
+                "route, number 3",
+                "route, number 4",
+                "proxy.upstream, number 2",
+                "access.prefix",
+                "trusted.networks, number 1",
+                "demo.enabled",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_hub_steps_aside_where_a_route_covers_its_paths() {
+        let path = |text: &str| {
+            let config = Config::from_text(text).expect("no mistake");
+            (config.events.path, config.prefix)
+        };
+        let route = |path: &str| format!("[[route]]\npath = \"{path}\"\nupstream = \"http://a\"\n");
+        let plain = ("/events".to_owned(), None);
+        assert_eq!(path(&route("/api/**")), plain);
+        let moved = Some("/.seventh".to_owned());
+        assert_eq!(
+            path(&route("/**")),
+            ("/.seventh/events".into(), moved.clone())
+        );
+        assert_eq!(
+            path(&route("/topics/**")),
+            ("/.seventh/events".into(), moved.clone())
+        );
+        let claimed = format!("events.path = \"/live\"\n{}", route("/**"));
+        assert_eq!(path(&claimed), ("/live".into(), moved));
+    }
+
+    #[test]
     fn a_file_that_is_not_toml_is_reported_with_its_line() {
         let [mistake] = &mistakes("[history]\nevents = \n")[..] else {
             panic!("one mistake");

@@ -1,6 +1,9 @@
 //! `[[route]]`, `[proxy]` and `[trusted]`: what stands behind the edge, and before it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http::uri::PathAndQuery;
 use serde::Deserialize;
@@ -77,10 +80,11 @@ pub(super) fn take_routes(reader: &mut Reader) -> Vec<RouteSettings> {
          `Seventh-Subscribe: topic, topic` becomes an event stream of these topics. `health = \"/path\"`: it is asked for that now and then. The most specific route \
          is taken, by host, then by path.",
     );
-    let files: Option<PathBuf> = reader.take(
+    let files: Option<PathBuf> = reader.take_if(
         "proxy.files",
         None,
         "The directory whose files answer whatever is not the hub's and has no route of its own.",
+        |files: &Option<PathBuf>| files.as_deref().map_or(Ok(()), is_directory),
     );
     let mut routes = each(reader, "route", tables, |table| route(of_table(table)?));
     if files.is_some() && !upstream.is_empty() {
@@ -115,6 +119,16 @@ fn for_all(target: Target) -> RouteSettings {
     }
 }
 
+fn is_directory(path: &Path) -> Result<(), String> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    Err(format!(
+        "`{}` is not a directory that can be read; name one",
+        path.display()
+    ))
+}
+
 fn route(table: RouteTable) -> Result<RouteSettings, String> {
     let target = match (table.upstream, table.files) {
         (Some(upstream), None) => {
@@ -129,7 +143,10 @@ fn route(table: RouteTable) -> Result<RouteSettings, String> {
             let addresses: Result<_, _> = addresses.collect();
             Target::Upstreams(addresses.map_err(|error| error.to_string())?)
         }
-        (None, Some(directory)) => Target::Files(directory),
+        (None, Some(directory)) => {
+            is_directory(&directory)?;
+            Target::Files(directory)
+        }
         _ => return Err("says not where to; write upstream or files, one of them".into()),
     };
     let host = table.host.as_deref().map(HostPattern::parse).transpose();
