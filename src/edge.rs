@@ -20,7 +20,7 @@ use crate::{
     hub::{Hub, HubBounds, NameBounds},
     limits::{Admission, Hits},
     metrics,
-    net::{self, BindError, ControlListener, HttpListener, HttpsListener},
+    net::{self, BindError, HttpsListener, PlainListener},
     outbound::Outbound,
     proxy::{Proxy, ProxyMetrics},
     service::{self, Context, Gate, Service},
@@ -118,13 +118,12 @@ impl Edge {
             registry,
         });
 
-        let control = ControlListener::bind(config.control.listen)?;
+        let control = PlainListener::bind(config.control.listen, "control.listen")?;
         let public_service = Service::Public(context.clone());
         let listeners = bind_https(&config.https, &resolver, &public_service)?;
-        let http: Result<Vec<_>, _> = config
-            .http
-            .iter()
-            .map(|at| HttpListener::bind(*at))
+        let http = config.http.iter();
+        let http: Result<Vec<_>, _> = http
+            .map(|at| PlainListener::bind(*at, "http.listen"))
             .collect();
         let http = http?;
         let gate = Gate::new(control.address(), config.control.token.clone());
@@ -136,7 +135,7 @@ impl Edge {
             metrics: metrics.clone(),
             resolver,
             https: listeners.iter().map(HttpsListener::address).collect(),
-            http: http.iter().map(HttpListener::address).collect(),
+            http: http.iter().map(PlainListener::address).collect(),
             control: control.address(),
             drain: config.drain,
             signal,
@@ -146,7 +145,7 @@ impl Edge {
         };
         edge.context.access.prepare(clock::now());
         edge.private
-            .spawn(control.serve(control_service, metrics.clone(), control_watch));
+            .spawn(control.serve(control_service, metrics.clone(), None, control_watch));
         edge.private.spawn(sweep(edge.context.hub.clone()));
         edge.private.spawn(sweep(edge.context.proxy.hub().clone()));
         let checked = edge.context.clone();
@@ -156,7 +155,7 @@ impl Edge {
         let port = edge.https.first().map_or(443, SocketAddr::port);
         for listener in http {
             let service = Service::Redirect(edge.context.clone(), port);
-            let (metrics, admission) = (metrics.clone(), admission.clone());
+            let (metrics, admission) = (metrics.clone(), Some(admission.clone()));
             edge.public
                 .spawn(listener.serve(service, metrics, admission, watch.clone()));
         }

@@ -127,16 +127,20 @@ impl HttpsListener {
     }
 }
 
-/// A listener without TLS.
+/// A listener without TLS: the private one, or one for those who are to come with it.
 #[derive(Debug)]
-struct PlainListener {
+pub(crate) struct PlainListener {
     address: SocketAddr,
     tcp: TcpListener,
 }
 
 impl PlainListener {
     /// Binds `address` over TCP, which is configured under `key`.
-    fn bind(address: SocketAddr, key: &'static str) -> Result<Self, BindError> {
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] names the address and what is in the way.
+    pub(crate) fn bind(address: SocketAddr, key: &'static str) -> Result<Self, BindError> {
         let failed = |source| BindError {
             key,
             address,
@@ -149,64 +153,22 @@ impl PlainListener {
             tcp,
         })
     }
-}
-
-/// A public listener for those who come without TLS.
-#[derive(Debug)]
-pub(crate) struct HttpListener(PlainListener);
-
-impl HttpListener {
-    /// Binds `address` over TCP.
-    ///
-    /// # Errors
-    ///
-    /// [`BindError`] names the address and what is in the way.
-    pub(crate) fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        PlainListener::bind(address, "http.listen").map(Self)
-    }
 
     /// The address it is bound to.
     #[must_use]
     pub(crate) fn address(&self) -> SocketAddr {
-        self.0.address
+        self.address
     }
 
-    /// Serves until the drain has ended.
+    /// Serves until the drain has ended; without `admission` it stays reachable whatever comes.
     pub(crate) async fn serve(
         self,
         service: Service,
         metrics: Arc<NetMetrics>,
-        admission: Arc<Admission>,
+        admission: Option<Arc<Admission>>,
         drain: Watch,
     ) {
         let listening = Arc::new(Listening::plain(service, metrics, admission));
-        tcp::accept(self.0.tcp, None, listening, drain).await;
-    }
-}
-
-/// The private listener.
-#[derive(Debug)]
-pub(crate) struct ControlListener(PlainListener);
-
-impl ControlListener {
-    /// Binds `address` over TCP.
-    ///
-    /// # Errors
-    ///
-    /// [`BindError`] names the address and what is in the way.
-    pub(crate) fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        PlainListener::bind(address, "control.listen").map(Self)
-    }
-
-    /// The address it is bound to.
-    #[must_use]
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.0.address
-    }
-
-    /// Serves until the drain has ended.
-    pub(crate) async fn serve(self, service: Service, metrics: Arc<NetMetrics>, drain: Watch) {
-        let listening = Arc::new(Listening::private(service, metrics));
-        tcp::accept(self.0.tcp, None, listening, drain).await;
+        tcp::accept(self.tcp, None, listening, drain).await;
     }
 }

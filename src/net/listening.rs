@@ -40,7 +40,7 @@ impl Listening {
         // RFC 7838: browsers come over HTTP/3 from the next connection on.
         let alt_svc = format!("h3=\":{port}\"; ma=86400");
         let redirect = Service::Redirect(service.context().clone(), port);
-        let plain = Self::plain(redirect, metrics.clone(), admission.clone());
+        let plain = Self::plain(redirect, metrics.clone(), Some(admission.clone()));
         Self {
             service,
             metrics,
@@ -50,28 +50,17 @@ impl Listening {
         }
     }
 
-    /// That of a public listener without TLS.
+    /// That of a listener without TLS: a public one's, or, without `admission`, the control listener's.
     pub(super) fn plain(
         service: Service,
         metrics: Arc<NetMetrics>,
-        admission: Arc<Admission>,
+        admission: Option<Arc<Admission>>,
     ) -> Self {
         Self {
             service,
             metrics,
             alt_svc: None,
-            admission: Some(admission),
-            plain: None,
-        }
-    }
-
-    /// The control listener's.
-    pub(super) fn private(service: Service, metrics: Arc<NetMetrics>) -> Self {
-        Self {
-            service,
-            metrics,
-            alt_svc: None,
-            admission: None,
+            admission,
             plain: None,
         }
     }

@@ -23,5 +23,5 @@ mod tcp;
 mod visit;
 mod write_timeout;
 
-pub(crate) use listener::{BindError, ControlListener, HttpListener, HttpsListener};
+pub(crate) use listener::{BindError, HttpsListener, PlainListener};
 pub(crate) use metrics::NetMetrics;
