@@ -14,6 +14,12 @@ pub(crate) fn within(span: Duration, random: f64) -> Duration {
     span.mul_f64(random.clamp(0.0, 1.0))
 }
 
+/// Anywhere in the second half of `interval`, so that what began together spreads; `random` is in 0..1.
+#[must_use]
+pub(crate) fn second_half(interval: Duration, random: f64) -> Duration {
+    interval.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+}
+
 /// The wait after the `failures`-th failure in a row: doubled each time from `first`, at most
 /// `most`, jittered downwards by up to half.
 #[must_use]
@@ -37,6 +43,8 @@ mod tests {
             let jittered = jittered_by_half(base, random);
             prop_assert!(jittered >= base / 2 && jittered <= base * 3 / 2);
             prop_assert!(within(base, random) <= base);
+            let second = second_half(base, random);
+            prop_assert!(second >= base / 2 && second <= base);
             let most = Duration::from_secs(30);
             prop_assert!(exponential(base, most, failures, random) <= most);
         }

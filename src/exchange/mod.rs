@@ -7,6 +7,6 @@ mod request;
 mod validate;
 
 pub(crate) use failure::Problem;
-pub(crate) use reply::{Body, BodyStream, EventBody, Output, Reply, Tunnel};
+pub(crate) use reply::{Body, BodyStream, CHUNK, EventBody, Output, Reply, Tunnel};
 pub(crate) use request::{BodyError, Peer, Request, RequestBody, is_chromium};
 pub(crate) use validate::{HeaderBounds, authority, validate};

@@ -35,6 +35,9 @@ pub(crate) type BodyStream = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Body
 /// What becomes of a connection whose protocol was changed (RFC 9110 7.8): it is handed over.
 pub(crate) type Tunnel = Box<dyn FnOnce(Upgraded) -> BoxFuture<'static, ()> + Send>;
 
+/// The most bytes of events that an event stream says at once: a TLS record.
+pub(crate) const CHUNK: usize = 16 << 10;
+
 /// An event stream as the drivers see it: they ask what it has to say, and when to ask again.
 pub(crate) trait EventBody: Send {
     /// Its place in the connection's mailbox.
@@ -43,9 +46,21 @@ pub(crate) trait EventBody: Send {
     /// Has it end at `at`, telling its client to come back after `retry`.
     fn end_at(&mut self, at: Instant, retry: Duration);
 
+    /// Whether there is nothing to write but what comes with time.
+    fn is_quiet(&self, now: Instant) -> bool;
+
+    /// The next moment at which it has something to say without being told.
+    fn deadline(&self) -> Instant;
+
+    /// How long it may be quiet.
+    fn keepalive(&self) -> Duration;
+
     /// Until when there is nothing to write, if there is nothing now: a cheap look before room
     /// is asked for.
-    fn quiet_until(&self, now: Instant, slack: Duration) -> Option<Instant>;
+    fn quiet_until(&self, now: Instant, slack: Duration) -> Option<Instant> {
+        let at = self.deadline();
+        (self.is_quiet(now) && at > now + slack).then_some(at)
+    }
 
     /// What to write now, about `room` bytes of it, but never less than an event. What would be due
     /// within `slack` is said at once.
@@ -53,7 +68,9 @@ pub(crate) trait EventBody: Send {
 
     /// How long before its time a comment may be sent, so that the streams of a connection share
     /// their wake-ups.
-    fn slack(&self) -> Duration;
+    fn slack(&self) -> Duration {
+        self.keepalive() / 8
+    }
 }
 
 /// What an event stream has to say.

@@ -13,15 +13,13 @@ use serde_json::json;
 
 use super::{Context, streams::Registration};
 use crate::{
-    exchange::{EventBody, Output},
+    backoff,
+    exchange::{CHUNK, EventBody, Output},
     hub::{Chunk, Found, Next, StreamHandle, Subscription},
     limits::Slot,
     metrics::OpenGuard,
     sse::{self, Draft},
 };
-
-/// The most bytes of events in one chunk: a TLS record.
-const CHUNK: usize = 16 << 10;
 
 /// An open event stream.
 pub(super) struct EventStream {
@@ -83,11 +81,7 @@ impl EventStream {
         context: Arc<Context>,
         counted: Counted,
     ) -> Self {
-        // Anywhere in the second half of the interval: streams that began together spread.
-        let first = context
-            .events
-            .keepalive
-            .mul_f64(0.5 + fastrand::f64() / 2.0);
+        let first = backoff::second_half(context.events.keepalive, fastrand::f64());
         Self {
             counted,
             subscription,
@@ -110,22 +104,6 @@ impl EventStream {
     pub(super) fn answer_poll_by(mut self, until: Instant) -> Self {
         self.poll_until = Some(until);
         self
-    }
-
-    fn keepalive(&self) -> Duration {
-        self.context.events.keepalive
-    }
-
-    /// The next moment at which it has something to say without being told.
-    fn deadline(&self) -> Instant {
-        let ending = self.ending.map(|(at, _)| at);
-        let token = self.token_end.map(|end| {
-            let notice = self.context.access.expiry_notice();
-            let told = end.checked_sub(notice).filter(|_| !self.token_told);
-            told.unwrap_or(end)
-        });
-        let all = [ending, token, self.poll_until].into_iter().flatten();
-        all.fold(self.due, Instant::min)
     }
 
     /// The next events; whoever asks how far the stream is behind sees how far it has come.
@@ -213,13 +191,23 @@ impl EventBody for EventStream {
         self.ending.get_or_insert((at, retry));
     }
 
-    fn quiet_until(&self, now: Instant, slack: Duration) -> Option<Instant> {
-        let at = self.deadline();
-        let quiet = self.opening.is_none()
-            && self.subscription.is_current()
-            && self.end(now).is_none()
-            && at > now + slack;
-        quiet.then_some(at)
+    fn is_quiet(&self, now: Instant) -> bool {
+        self.opening.is_none() && self.subscription.is_current() && self.end(now).is_none()
+    }
+
+    fn deadline(&self) -> Instant {
+        let ending = self.ending.map(|(at, _)| at);
+        let token = self.token_end.map(|end| {
+            let notice = self.context.access.expiry_notice();
+            let told = end.checked_sub(notice).filter(|_| !self.token_told);
+            told.unwrap_or(end)
+        });
+        let all = [ending, token, self.poll_until].into_iter().flatten();
+        all.fold(self.due, Instant::min)
+    }
+
+    fn keepalive(&self) -> Duration {
+        self.context.events.keepalive
     }
 
     fn next(&mut self, now: Instant, slack: Duration, room: usize) -> Output {
@@ -252,9 +240,5 @@ impl EventBody for EventStream {
             return Output::Chunk(sse::comment());
         }
         Output::Wait(self.deadline())
-    }
-
-    fn slack(&self) -> Duration {
-        self.keepalive() / 8
     }
 }

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     access::Name,
-    clock,
+    backoff, clock,
     exchange::{Body, Peer, Reply},
     history::Order,
     hub::{Hub, HubBounds, Resume, Retention},
@@ -348,8 +348,7 @@ impl Relays {
             subscription,
             opening: Some(opening.into()),
             keepalive: visit.keepalive,
-            // Anywhere in the second half of the interval: streams that began together spread.
-            due: now + visit.keepalive.mul_f64(0.5 + fastrand::f64() / 2.0),
+            due: now + backoff::second_half(visit.keepalive, fastrand::f64()),
             ending: None,
             keepalives: self.asking.metrics.keepalives.clone(),
             _place: place,

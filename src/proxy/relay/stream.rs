@@ -7,15 +7,12 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::feed::Reader;
 use crate::{
-    exchange::{EventBody, Output},
+    exchange::{CHUNK, EventBody, Output},
     hub::{Next, StreamHandle, Subscription},
     limits::Slot,
     metrics::OpenGuard,
     sse,
 };
-
-/// The most bytes of events in one chunk: a TLS record.
-const CHUNK: usize = 16 << 10;
 
 /// An open event stream of an app.
 pub(super) struct RelayStream {
@@ -44,10 +41,6 @@ impl RelayStream {
         };
         Some(sse::retry(retry).into())
     }
-
-    fn deadline(&self) -> Instant {
-        self.ending.map_or(self.due, |(at, _)| self.due.min(at))
-    }
 }
 
 impl EventBody for RelayStream {
@@ -59,13 +52,16 @@ impl EventBody for RelayStream {
         self.ending.get_or_insert((at, retry));
     }
 
-    fn quiet_until(&self, now: Instant, slack: Duration) -> Option<Instant> {
-        let at = self.deadline();
-        let quiet = self.opening.is_none()
-            && self.subscription.is_current()
-            && self.end(now).is_none()
-            && at > now + slack;
-        quiet.then_some(at)
+    fn is_quiet(&self, now: Instant) -> bool {
+        self.opening.is_none() && self.subscription.is_current() && self.end(now).is_none()
+    }
+
+    fn deadline(&self) -> Instant {
+        self.ending.map_or(self.due, |(at, _)| self.due.min(at))
+    }
+
+    fn keepalive(&self) -> Duration {
+        self.keepalive
     }
 
     fn next(&mut self, now: Instant, slack: Duration, room: usize) -> Output {
@@ -93,9 +89,5 @@ impl EventBody for RelayStream {
             return Output::Chunk(sse::comment());
         }
         Output::Wait(self.deadline())
-    }
-
-    fn slack(&self) -> Duration {
-        self.keepalive / 8
     }
 }
