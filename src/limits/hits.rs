@@ -1,12 +1,14 @@
 //! How often each limit bit.
 
+use std::time::Duration;
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
 
-use super::Limit;
+use super::{Bound, Limit};
 
 /// The label of what bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,6 +45,23 @@ impl Hits {
             "How often a limit bit, by its configuration key if it has one",
             self.0.clone(),
         );
+    }
+
+    /// Waits for `future` no longer than a limit says.
+    ///
+    /// # Errors
+    ///
+    /// The limit, which has bitten and is counted.
+    pub async fn within<T>(
+        &self,
+        bound: Bound<Duration>,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Limit> {
+        let result = tokio::time::timeout(bound.value, future).await;
+        result.map_err(|_| {
+            self.count(bound.limit);
+            bound.limit
+        })
     }
 
     /// Counts a limit that bit.

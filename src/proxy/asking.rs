@@ -258,7 +258,7 @@ impl Asking {
         Ok(Answer { response, busy })
     }
 
-    pub(super) fn late(&self, bound: Bound<Duration>) -> NoAnswer {
+    fn late(&self, bound: Bound<Duration>) -> NoAnswer {
         self.hits.count(bound.limit);
         NoAnswer::Late(bound.limit)
     }

@@ -15,7 +15,7 @@ use super::{
     headers,
     metrics::ProxyMetrics,
     networks::Networks,
-    relay::{Ends, RelaySettings, Relays, Visit},
+    relay::{Ends, Pace, RelaySettings, Relays, Visit},
     route::RouteSettings,
     table::{Behind, Route, Table},
     upload::Failure,
@@ -45,12 +45,7 @@ pub(crate) struct Asker {
     pub peer: IpAddr,
     /// Who it is, where the app is told.
     pub identity: Option<Identity>,
-    /// How long an `EventSource` waits that was cut.
-    pub retry: Duration,
-    /// How long one waits that cannot be served now.
-    pub long_retry: Duration,
-    /// How long an event stream may be quiet.
-    pub keepalive: Duration,
+    pub pace: Pace,
 }
 
 /// What came of a request.
@@ -146,9 +141,7 @@ impl Proxy {
         let visit = Visit {
             peer: request.peer.clone(),
             chromium: is_chromium(&request.parts.headers),
-            keepalive: asker.keepalive,
-            retry: asker.retry,
-            long_retry: asker.long_retry,
+            pace: asker.pace,
         };
         let trusted = self.asking.trusted.contain(asker.peer);
         let mut errand = Errand::new(request, asker.peer, trusted, asker.identity);
@@ -162,7 +155,7 @@ impl Proxy {
         let came_back = Relays::take_id(&mut errand);
         let reply = match self.asking.ask_any(route, &errand).await {
             Ok(answer) if gentle && answer.is_passing() => {
-                Reply::gentle_refusal(answer.retry_after().unwrap_or(visit.long_retry))
+                Reply::gentle_refusal(answer.retry_after().unwrap_or(visit.pace.long_retry))
             }
             Ok(answer) => match headers::handed_over(answer.response.headers()) {
                 Some(topics) if route.settings.hub && errand.method == Method::GET => {
@@ -176,10 +169,10 @@ impl Proxy {
                     self.relays
                         .relay(route, errand, answer, head, came_back, &visit)
                 }
-                _ => self.reply(answer, errand.method == Method::HEAD, visit.keepalive),
+                _ => self.reply(answer, errand.method == Method::HEAD, visit.pace.keepalive),
             },
             Err(NoAnswer::App(_) | NoAnswer::Late(_) | NoAnswer::Changed) if gentle => {
-                Reply::gentle_refusal(visit.long_retry)
+                Reply::gentle_refusal(visit.pace.long_retry)
             }
             Err(no_answer) => return Err(self.problem(no_answer)),
         };
@@ -197,7 +190,7 @@ impl Proxy {
         let most = self.asking.limits.event_bytes;
         let read = Limited::new(body, most.value).collect();
         let idle = self.asking.limits.upstream_idle;
-        let first = match tokio::time::timeout(idle.value, read).await {
+        let first = match self.asking.hits.within(idle, read).await {
             Ok(Ok(first)) => first.to_bytes(),
             Ok(Err(error)) => {
                 let (limit, key) = (most.value, most.limit.key());
@@ -207,7 +200,7 @@ impl Proxy {
                 );
                 return Err(Problem::new(StatusCode::BAD_GATEWAY, detail));
             }
-            Err(_) => return Err(self.problem(self.asking.late(idle))),
+            Err(limit) => return Err(self.problem(NoAnswer::Late(limit))),
         };
         let mut fields = head.headers;
         headers::from_app(&mut fields);
@@ -286,10 +279,9 @@ impl Proxy {
                 let (mut body, busy) = state?;
                 let frame = match idle {
                     None => body.frame().await,
-                    Some(idle) => match tokio::time::timeout(idle.value, body.frame()).await {
+                    Some(idle) => match asking.hits.within(idle, body.frame()).await {
                         Ok(frame) => frame,
                         Err(_) => {
-                            asking.hits.count(idle.limit);
                             asking.metrics.cut.inc();
                             let error: BodyError = "the app's answer paused for too long".into();
                             return Some((Err(error), None));
@@ -312,23 +304,23 @@ impl Proxy {
     fn kept_alive(&self, body: Incoming, busy: Busy, keepalive: Duration) -> BodyStream {
         let asking = self.asking.clone();
         let parts = self.parts_of(body, busy, None);
-        let kept = stream::unfold((parts, Ends::default(), true), move |state| {
+        let kept = stream::unfold((parts, Ends::default()), move |state| {
             let asking = asking.clone();
             async move {
-                let (mut parts, mut ends, mut between) = state;
+                let (mut parts, mut ends) = state;
                 loop {
                     match tokio::time::timeout(keepalive, parts.next()).await {
-                        Err(_) if between => {
+                        Err(_) if ends.is_between() => {
                             asking.metrics.keepalives.inc();
-                            return Some((Ok(Frame::data(sse::comment())), (parts, ends, between)));
+                            return Some((Ok(Frame::data(sse::comment())), (parts, ends)));
                         }
                         Err(_) => {}
                         Ok(part) => {
                             let part = part?;
                             if let Some(bytes) = part.as_ref().ok().and_then(Frame::data_ref) {
-                                between = ends.is_between_after(bytes);
+                                ends.look(bytes);
                             }
-                            return Some((part, (parts, ends, between)));
+                            return Some((part, (parts, ends)));
                         }
                     }
                 }

@@ -165,23 +165,19 @@ pub(super) fn is_event_source(parts: &Parts) -> bool {
 /// Whether an answer is an event stream: by its essence, whatever its parameters.
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE);
-    content_type.is_some_and(|value| {
-        let essence = value
-            .as_bytes()
-            .split(|&b| b == b';')
-            .next()
-            .unwrap_or_default();
-        essence
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"text/event-stream")
-    })
+    content_type.is_some_and(|value| names_event_stream(value.as_bytes()))
 }
 
 fn accepts_event_stream(headers: &HeaderMap) -> bool {
-    tokens(headers, &header::ACCEPT).any(|range| {
-        let essence = range.split(';').next().unwrap_or_default();
-        essence.trim().eq_ignore_ascii_case("text/event-stream")
-    })
+    tokens(headers, &header::ACCEPT).any(|range| names_event_stream(range.as_bytes()))
+}
+
+/// Whether a media type or range is that of event streams, parameters aside.
+fn names_event_stream(media: &[u8]) -> bool {
+    let essence = media.split(|&b| b == b';').next().unwrap_or_default();
+    essence
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// The members of a list field (RFC 9110 5.6.1).
@@ -214,16 +210,12 @@ fn remove_underscores(headers: &mut HeaderMap) -> usize {
         .filter(|name| name.as_str().contains('_'))
         .cloned()
         .collect();
-    names
-        .into_iter()
-        .map(|name| {
-            headers
-                .get_all(&name)
-                .iter()
-                .count()
-                .max(usize::from(headers.remove(&name).is_some()))
-        })
-        .sum()
+    let mut dropped = 0;
+    for name in names {
+        dropped += headers.get_all(&name).iter().count();
+        headers.remove(name);
+    }
+    dropped
 }
 
 fn forwarded(headers: &mut HeaderMap, facts: &Facts<'_>) {
@@ -231,9 +223,7 @@ fn forwarded(headers: &mut HeaderMap, facts: &Facts<'_>) {
         for name in [FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST] {
             headers.remove(name);
         }
-    }
-    for name in FORWARDED_OTHERS {
-        if !facts.trusted {
+        for name in FORWARDED_OTHERS {
             headers.remove(name);
         }
     }

@@ -20,6 +20,6 @@ mod upstream;
 pub(crate) use forward::{Answered, Asker, Handed, Proxy};
 pub(crate) use metrics::ProxyMetrics;
 pub(crate) use networks::Networks;
-pub(crate) use relay::RelaySettings;
+pub(crate) use relay::{Pace, RelaySettings};
 pub(crate) use route::{HostPattern, PathPattern, RouteSettings, SendHost, Target};
 pub(crate) use table::Route;

@@ -1,10 +1,7 @@
 //! The apps of a route: which of them is asked.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -23,20 +20,14 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) app: AppClient<RequestBody>,
-    /// Requests under way.
-    busy: Arc<AtomicUsize>,
+    /// Requests under way hold it too.
+    busy: Arc<()>,
     health: Mutex<Health>,
 }
 
-/// Counts a request as under way while it lives.
+/// A request is under way while this lives.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<AtomicUsize>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+pub(super) struct Busy(#[expect(dead_code, reason = "it is counted")] Arc<()>);
 
 impl Upstream {
     pub(super) fn new(address: Address, connect: Duration) -> Self {
@@ -48,7 +39,6 @@ impl Upstream {
     }
 
     pub(super) fn begin(&self) -> Busy {
-        self.busy.fetch_add(1, Ordering::Relaxed);
         Busy(self.busy.clone())
     }
 
@@ -75,7 +65,7 @@ impl Upstream {
     }
 
     fn load(&self) -> usize {
-        self.busy.load(Ordering::Relaxed)
+        Arc::strong_count(&self.busy) - 1
     }
 }
 

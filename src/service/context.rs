@@ -91,11 +91,7 @@ impl Context {
         bound: Bound<Duration>,
         future: impl Future<Output = T>,
     ) -> Result<T, Limit> {
-        let result = tokio::time::timeout(bound.value, future).await;
-        result.map_err(|_| {
-            self.hits.count(bound.limit);
-            bound.limit
-        })
+        self.hits.within(bound, future).await
     }
 
     /// Whether a path is below the hub's prefix, if it has one.

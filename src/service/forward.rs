@@ -9,7 +9,7 @@ use crate::{
     access::{Denied, Identity},
     clock,
     exchange::{Problem, Reply, Request},
-    proxy::{Answered, Asker, Route},
+    proxy::{Answered, Asker, Pace, Route},
 };
 
 /// Has the app of `route` answer a request that comes `via` this address.
@@ -22,9 +22,11 @@ pub(super) async fn answer(
     let mut asker = Asker {
         peer: via,
         identity: None,
-        retry: context.retry(),
-        long_retry: context.long_retry(),
-        keepalive: context.events.keepalive,
+        pace: Pace {
+            keepalive: context.events.keepalive,
+            retry: context.retry(),
+            long_retry: context.long_retry(),
+        },
     };
     let mut identity = None;
     if route.settles_identity() {

@@ -24,7 +24,7 @@ impl Default for Ends {
 impl Ends {
     /// How much of `bytes` there is up to the next end of an event; `None` when there is no end in it, and
     /// all of it was looked at.
-    pub(in crate::proxy) fn next(&mut self, bytes: &[u8]) -> Option<usize> {
+    fn next(&mut self, bytes: &[u8]) -> Option<usize> {
         for (at, byte) in bytes.iter().enumerate() {
             let lf_of_crlf =
                 std::mem::replace(&mut self.after_cr, *byte == b'\r') && *byte == b'\n';
@@ -41,12 +41,16 @@ impl Ends {
         None
     }
 
-    /// Looks at `bytes`. Whether they end between two events.
-    pub(in crate::proxy) fn is_between_after(&mut self, bytes: &[u8]) -> bool {
+    /// Looks at `bytes`.
+    pub(in crate::proxy) fn look(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while let Some(end) = self.next(rest) {
             rest = &rest[end..];
         }
+    }
+
+    /// Whether what was looked at ends between two events.
+    pub(in crate::proxy) fn is_between(&self) -> bool {
         self.between
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -99,15 +99,17 @@ impl Feed {
     /// Waits until nobody has read it for as long as `linger` says when the last one leaves, or for no
     /// time if too many wait: whoever opens and leaves streams all the time would have the app serve them
     /// all.
-    pub(super) async fn abandoned(&self, lingering: &AtomicUsize, linger: impl Fn() -> Duration) {
+    pub(super) async fn abandoned(&self, lingering: &Arc<()>, linger: impl Fn() -> Duration) {
         loop {
             let changed = self.changed.notified();
             if !self.readers().is_empty() {
                 changed.await;
                 continue;
             }
-            let counted = Counted::begin(lingering);
-            let wait = if counted.others < LINGERING {
+            // Whoever waits holds it, and its owner.
+            let _waits = lingering.clone();
+            let others = Arc::strong_count(lingering) - 2;
+            let wait = if others < LINGERING {
                 linger()
             } else {
                 Duration::ZERO
@@ -128,24 +130,5 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.feed.readers().remove(self.key);
         self.feed.changed.notify_one();
-    }
-}
-
-/// Counts a feed that nobody reads just now.
-struct Counted<'a> {
-    lingering: &'a AtomicUsize,
-    others: usize,
-}
-
-impl<'a> Counted<'a> {
-    fn begin(lingering: &'a AtomicUsize) -> Self {
-        let others = lingering.fetch_add(1, Ordering::Relaxed);
-        Self { lingering, others }
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.lingering.fetch_sub(1, Ordering::Relaxed);
     }
 }

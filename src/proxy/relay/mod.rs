@@ -13,7 +13,7 @@ mod stream;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -77,11 +77,18 @@ const WHOLE: usize = 10_000;
 pub(in crate::proxy) struct Visit {
     pub(in crate::proxy) peer: Peer,
     pub(in crate::proxy) chromium: bool,
-    pub(in crate::proxy) keepalive: Duration,
-    /// What it is told to wait when it is cut.
-    pub(in crate::proxy) retry: Duration,
-    /// What it is told to wait when it cannot be served.
-    pub(in crate::proxy) long_retry: Duration,
+    pub(in crate::proxy) pace: Pace,
+}
+
+/// The times of one event stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// How long it may be quiet.
+    pub keepalive: Duration,
+    /// How long an `EventSource` waits that was cut.
+    pub retry: Duration,
+    /// How long one waits that cannot be served now.
+    pub long_retry: Duration,
 }
 
 /// All feeds.
@@ -92,7 +99,8 @@ pub(in crate::proxy) struct Relays {
     order: Arc<Order>,
     private: Mutex<HashMap<Token, Private>>,
     shared: Mutex<HashMap<SharedKey, Opened>>,
-    lingering: AtomicUsize,
+    /// Feeds that wait for their readers hold it too.
+    lingering: Arc<()>,
 }
 
 /// A feed of one visitor.
@@ -149,7 +157,7 @@ impl Relays {
             order: Arc::new(Order::in_memory(retention, bounds, fastrand::u64(..))),
             private: Mutex::default(),
             shared: Mutex::default(),
-            lingering: AtomicUsize::new(0),
+            lingering: Arc::default(),
         }
     }
 
@@ -194,7 +202,7 @@ impl Relays {
         came_back: bool,
         visit: &Visit,
     ) -> Reply {
-        let feed = Feed::new(new_token(), visit.retry);
+        let feed = Feed::new(new_token(), visit.pace.retry);
         let gap = if came_back {
             // What it had came from a feed that is no more, and the app knows nothing of such ids.
             gap("unknown").finish_without_id()
@@ -237,12 +245,12 @@ impl Relays {
         loop {
             let (opened, early) = match self.opened(&key, route, &errand, visit) {
                 Ok(opened) => opened,
-                Err(limit) => return Reply::gentle_refusal(visit.long_retry).bitten_by(limit),
+                Err(limit) => return Reply::gentle_refusal(visit.pace.long_retry).bitten_by(limit),
             };
             let feed = match opened.await {
                 Ok(feed) => feed,
                 Err(Refused::ForNow(retry)) => {
-                    return Reply::gentle_refusal(retry.unwrap_or(visit.long_retry));
+                    return Reply::gentle_refusal(retry.unwrap_or(visit.pace.long_retry));
                 }
                 Err(Refused::Status(status)) => {
                     return Reply::new(status, Body::Full(Bytes::new()));
@@ -280,7 +288,7 @@ impl Relays {
             return Err(limit);
         }
         let (relays, route, key_of_it) = (self.clone(), route.clone(), key.clone());
-        let (errand, retry) = (errand.again(errand.fields.clone()), visit.retry);
+        let (errand, retry) = (errand.again(errand.fields.clone()), visit.pace.retry);
         let opening = async move {
             let answer = relays.asking.ask_any(&route, &errand).await;
             let answer = answer.map_err(|_| Refused::ForNow(None))?;
@@ -332,14 +340,14 @@ impl Relays {
     ) -> Reply {
         let place = match visit.peer.take_place(visit.chromium, &self.asking.limits) {
             Ok(place) => place,
-            Err(limit) => return Reply::gentle_refusal(visit.long_retry).bitten_by(limit),
+            Err(limit) => return Reply::gentle_refusal(visit.pace.long_retry).bitten_by(limit),
         };
         let now = clock::now();
         let topics = [feed.topic.clone()];
         let mailbox = &visit.peer.mailbox;
         let subscribed = self.hub().subscribe(&topics, resume, mailbox, now);
         let Ok((subscription, _)) = subscribed else {
-            return Reply::gentle_refusal(visit.long_retry).bitten_by(Limit::Topics);
+            return Reply::gentle_refusal(visit.pace.long_retry).bitten_by(Limit::Topics);
         };
         let mut opening = sse::retry(feed.retry()).into_bytes();
         opening.extend_from_slice(&first);
@@ -347,8 +355,8 @@ impl Relays {
             reader: feed.join(subscription.handle()),
             subscription,
             opening: Some(opening.into()),
-            keepalive: visit.keepalive,
-            due: now + backoff::second_half(visit.keepalive, fastrand::f64()),
+            keepalive: visit.pace.keepalive,
+            due: now + backoff::second_half(visit.pace.keepalive, fastrand::f64()),
             ending: None,
             keepalives: self.asking.metrics.keepalives.clone(),
             _place: place,
