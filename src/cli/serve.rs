@@ -16,6 +16,7 @@ use super::open_files;
 use crate::{
     config::{Config, Log, LogFormat, Raw},
     edge::{Drained, Edge},
+    proxy,
     tls::CertificateSource,
 };
 
@@ -190,7 +191,7 @@ fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io:
     for route in &config.routes {
         writeln!(out, "route          {route}")?;
     }
-    if config.demo || config.routes.iter().any(|route| route.path.matches("/")) {
+    if config.demo || proxy::covers(&config.routes, "/") {
         writeln!(out, "open           https://localhost:{port}/")?;
     }
     if !config.demo && config.events.enabled {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use http::Uri;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use toml::Table;
 
 use super::{
+    items::{each, of_table},
     range::{self, MAX_TIME},
     reader::Reader,
     value::{Raw, Setting},
@@ -165,27 +166,6 @@ fn take_keys(reader: &mut Reader) -> Vec<Key> {
         )
         .map_err(|error| error.to_string())
     })
-}
-
-/// The items of a list as `parse` reads them; what is wrong with one is told with its number.
-pub(super) fn each<T, P>(
-    reader: &mut Reader,
-    key: &str,
-    items: Vec<T>,
-    parse: impl Fn(T) -> Result<P, String>,
-) -> Vec<P> {
-    let mut parsed = Vec::new();
-    for (n, item) in items.into_iter().enumerate() {
-        match parse(item) {
-            Ok(item) => parsed.push(item),
-            Err(what) => reader.mistake(format!("{key}, number {}", n + 1), what),
-        }
-    }
-    parsed
-}
-
-pub(super) fn of_table<T: DeserializeOwned>(table: Table) -> Result<T, String> {
-    table.try_into().map_err(|error| error.message().to_owned())
 }
 
 fn take_rules(reader: &mut Reader) -> Vec<Rule> {

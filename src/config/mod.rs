@@ -9,6 +9,7 @@ mod drain;
 mod events;
 mod file;
 mod history;
+mod items;
 mod limits;
 mod log;
 mod proxy;
@@ -29,8 +30,8 @@ use crate::{
     drain::DrainSettings,
     hub::Retention,
     limits::Limits,
-    proxy::{Networks, RelaySettings, RouteSettings},
-    service::{EventSettings, PUBLIC_PATHS},
+    proxy::{Networks, RelaySettings, RouteSettings, covers},
+    service::{EventSettings, public_paths},
     tls::CertificateFiles,
 };
 
@@ -180,23 +181,14 @@ fn take(reader: &mut Reader) -> Config {
     let control = control::take(reader);
     let tls = tls::take(reader);
     let routes = proxy::take_routes(reader);
-    let covers = |path: &str| routes.iter().any(|route| route.path.matches(path));
-    let mut prefix = proxy::take_prefix(reader);
-    let events_path = EventSettings::default().path;
-    let covered = covers(&events_path) || PUBLIC_PATHS.iter().any(|path| covers(path));
-    let place = if covered {
-        format!("{prefix}{}", &events_path[1..])
-    } else {
-        events_path
-    };
-    prefix.pop();
+    let (events_path, prefix) = hub_paths(&routes, proxy::take_prefix(reader));
     let config = Config {
         https,
         hsts,
         http: http.unwrap_or_default(),
         control,
         tls,
-        events: events::take(reader, place),
+        events: events::take(reader, events_path),
         access: access::take(reader),
         history: history::take(reader),
         relay: proxy::take_relay(reader),
@@ -205,26 +197,41 @@ fn take(reader: &mut Reader) -> Config {
         drain: drain::take(reader),
         log: log::take(reader),
         demo: false,
-        prefix: covered.then_some(prefix),
+        prefix,
         routes,
     };
+    Config {
+        demo: take_demo(reader, &config),
+        ..config
+    }
+}
+
+/// Where the event streams are unless their path is written, and below what the hub's public paths are,
+/// if a route covers what would else be theirs.
+fn hub_paths(routes: &[RouteSettings], mut prefix: String) -> (String, Option<String>) {
+    let plain = EventSettings::default().path;
+    if !covers(routes, &plain) && !public_paths().any(|path| covers(routes, path)) {
+        return (plain, None);
+    }
+    prefix.pop();
+    (format!("{prefix}{plain}"), Some(prefix))
+}
+
+fn take_demo(reader: &mut Reader, config: &Config) -> bool {
     let demo: Option<bool> = reader.take(
         "demo.enabled",
         None,
         "Whether `/` is the demo page, with an endpoint that lets visitors publish to topics below \
          `demo/`. Unset: while the development certificate is in use, and no route covers `/`.",
     );
-    let covers = |path: &str| config.routes.iter().any(|route| route.path.matches(path));
-    let stands_aside = covers("/") || covers("/demo/publish");
-    if demo == Some(true) && stands_aside {
+    let covered = ["/", "/demo/publish"]
+        .iter()
+        .any(|path| covers(&config.routes, path));
+    if demo == Some(true) && covered {
         let what = "is true, but a route covers the demo page; leave one of them out";
         reader.mistake("demo.enabled", what);
     }
-    let by_default = config.tls.pair.is_none() && config.events.enabled && !stands_aside;
-    Config {
-        demo: demo.unwrap_or(by_default),
-        ..config
-    }
+    demo.unwrap_or(config.tls.pair.is_none() && config.events.enabled && !covered)
 }
 
 fn loopback(port: u16) -> Vec<SocketAddr> {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Table;
 
 use super::{
-    access::{each, of_table},
+    items::{each, of_table},
     range::{self, MAX_TIME},
     reader::Reader,
     value::Bytes,

@@ -21,5 +21,5 @@ pub(crate) use forward::{Answered, Asker, Handed, Proxy};
 pub(crate) use metrics::ProxyMetrics;
 pub(crate) use networks::Networks;
 pub(crate) use relay::{Pace, RelaySettings};
-pub(crate) use route::{HostPattern, PathPattern, RouteSettings, SendHost, Target};
+pub(crate) use route::{HostPattern, PathPattern, RouteSettings, SendHost, Target, covers};
 pub(crate) use table::Route;

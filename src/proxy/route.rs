@@ -76,6 +76,12 @@ pub enum InvalidRoute {
     Host(String),
 }
 
+/// Whether one of `routes` covers a path, for whatever host.
+#[must_use]
+pub(crate) fn covers(routes: &[RouteSettings], path: &str) -> bool {
+    routes.iter().any(|route| route.path.matches(path))
+}
+
 impl HostPattern {
     /// Reads a host, or `*.` and what comes after it.
     ///

@@ -35,7 +35,7 @@ use routes::{NoRoute, Offer, Route};
 pub(crate) use context::{Context, EventSettings};
 pub(crate) use control::Gate;
 pub(crate) use metrics::ServiceMetrics;
-pub(crate) use routes::PUBLIC_PATHS;
+pub(crate) use routes::public_paths;
 
 /// A panic is a bug, and one request's: its connection and the others on it go on.
 async fn caught<T>(future: impl Future<Output = T>) -> Result<T, ()> {
@@ -168,7 +168,12 @@ impl Service {
                 publishers: context.access.publishes(),
                 prefix: &context.prefix,
             },
-            Self::Redirect(..) => Offer::Nothing,
+            Self::Redirect(..) => Offer::Public {
+                events: None,
+                demo: false,
+                publishers: false,
+                prefix: "",
+            },
             Self::Control(..) => Offer::Control,
         }
     }
@@ -200,7 +205,6 @@ impl Service {
                 "there is nothing at this path; see POST /publish, /broadcast, /send, and /topics, \
                  /groups, /streams, /metrics, /healthz, /readyz",
             ),
-            (NoRoute::Path, Offer::Nothing) => Problem::not_found("there is nothing at this path"),
             (NoRoute::Path, Offer::Public { events, .. }) => Problem::not_found(match events {
                 Some(path) => {
                     format!("there is nothing at this path; event streams are at {path}")

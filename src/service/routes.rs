@@ -24,8 +24,6 @@ pub(super) enum Offer<'a> {
     },
     /// The control listener's.
     Control,
-    /// That of those who are to go elsewhere.
-    Nothing,
 }
 
 /// What a request is for. Names are as they stand in the path, percent-encoded.
@@ -176,8 +174,11 @@ const TABLE: &[RouteRow] = &[
     }),
 ];
 
-/// The paths of the table, and the beginnings of such, that are public.
-pub(crate) const PUBLIC_PATHS: [&str; 4] = ["/publish", "/broadcast", "/send", "/topics"];
+/// The paths that publishers outside are offered, without the stars.
+pub(crate) fn public_paths() -> impl Iterator<Item = &'static str> {
+    let public = TABLE.iter().filter(|row| row.by.contains(&By::Publishers));
+    public.map(|row| row.path.trim_end_matches("/**"))
+}
 
 /// Finds the route of a request, and what it may bring along.
 pub(super) fn find<'p>(
@@ -236,7 +237,6 @@ impl Offer<'_> {
                 By::Control => false,
             },
             Self::Control => by == By::Control,
-            Self::Nothing => false,
         }
     }
 }
@@ -397,7 +397,7 @@ mod tests {
         ] {
             assert_eq!(found(path), Err(NoRoute::Path), "{path}");
         }
-        for path in PUBLIC_PATHS {
+        for path in public_paths() {
             let path = if path == "/topics" { "/topics/a" } else { path };
             assert!(find(PUBLIC, &Method::POST, path).is_ok(), "{path}");
         }
