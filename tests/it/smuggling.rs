@@ -430,11 +430,7 @@ async fn an_app_sees_what_was_meant(protocol: Protocol) {
                 parts.next().unwrap_or_default(),
             );
             assert!(!target.starts_with("/smuggled"), "{line}");
-            let of_the_client = fields
-                .replace("x-forged", "")
-                .replace("\"forged\"", FORBIDDEN);
-            let of_the_client = of_the_client.replace("('x', 'a')", "");
-            let forged = of_the_client.contains(FORBIDDEN) && !fields.contains("x-forged");
+            let forged = fields.contains(FORBIDDEN) && !fields.contains("x-forged");
             assert!(!forged, "{}: {line}", app.address);
         }
         let passing = TARGETS.iter().filter(|(_, passes)| *passes);
