@@ -19,7 +19,7 @@ use crate::{
     history::Order,
     hub::{Hub, HubBounds, NameBounds},
     limits::{Admission, Hits},
-    metrics,
+    metrics::{self, Registry},
     net::{self, BindError, HttpsListener, PlainListener},
     outbound::Outbound,
     proxy::{Proxy, ProxyMetrics},
@@ -76,47 +76,11 @@ impl Edge {
     /// [`StartError`] names what is in the way.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let resolver = Resolver::new(Certificate::load(&config.tls)?);
-        let bounds = HubBounds {
-            names: NameBounds {
-                total: config.limits.topics.value,
-                connection: config.limits.connection_topics.value,
-            },
-            unread_bytes: config.limits.unread_bytes.value,
-        };
-        let order = Arc::new(Order::in_memory(config.history, bounds, fastrand::u64(..)));
-        let hub = order.hub().clone();
-        let hits = Arc::new(Hits::default());
         let mut registry = metrics::registry(clock::wall());
-        hub.metrics().register(&mut registry);
-        hits.register(&mut registry);
         let metrics = Arc::new(net::NetMetrics::register(&mut registry));
         let (signal, watch) = drain::channel();
         let (control_signal, control_watch) = drain::channel();
-        let proxy = Proxy::new(
-            &config.routes,
-            config.relay,
-            config.trusted.clone(),
-            config.limits,
-            hits.clone(),
-            ProxyMetrics::register(&mut registry),
-        );
-        let context = Arc::new(Context {
-            hub,
-            order,
-            access: Access::new(config.access.clone(), &Outbound::default()),
-            streams: Arc::default(),
-            metrics: service::ServiceMetrics::register(&mut registry),
-            limits: config.limits,
-            hits,
-            events: config.events.clone(),
-            proxy,
-            prefix: config.prefix.clone().unwrap_or_default(),
-            hsts: config.hsts.map(hsts),
-            drain_spread: config.drain.spread,
-            demo: config.demo,
-            drain: watch.clone(),
-            registry,
-        });
+        let context = Arc::new(context(config, registry, watch.clone()));
 
         let control = PlainListener::bind(config.control.listen, "control.listen")?;
         let public_service = Service::Public(context.clone());
@@ -238,6 +202,47 @@ impl Edge {
             tokio::time::timeout_at(deadline.into(), self.private.join_next()).await;
         self.private.shutdown().await;
         drained
+    }
+}
+
+/// What the requests of an edge share, which is counted in `registry`.
+fn context(config: &Config, mut registry: Registry, drain: drain::Watch) -> Context {
+    let bounds = HubBounds {
+        names: NameBounds {
+            total: config.limits.topics.value,
+            connection: config.limits.connection_topics.value,
+        },
+        unread_bytes: config.limits.unread_bytes.value,
+    };
+    let order = Arc::new(Order::in_memory(config.history, bounds, fastrand::u64(..)));
+    let hub = order.hub().clone();
+    let hits = Arc::new(Hits::default());
+    hub.metrics().register(&mut registry);
+    hits.register(&mut registry);
+    let proxy = Proxy::new(
+        &config.routes,
+        config.relay,
+        config.trusted.clone(),
+        config.limits,
+        hits.clone(),
+        ProxyMetrics::register(&mut registry),
+    );
+    Context {
+        hub,
+        order,
+        access: Access::new(config.access.clone(), &Outbound::default()),
+        streams: Arc::default(),
+        metrics: service::ServiceMetrics::register(&mut registry),
+        limits: config.limits,
+        hits,
+        events: config.events.clone(),
+        proxy,
+        prefix: config.prefix.clone().unwrap_or_default(),
+        hsts: config.hsts.map(hsts),
+        drain_spread: config.drain.spread,
+        demo: config.demo,
+        drain,
+        registry,
     }
 }
 
