@@ -78,8 +78,9 @@ impl Drop for Http2 {
 
 async fn upload(mut stream: SendStream<Bytes>, mut body: Upload) -> Result<(), h2::Error> {
     while let Some(Ok(frame)) = body.frame().await {
-        let Ok(mut data) = frame.into_data() else {
-            continue;
+        let mut data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => return stream.send_trailers(frame.into_trailers().unwrap_or_default()),
         };
         while !data.is_empty() {
             stream.reserve_capacity(data.len());

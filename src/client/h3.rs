@@ -112,11 +112,16 @@ impl Http3 {
         let (mut send, mut recv) = stream.split();
         tokio::spawn(async move {
             while let Some(Ok(frame)) = body.frame().await {
-                let Ok(data) = frame.into_data() else {
-                    continue;
+                let sent = match frame.into_data() {
+                    Ok(data) if data.is_empty() => Ok(()),
+                    Ok(data) => send.send_data(data).await,
+                    Err(frame) => {
+                        let trailers = frame.into_trailers().unwrap_or_default();
+                        send.send_trailers(trailers).await
+                    }
                 };
                 // The server may answer before it has read the whole body, and not read the rest.
-                if !data.is_empty() && send.send_data(data).await.is_err() {
+                if sent.is_err() {
                     return;
                 }
             }

@@ -289,7 +289,10 @@ impl Proxy {
                     },
                 };
                 match frame? {
-                    Ok(frame) => Some((Ok(frame), Some((body, busy)))),
+                    Ok(mut frame) => {
+                        frame.trailers_mut().map(headers::of_trailers);
+                        Some((Ok(frame), Some((body, busy))))
+                    }
                     Err(error) => {
                         asking.metrics.cut.inc();
                         Some((Err(error.into()), None))

@@ -49,6 +49,19 @@ const FORWARDED_OTHERS: [&str; 4] = [
     "x-forwarded-server",
     "x-real-ip",
 ];
+/// What a trailer has no business to say: it says how a message is read, or who sends it (RFC 9110 6.5.1).
+const NO_TRAILERS: [HeaderName; 10] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::SET_COOKIE,
+    header::ALT_SVC,
+    header::EXPECT,
+    REQUEST_ID,
+];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest `X-Request-Id` that is kept.
 const MAX_REQUEST_ID: usize = 128;
@@ -78,6 +91,7 @@ pub(super) struct Facts<'a> {
 /// because of an underscore in their names.
 pub(super) fn to_app(headers: &mut HeaderMap, facts: &Facts<'_>) -> usize {
     let trailers = headers.get(header::TE).is_some_and(|te| te == "trailers");
+    let trailer = headers.get(header::TRAILER).cloned();
     remove_hop_by_hop(headers);
     let dropped = remove_underscores(headers);
     for name in IDENTITY.iter().chain([&SUBSCRIBE]) {
@@ -88,6 +102,8 @@ pub(super) fn to_app(headers: &mut HeaderMap, facts: &Facts<'_>) -> usize {
     if !facts.body {
         // Without a body there is no length, whatever a client says it would be.
         headers.remove(header::CONTENT_LENGTH);
+    } else {
+        headers.extend(trailer.map(|names| (header::TRAILER, names)));
     }
     if accepts_event_stream(headers) {
         // Compressed on the way, events would be held back.
@@ -125,6 +141,19 @@ pub(super) fn from_app(headers: &mut HeaderMap) {
     headers.extend(trailer.map(|names| (header::TRAILER, names)));
     headers.remove(header::ALT_SVC);
     headers.remove(SUBSCRIBE);
+}
+
+/// Leaves of the trailers of a request or an answer what is for whoever reads the body.
+pub(super) fn of_trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    remove_underscores(trailers);
+    for name in IDENTITY.iter().chain([&SUBSCRIBE]) {
+        trailers.remove(*name);
+    }
+    remove_forwarded(trailers);
+    for name in NO_TRAILERS {
+        trailers.remove(name);
+    }
 }
 
 /// The topics of the event stream that an app wants the hub to go on with, if it does.
@@ -218,14 +247,18 @@ fn remove_underscores(headers: &mut HeaderMap) -> usize {
     dropped
 }
 
+fn remove_forwarded(headers: &mut HeaderMap) {
+    for name in [FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST] {
+        headers.remove(name);
+    }
+    for name in FORWARDED_OTHERS {
+        headers.remove(name);
+    }
+}
+
 fn forwarded(headers: &mut HeaderMap, facts: &Facts<'_>) {
     if !facts.trusted {
-        for name in [FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST] {
-            headers.remove(name);
-        }
-        for name in FORWARDED_OTHERS {
-            headers.remove(name);
-        }
+        remove_forwarded(headers);
     }
     let peer = facts.peer.to_canonical();
     append(headers, &FORWARDED_FOR, &peer.to_string());
@@ -527,6 +560,35 @@ mod tests {
         assert_eq!(all(&answer, "set-cookie"), ["a=b", "c=d"]);
         assert_eq!(all(&answer, "trailer"), ["x-sum"]);
         assert_eq!(answer.len(), 3);
+    }
+
+    #[test]
+    fn a_trailer_says_nothing_of_who_asks_or_how_to_read() {
+        let mut trailers = map(&[
+            ("x-sum", "7"),
+            ("grpc-status", "0"),
+            ("remote-user", "admin"),
+            ("remote_user", "admin"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("host", "x"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("connection", "x-named"),
+            ("x-named", "1"),
+            ("set-cookie", "a=b"),
+            ("seventh-subscribe", "a"),
+        ]);
+        of_trailers(&mut trailers);
+        assert_eq!(all(&trailers, "x-sum"), ["7"]);
+        assert_eq!(all(&trailers, "grpc-status"), ["0"]);
+        assert_eq!(trailers.len(), 2);
+        let facts = Facts {
+            body: true,
+            ..FACTS
+        };
+        let announced = [("trailer", "x-sum")];
+        assert_eq!(all(&seen(&announced, &facts), "trailer"), ["x-sum"]);
+        assert!(!seen(&announced, &FACTS).contains_key("trailer"));
     }
 
     #[test]

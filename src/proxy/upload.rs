@@ -14,6 +14,7 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Empty};
 use tokio::time::Sleep;
 
+use super::headers;
 use crate::{
     clock,
     exchange::{BodyError, RequestBody},
@@ -125,7 +126,7 @@ impl Body for Upload {
         let Some(body) = &mut state.body else {
             return Poll::Ready(None);
         };
-        let frame = match Pin::new(body).poll_frame(cx) {
+        let mut frame = match Pin::new(body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let sleep = || Box::pin(tokio::time::sleep(*pause));
@@ -136,8 +137,11 @@ impl Body for Upload {
         };
         *late = None;
         state.moved = clock::now();
-        match &frame {
-            Some(Ok(_)) => state.begun = true,
+        match &mut frame {
+            Some(Ok(frame)) => {
+                state.begun = true;
+                frame.trailers_mut().map(headers::of_trailers);
+            }
             Some(Err(_)) => state.failure = Some(Failure::Broken),
             None => state.body = None,
         }

@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Output, Stdio},
 };
 
@@ -48,6 +48,13 @@ impl Server {
     /// With a `seventh.toml` of this text.
     pub async fn start(text: &str) -> Self {
         Self::start_in(folder_with(text), program(), "127.0.0.1:0").await
+    }
+
+    /// With a CA that it trusts as it trusts the system's.
+    pub async fn start_trusting(ca: &Path, text: &str) -> Self {
+        let mut command = program();
+        command.env("SSL_CERT_FILE", ca);
+        Self::start_in(folder_with(text), command, "127.0.0.1:0").await
     }
 
     /// With few open files, as a shell's `ulimit` has it.
@@ -181,7 +188,7 @@ async fn run(args: &[&str]) -> Output {
     run_in(folder.path(), args).await
 }
 
-async fn run_in(folder: &std::path::Path, args: &[&str]) -> Output {
+async fn run_in(folder: &Path, args: &[&str]) -> Output {
     patiently("its end", program().args(args).current_dir(folder).output())
         .await
         .expect("it runs")

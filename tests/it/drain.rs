@@ -2,20 +2,29 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::{Request, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use seventh::{
     client::{EventSource, Protocol, Signal, Trust, full},
     edge::Drained,
     sse::Item,
 };
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::JoinSet,
+};
 
 use crate::harness::{Answer, Events, TestEdge, every_protocol, lines, patiently, streaming};
+use crate::upstream::{Sent, Upstream};
 
 every_protocol!(
     event_streams_end_without_a_reset,
     new_streams_are_refused_gently_or_not_at_all,
     a_publisher_of_lines_is_told,
+    event_streams_of_an_app_end_without_a_reset,
 );
 
 const QUICK: &str = "drain.spread = \"500ms\"\ndrain.grace = \"20s\"";
@@ -125,23 +134,7 @@ async fn an_ordinary_request_finishes() {
         parts.send("\"data\":".into()).await.expect("it is read");
         let control = edge.control;
         let drained = tokio::spawn(edge.drain());
-        patiently("the drain to begin", async {
-            while let Ok(mut stream) = tokio::net::TcpStream::connect(control).await {
-                use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-                let request =
-                    format!("GET /readyz HTTP/1.1\r\nHost: {control}\r\nConnection: close\r\n\r\n");
-                stream
-                    .write_all(request.as_bytes())
-                    .await
-                    .expect("it is read");
-                let mut text = String::new();
-                stream.read_to_string(&mut text).await.expect("an answer");
-                if text.contains("503") {
-                    break;
-                }
-            }
-        })
-        .await;
+        until_not_ready(control).await;
         parts.send("\"x\"}".into()).await.expect("it is read");
         drop(parts);
         let answer = patiently("the answer", answer).await.expect("no panic");
@@ -190,9 +183,7 @@ async fn what_does_not_end_is_cut_after_the_grace() {
     let (_parts, body) = streaming();
     let request = Request::post("/demo/publish")
         .header("origin", format!("https://localhost:{}", edge.https.port()));
-    let request = request
-        .body(http_body_util::BodyExt::boxed_unsync(body))
-        .expect("a request");
+    let request = request.body(body.boxed_unsync()).expect("a request");
     let waiting = tokio::spawn(async move { connection.send(request).await.map(|_| ()) });
     edge.until_metric("seventh_requests_in_progress{protocol=\"h2\"}", 1)
         .await;
@@ -286,4 +277,96 @@ async fn a_thousand_clients_come_back_to_a_second_instance() {
         assert!(reason.contains("\"reason\":\"restart\""), "{reason}");
         assert_eq!((held.as_str(), after.as_str()), ("while away", "after"));
     }
+}
+
+async fn event_streams_of_an_app_end_without_a_reset(protocol: Protocol) {
+    // A GET of an `EventSource` is read event by event, others pass as they are; none ends by itself.
+    let app = Upstream::start(|_| async {
+        let first = stream::iter([Ok(Frame::data(Bytes::from("data: first\n\n")))]);
+        let body: Sent = StreamBody::new(first.chain(stream::pending()).boxed()).boxed_unsync();
+        let response = http::Response::builder().header("content-type", "text/event-stream");
+        response.body(body).expect("a response")
+    })
+    .await;
+    let edge = TestEdge::with(&format!("{QUICK}\n{}", app.route()));
+    let mut connection = edge.connect(protocol).await;
+    let request = Request::get("/").header("accept", "text/event-stream");
+    let mut events = Events::ask(&mut connection, request.body(full("")).expect("a request")).await;
+    assert_eq!(events.data(1).await, ["first"]);
+    let drained = tokio::spawn(edge.drain());
+    let Some(Item::Retry(retry)) = events.item().await else {
+        panic!("a time to come back")
+    };
+    assert!(retry >= Duration::from_millis(500), "{retry:?}");
+    assert_eq!(events.try_item().await.expect("no reset"), None);
+    drop(connection);
+    assert_eq!(
+        patiently("the drain", drained).await.expect("no panic"),
+        Drained::Clean
+    );
+}
+
+/// A tunnel goes on while the edge ends, and keeps it no longer than the grace.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_has_the_grace() {
+    for (grace, outcome) in [("20s", Drained::Clean), ("300ms", Drained::Cut(1))] {
+        let app = Upstream::accepting("127.0.0.1:0", |mut stream| async move {
+            let _head = crate::upstream::read_head(&mut stream).await;
+            let agreed = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+                          upgrade: websocket\r\n\r\n";
+            stream
+                .write_all(agreed.as_bytes())
+                .await
+                .expect("it is read");
+            let (mut read, mut write) = stream.split();
+            let _: std::io::Result<u64> = tokio::io::copy(&mut read, &mut write).await;
+        })
+        .await;
+        let edge = TestEdge::with(&format!(
+            "drain.spread = \"0s\"\ndrain.grace = \"{grace}\"\n{}",
+            app.route()
+        ));
+        let mut io = edge.raw_http1().await;
+        let head = "GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\n\
+                    upgrade: websocket\r\n\r\n";
+        io.write_all(head.as_bytes()).await.expect("it is sent");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(patiently("an answer", io.read_u8()).await.expect("one"));
+        }
+        let control = edge.control;
+        let drained = tokio::spawn(edge.drain());
+        until_not_ready(control).await;
+        if outcome == Drained::Clean {
+            io.write_all(b"still here").await.expect("it is sent");
+            let mut echo = [0; 10];
+            patiently("the echo", io.read_exact(&mut echo))
+                .await
+                .expect("it goes on");
+            assert_eq!(&echo, b"still here");
+            drop(io);
+        }
+        let drained = patiently("the drain", drained).await.expect("no panic");
+        assert_eq!(drained, outcome);
+    }
+}
+
+/// Waits until the edge says that it ends.
+async fn until_not_ready(control: std::net::SocketAddr) {
+    patiently("the drain to begin", async {
+        while let Ok(mut stream) = tokio::net::TcpStream::connect(control).await {
+            let request =
+                format!("GET /readyz HTTP/1.1\r\nHost: {control}\r\nConnection: close\r\n\r\n");
+            stream
+                .write_all(request.as_bytes())
+                .await
+                .expect("it is read");
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.expect("an answer");
+            if text.contains("503") {
+                break;
+            }
+        }
+    })
+    .await;
 }

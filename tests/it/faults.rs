@@ -1,6 +1,9 @@
 //! Apps that fail in every way, two users at once, and bodies of any size: nobody gets what is another's.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use http::Request;
@@ -15,10 +18,14 @@ use tokio::{
 };
 
 use crate::commands::Server;
-use crate::harness::{TestEdge, every_protocol, patiently};
-use crate::upstream::{Upstream, read_head};
+use crate::harness::{Events, TestEdge, every_protocol, patiently};
+use crate::upstream::{Upstream, read_head, whole};
 
-every_protocol!(nobody_gets_what_is_anothers, a_long_body_takes_no_memory);
+every_protocol!(
+    nobody_gets_what_is_anothers,
+    a_long_body_takes_no_memory,
+    an_app_that_hangs_in_its_answer_is_cut,
+);
 
 /// The ways in which the app answers, by the number of the request.
 const FAULTS: usize = 10;
@@ -94,7 +101,7 @@ async fn fail(mut stream: TcpStream) {
 async fn ask_all(protocol: Protocol, requests: usize) {
     let app = Upstream::accepting("127.0.0.1:0", fail).await;
     let edge = TestEdge::with(&app.route());
-    let right = std::sync::Arc::new(AtomicUsize::new(0));
+    let right = Arc::new(AtomicUsize::new(0));
     let mut users = JoinSet::new();
     for user in 0..8 {
         let target = edge.target();
@@ -241,4 +248,106 @@ async fn a_long_body_takes_no_memory(protocol: Protocol) {
 #[ignore = "a soak"]
 async fn ten_gigabytes_take_no_memory() {
     stream(Protocol::Http2, 10 << 30).await;
+}
+
+async fn an_app_that_hangs_in_its_answer_is_cut(protocol: Protocol) {
+    let app = Upstream::accepting("127.0.0.1:0", |mut stream| async move {
+        let _head = read_head(&mut stream).await;
+        let half = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf";
+        let _: std::io::Result<()> = stream.write_all(half.as_bytes()).await;
+        // Until the edge lets go of it.
+        let _: std::io::Result<usize> = stream.read(&mut [0]).await;
+    })
+    .await;
+    let edge = TestEdge::with(&format!(
+        "{}\nlimits.upstream_idle = \"200ms\"",
+        app.route()
+    ));
+    let mut connection = edge.connect(protocol).await;
+    let mut response = patiently("an answer", connection.get("/"))
+        .await
+        .expect("an answer");
+    let cut = patiently("the cut", response.bytes()).await;
+    assert!(cut.is_err(), "{cut:?}");
+    edge.until_metric(
+        "seventh_limit_hits_total{limit=\"limits.upstream_idle\"}",
+        1,
+    )
+    .await;
+    edge.until_metric("seventh_upstream_cut_answers_total", 1)
+        .await;
+}
+
+/// Whoever says of itself that it is unwell is left alone until it says otherwise.
+#[tokio::test]
+async fn an_app_says_whether_it_is_well() {
+    let well = [true, false].map(|well| Arc::new(AtomicBool::new(well)));
+    let counts = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let mut apps = Vec::new();
+    for (well, count) in std::iter::zip(well.clone(), counts.clone()) {
+        apps.push(
+            Upstream::start(move |request| {
+                let is_check = request.uri().path() == "/up";
+                count.fetch_add(usize::from(!is_check), Ordering::SeqCst);
+                let unwell = is_check && !well.load(Ordering::SeqCst);
+                let status = if unwell { 503 } else { 200 };
+                let response = http::Response::builder().status(status).body(whole("ok"));
+                async { response.expect("a response") }
+            })
+            .await,
+        );
+    }
+    let edge = TestEdge::with(&format!(
+        "[[route]]\nhealth = \"/up\"\nupstream = [\"{}\", \"{}\"]",
+        apps[0].url(),
+        apps[1].url()
+    ));
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let count = |at: usize| counts[at].load(Ordering::SeqCst);
+    // The one that is asked for in place of the other, and only that.
+    for (wanted, other) in [(0, 1), (1, 0)] {
+        well[wanted].store(true, Ordering::SeqCst);
+        well[other].store(false, Ordering::SeqCst);
+        patiently("the check", async {
+            let mut in_a_row = 0;
+            while in_a_row < 20 {
+                let before = count(wanted);
+                let answer = connection.get("/").await.expect("an answer");
+                assert_eq!(answer.status, 200);
+                in_a_row = if count(wanted) > before {
+                    in_a_row + 1
+                } else {
+                    0
+                };
+            }
+        })
+        .await;
+    }
+    // With none that is well any of them is better than nobody.
+    well[1].store(false, Ordering::SeqCst);
+    let answer = connection.get("/").await.expect("an answer");
+    assert_eq!(answer.status, 200);
+}
+
+/// Over TLS an app must be who it says.
+#[tokio::test]
+async fn an_app_over_https_is_trusted_or_not_asked() {
+    let behind = TestEdge::start();
+    let text = format!(
+        "proxy.upstream = \"https://localhost:{}\"",
+        behind.https.port()
+    );
+    let trusting = Server::start_trusting(&behind.ca(), &text).await;
+    let mut connection = trusting.connect(Protocol::Http2).await;
+    let request = Request::get("/events?topic=a")
+        .header("accept", "text/event-stream")
+        .body(full(""));
+    let events = Events::ask(&mut connection, request.expect("a request")).await;
+    let mut events = events.opened().await;
+    behind.publish("a", "over TLS twice").await;
+    assert_eq!(events.data(1).await, ["over TLS twice"]);
+    let strict = Server::start(&text).await;
+    let mut connection = strict.connect(Protocol::Http2).await;
+    let answer = patiently("an answer", connection.get("/")).await;
+    assert_eq!(answer.expect("an answer").status, 502);
 }

@@ -30,7 +30,7 @@ every_protocol!(
     what_is_safe_is_sent_again_and_nothing_else,
     an_upload_is_not_held_and_may_not_pause,
     files_are_served_whole_and_in_part,
-    trailers_of_an_answer_come_through,
+    trailers_come_through_both_ways,
 );
 
 async fn get(edge: &TestEdge, protocol: Protocol, path: &str) -> Answer {
@@ -412,7 +412,7 @@ async fn files_are_served_whole_and_in_part(protocol: Protocol) {
     );
 }
 
-async fn trailers_of_an_answer_come_through(protocol: Protocol) {
+async fn trailers_come_through_both_ways(protocol: Protocol) {
     let app = Upstream::start(|_| async {
         let mut sums = http::HeaderMap::new();
         sums.insert("x-sum", http::HeaderValue::from_static("7"));
@@ -441,6 +441,29 @@ async fn trailers_of_an_answer_come_through(protocol: Protocol) {
         "data"
     );
     assert_eq!(response.trailers["x-sum"], "7");
+    // Of the fields that do not belong there none passes (RFC 9110 6.5.1).
+    let app = Upstream::echo().await;
+    let edge = TestEdge::with(&app.route());
+    let mut sums = http::HeaderMap::new();
+    for (name, value) in [
+        ("x-sum", "8"),
+        ("remote-user", "forged"),
+        ("host", "forged"),
+    ] {
+        sums.insert(name, http::HeaderValue::from_static(value));
+    }
+    let frames = stream::iter([
+        Ok(Frame::data(Bytes::from("data"))),
+        Ok(Frame::trailers(sums)),
+    ]);
+    let body: Upload = StreamBody::new(frames).boxed_unsync();
+    let request = Request::post("/").header("trailer", "x-sum, remote-user, host");
+    let request = request.body(body).expect("a request");
+    let seen = Answer::of(&mut edge.connect(protocol).await, request)
+        .await
+        .json();
+    assert_eq!(seen["body"], "data");
+    assert_eq!(seen["trailers"], serde_json::json!({ "x-sum": "8" }));
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ use crate::upstream::{Sent, Upstream, whole};
 every_protocol!(
     events_pass_and_get_ids_where_they_have_none,
     a_browser_that_comes_back_goes_on_without_the_app_noticing,
+    a_tab_that_was_duplicated_reads_along,
     an_app_that_breaks_goes_on_where_it_was,
     an_app_that_cannot_resume_leaves_a_gap,
     all_share_one_stream_of_the_app,
@@ -219,6 +220,34 @@ async fn a_browser_that_comes_back_goes_on_without_the_app_noticing(protocol: Pr
         say(&script, "data: mine\n\n");
         assert_eq!(other.data(1).await, ["mine"], "{path}");
     }
+}
+
+async fn a_tab_that_was_duplicated_reads_along(protocol: Protocol) {
+    let mut talker = Talker::start().await;
+    let edge = TestEdge::with(&format!("{}\nrelay.linger = \"200ms\"", talker.app.route()));
+    let mut first = edge.connect(protocol).await;
+    let mut tab = open(&mut first, "/events", &[]).await;
+    let (_, script) = talker.asked().await;
+    say(&script, "data: 1\n\ndata: 2\n\n");
+    let id = tab.message().await.id;
+    // The first one still reads when the other comes with an id that both have.
+    let mut second = edge.connect(protocol).await;
+    let mut copy = open(&mut second, "/events", &[("last-event-id", &id)]).await;
+    say(&script, "data: 3\n\n");
+    assert_eq!(tab.data(2).await, ["2", "3"]);
+    assert_eq!(copy.data(2).await, ["2", "3"]);
+    // What one of them leaves is the other's still.
+    drop((tab, first));
+    let line = format!(
+        "seventh_relay_streams{{protocol=\"{}\"}}",
+        protocol.as_str()
+    );
+    edge.until_metric(&line, 1).await;
+    say(&script, "data: 4\n\n");
+    assert_eq!(copy.data(1).await, ["4"]);
+    assert_eq!(talker.count.load(Ordering::SeqCst), 1);
+    drop((copy, second));
+    patiently("the app is left", script.closed()).await;
 }
 
 async fn an_app_that_breaks_goes_on_where_it_was(protocol: Protocol) {
