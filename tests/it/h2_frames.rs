@@ -21,7 +21,11 @@ const SETTINGS: u8 = 0x4;
 const PING: u8 = 0x6;
 const GOAWAY: u8 = 0x7;
 const ACK: u8 = 0x1;
-const END_STREAM_AND_HEADERS: u8 = 0x5;
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+
+/// A field of a request, whatever it holds; each part shorter than 127 bytes.
+pub type Field<'a> = (&'a [u8], &'a [u8]);
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = &(payload.len() as u32).to_be_bytes()[1..];
@@ -54,7 +58,7 @@ impl Raw {
             host.as_bytes(),
         ]
         .concat();
-        let headers = frame(HEADERS, END_STREAM_AND_HEADERS, 1, &block);
+        let headers = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block);
         self.0.write_all(&headers).await.expect("it is read");
     }
 
@@ -68,6 +72,45 @@ impl Raw {
         let mut payload = vec![0; length as usize];
         self.0.read_exact(&mut payload).await.ok()?;
         Some((head[3], payload))
+    }
+}
+
+/// Sends a request of these fields as they are, on a connection of its own, and waits for what comes of it.
+pub async fn send(edge: &TestEdge, fields: &[Field<'_>], data: &[u8], trailers: &[Field<'_>]) {
+    let mut io = tls_stream(edge.https, &edge.ca(), b"h2").await;
+    let block = |fields: &[Field<'_>]| -> Vec<u8> {
+        // Literals without Huffman coding that no table takes (RFC 7541 6.2.2).
+        let literal = |text: &[u8]| [&[text.len() as u8], text].concat();
+        let fields = fields
+            .iter()
+            .map(|(name, value)| [&[0][..], &literal(name), &literal(value)].concat());
+        fields.collect::<Vec<_>>().concat()
+    };
+    let (no_data, no_trailers) = (data.is_empty(), trailers.is_empty());
+    let ends = |last| END_HEADERS | if last { END_STREAM } else { 0 };
+    let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    bytes.extend(frame(
+        HEADERS,
+        ends(no_data && no_trailers),
+        1,
+        &block(fields),
+    ));
+    if !no_data {
+        bytes.extend(frame(DATA, u8::from(no_trailers), 1, data));
+    }
+    if !no_trailers {
+        bytes.extend(frame(HEADERS, ends(true), 1, &block(trailers)));
+    }
+    let _: std::io::Result<()> = io.write_all(&bytes).await;
+    let mut head = [0; 9];
+    while patiently("a frame", io.read_exact(&mut head)).await.is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        if io.read_exact(&mut payload).await.is_err()
+            || matches!(head[3], HEADERS | RST_STREAM | GOAWAY)
+        {
+            break;
+        }
     }
 }
 

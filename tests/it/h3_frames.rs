@@ -12,11 +12,13 @@ use seventh::{client::Protocol, load::Process};
 
 use crate::{
     commands::Server,
+    h2_frames::Field,
     harness::{TestEdge, patiently},
 };
 
 const EXCESSIVE_LOAD: u64 = 0x107;
 const MESSAGE_ERROR: u64 = 0x10e;
+const DATA: u64 = 0x0;
 const HEADERS: u64 = 0x1;
 
 fn varint(value: u64) -> Vec<u8> {
@@ -103,6 +105,34 @@ impl Raw {
         let answer = patiently("an answer", recv.read_to_end(1 << 20)).await;
         answer.is_ok_and(|bytes| bytes.starts_with(&[HEADERS as u8]))
     }
+}
+
+/// Sends a request of these fields as they are, on a connection of its own, and waits for what comes of it.
+pub async fn send(edge: &TestEdge, fields: &[Field<'_>], data: &[u8], trailers: &[Field<'_>]) {
+    let raw = Raw::connect(edge.https, &edge.ca()).await;
+    let section = |fields: &[Field<'_>]| -> Vec<u8> {
+        // Literals with literal names (RFC 9204 4.5.6), whose lengths have 3 bits and 7 of their own.
+        let literal = |(name, value): &Field<'_>| {
+            let length = match name.len() {
+                short @ 0..7 => vec![0x20 | short as u8],
+                long => vec![0x27, (long - 7) as u8],
+            };
+            [&length, *name, &[value.len() as u8], *value].concat()
+        };
+        let fields: Vec<_> = fields.iter().map(literal).collect();
+        frame(HEADERS, &[&[0, 0][..], &fields.concat()].concat())
+    };
+    let mut bytes = section(fields);
+    if !data.is_empty() {
+        bytes.extend(frame(DATA, data));
+    }
+    if !trailers.is_empty() {
+        bytes.extend(section(trailers));
+    }
+    let (mut send, mut recv) = raw.send(&bytes).await;
+    // The edge may have closed the connection.
+    let _: Result<(), _> = send.finish();
+    let _: Result<_, _> = patiently("an answer", recv.read_to_end(1 << 20)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
