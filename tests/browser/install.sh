@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and the machine lacks, and says so: Debian packages and npm
-# packages, by name. A Rust toolchain is there already, or nothing here could be built.
+# Installs what the tests need and the machine lacks, and says so: Debian packages, npm packages
+# and PyPI packages, by name. A Rust toolchain is there already, or nothing here could be built.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -16,6 +16,7 @@ need node nodejs
 need npm npm
 need php php-cli
 need python3 python3
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 [ -x /usr/sbin/nginx ] || need nginx nginx-light
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -33,7 +34,7 @@ for component in rustfmt clippy; do
     fi
 done
 
-packages="playwright-core puppeteer-core eventsource event-source-polyfill @microsoft/fetch-event-source extended-eventsource"
+packages="playwright-core puppeteer-core eventsource event-source-polyfill @microsoft/fetch-event-source extended-eventsource express ws"
 for package in $packages; do
     if [ ! -d "node_modules/$package" ]; then
         echo "installing npm packages: $packages"
@@ -41,3 +42,11 @@ for package in $packages; do
         break
     fi
 done
+
+# In an environment of their own, beside the npm packages; anew whenever what is asked for changes.
+if ! cmp -s requirements.txt venv/requirements.txt; then
+    echo "installing PyPI packages: $(cut -d'>' -f1 requirements.txt | paste -sd ' ')"
+    python3 -m venv --clear venv
+    venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+    cp requirements.txt venv/
+fi

@@ -1,13 +1,11 @@
 // In front of an app, in real browsers: the examples, and an app that is killed in the middle of its stream.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import net from 'node:net';
 import path from 'node:path';
 import { test } from 'node:test';
 
+import { free, kill, start } from './apps.mjs';
 import { browsers } from './browsers.mjs';
 import { Edge, PATIENCE, until } from './edge.mjs';
 
@@ -18,35 +16,8 @@ const commands = {
   PHP: (port) => ['php', '-S', `127.0.0.1:${port}`, 'app.php'],
 };
 
-function free() {
-  return new Promise((resolve) => {
-    const probe = net.createServer().listen(0, '127.0.0.1', () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
-  });
-}
-
-/** Starts one of the apps; resolves once it listens. */
-async function start(language, port, control) {
-  const [program, ...args] = commands[language](port);
-  const env = { ...process.env, PORT: port, CONTROL: control, PHP_CLI_SERVER_WORKERS: 6 };
-  const app = spawn(program, args, { cwd: portal, env, stdio: 'ignore', detached: true });
-  await until(`${language} on port ${port}`, () => new Promise((resolve) => {
-    const socket = net.connect(port, '127.0.0.1');
-    socket.once('connect', () => { socket.destroy(); resolve(true); });
-    socket.once('error', () => resolve(false));
-  }));
-  return app;
-}
-
-async function kill(app) {
-  if (app.exitCode !== null || app.signalCode !== null) return;
-  const gone = once(app, 'exit');
-  // With its workers.
-  process.kill(-app.pid, 'SIGKILL');
-  await gone;
-}
+const startPortal = (language, port, control) =>
+  start(commands[language](port), portal, port, { CONTROL: control, PHP_CLI_SERVER_WORKERS: 6 });
 
 async function edgeInFront(port) {
   const config = await readFile(path.join(portal, 'seventh.toml'), 'utf8');
@@ -57,7 +28,7 @@ for (const language of Object.keys(commands)) {
   test(`the portal in ${language}: login, publishing, both streams on one origin`, { timeout: 3 * PATIENCE }, async () => {
     const port = await free();
     const edge = await edgeInFront(port);
-    const app = await start(language, port, edge.control);
+    const app = await startPortal(language, port, edge.control);
     let browser;
     try {
       browser = await browsers.Chromium({ port: edge.port, spki: edge.spki, http3: false });
@@ -98,7 +69,7 @@ for (const name of Object.keys(browsers)) {
     test(`${name} over ${http3 ? 'h3' : 'h2'}: an app that is killed and started again`, { timeout: 3 * PATIENCE }, async () => {
       const port = await free();
       const edge = await edgeInFront(port);
-      let app = await start('Node', port, edge.control);
+      let app = await startPortal('Node', port, edge.control);
       let browser;
       try {
         browser = await browsers[name]({ port: edge.port, spki: edge.spki, http3 });
@@ -126,7 +97,7 @@ for (const name of Object.keys(browsers)) {
         await more('events');
         for (const round of [1, 2]) {
           await kill(app);
-          app = await start('Node', port, edge.control);
+          app = await startPortal('Node', port, edge.control);
           await more(`events after the restart, number ${round}`);
         }
         const { seen, errors, gaps } = await page.evaluate(() => ({ seen: window.seen, errors: window.errors, gaps: window.gaps }));
