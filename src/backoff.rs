@@ -20,6 +20,12 @@ pub(crate) fn second_half(interval: Duration, random: f64) -> Duration {
     interval.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
 }
 
+/// Anywhere in the last fifth of `span`; `random` is in 0..1.
+#[must_use]
+pub(crate) fn last_fifth(span: Duration, random: f64) -> Duration {
+    span.mul_f64(0.8 + random.clamp(0.0, 1.0) / 5.0)
+}
+
 /// The wait after the `failures`-th failure in a row: doubled each time from `first`, at most
 /// `most`, jittered downwards by up to half.
 #[must_use]
@@ -45,6 +51,8 @@ mod tests {
             prop_assert!(within(base, random) <= base);
             let second = second_half(base, random);
             prop_assert!(second >= base / 2 && second <= base);
+            let last = last_fifth(base, random);
+            prop_assert!(last >= base.mul_f64(0.8) && last <= base);
             let most = Duration::from_secs(30);
             prop_assert!(exponential(base, most, failures, random) <= most);
         }

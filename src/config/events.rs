@@ -3,12 +3,16 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::{range, reader::Reader};
-use crate::service::EventSettings;
+use crate::service::{EventSettings, SHORTEST_AGE};
 
 /// Browsers spin on less.
 const RETRY: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(3600);
 /// Proxies on the way give up after some minutes.
 const KEEPALIVE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(240);
+
+/// Whoever comes back more often than that costs more than a stream; platforms that cut streams do so
+/// after an hour at most.
+const MAX_AGE: RangeInclusive<Duration> = SHORTEST_AGE..=Duration::from_secs(24 * 3600);
 
 /// The event streams are at `place` unless their path is written.
 pub(super) fn take(reader: &mut Reader, place: String) -> EventSettings {
@@ -38,6 +42,14 @@ pub(super) fn take(reader: &mut Reader, place: String) -> EventSettings {
             "How long a stream may be quiet before a comment is sent; a client that vanished is gone \
              within it.",
             |keepalive| range::time(*keepalive, &KEEPALIVE),
+        ),
+        max_age: reader.take_if(
+            "events.max_age",
+            default.max_age,
+            "How old a stream may grow before it is ended in good order, at a moment of the last fifth of that, \
+             and its client comes back: less than what is on the way allows. A client may ask for less by \
+             `?max_age=`. Unset: streams do not end, and a client may ask for an hour at most.",
+            |age| age.map_or(Ok(()), |age| range::time(age, &MAX_AGE)),
         ),
     }
 }

@@ -24,6 +24,8 @@ pub enum Entry {
         /// Its id, the edge's or its publisher's own.
         id: Box<str>,
     },
+    /// This topic is finished until something is published to it: streams end that read no other.
+    Close(Topic),
     /// The streams end that read this topic and began before: a user's, by their reserved topic.
     Disconnect(Topic),
 }

@@ -6,6 +6,7 @@
 //! - [`Subscription`] is a set of topics and a cursor; `resume` says where it begins, `gap` what it
 //!   missed.
 //! - `wire` is events as rings, readers and sockets share them, and the ledger of what is unread.
+//! - `timeline` remembers when entries were placed.
 //! - `names` counts the topics that are merely read, which strangers make up.
 //! - `duplicates` knows a publish that comes again.
 //! - [`mailbox`] wakes a connection once per batch, however many of its streams it is for.
@@ -23,20 +24,22 @@ mod resume;
 mod retention;
 pub mod ring;
 mod subscription;
+mod timeline;
 mod topics;
 mod wire;
 
 use std::{
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use smallvec::SmallVec;
 
 use crate::{
+    clock,
     sse::{Epoch, EventId},
     topic::Topic,
 };
@@ -53,7 +56,7 @@ pub use metrics::HubMetrics;
 pub use names::{NameBounds, TooManyNames};
 pub use resume::Resume;
 pub use retention::Retention;
-pub use subscription::{Ask, Chunk, Found, Next, Opening, Subscription};
+pub use subscription::{Ask, Chunk, Found, Missed, Next, Opening, Subscription};
 pub use wire::Wire;
 
 /// How many entries are applied, or topics prepared, under one hold of the lock.
@@ -100,11 +103,15 @@ pub struct TopicInfo {
 #[derive(Debug)]
 pub struct Hub {
     epoch: Epoch,
+    /// When it began, by both clocks.
+    began: (Instant, SystemTime),
     metrics: HubMetrics,
     topics: Mutex<Topics>,
     ledger: Arc<Ledger>,
     /// Every entry up to this number has been applied everywhere.
     watermark: AtomicU64,
+    /// Whether any topic is closed, so that nobody need look at each.
+    any_closed: AtomicBool,
     /// From this number on, events that the rings have let go of can be asked for.
     kept_from: AtomicU64,
 }
@@ -124,10 +131,12 @@ impl Hub {
     pub fn new(retention: Retention, bounds: HubBounds, epoch: Epoch, floor: u64) -> Arc<Self> {
         Arc::new(Self {
             epoch,
+            began: (clock::now(), clock::wall()),
             metrics: HubMetrics::default(),
             topics: Mutex::new(Topics::new(retention, bounds.names, floor)),
             ledger: Ledger::new(bounds.unread_bytes),
             watermark: AtomicU64::new(floor),
+            any_closed: AtomicBool::new(false),
             kept_from: AtomicU64::new(NOWHERE),
         })
     }
@@ -182,10 +191,14 @@ impl Hub {
             let mut topics = self.lock();
             let mut rests: SmallVec<[Rest; 1]> = SmallVec::new();
             for placed in batch.by_ref().take(UNDER_ONE_LOCK) {
-                topics.advance(placed.sequence);
+                topics.advance(placed.sequence, placed.at);
                 let (done, rest) = self.apply_to_rings(&mut topics, placed);
                 applied.push(done);
                 rests.push(rest);
+            }
+            let any_closed = topics.has_closed();
+            if any_closed != self.any_closed.load(Ordering::Relaxed) {
+                self.any_closed.store(any_closed, Ordering::Relaxed);
             }
             self.watermark.store(topics.sequence(), Ordering::Release);
             let first = applied.len() - rests.len();
@@ -247,6 +260,10 @@ impl Hub {
             Entry::Retract { topics: of, id } => {
                 let done = topics.retract(&of, |ring| self.find(ring, &id));
                 (done, Rest::Nothing)
+            }
+            Entry::Close(topic) => {
+                topics.close(&topic);
+                (Applied::default(), Rest::Tell(topic))
             }
             Entry::Disconnect(topic) => {
                 topics.end_streams(&topic);
@@ -323,6 +340,16 @@ impl Hub {
     #[must_use]
     pub fn unread_bytes(&self) -> usize {
         self.ledger.unread()
+    }
+
+    /// A moment as people read it: RFC 3339, in UTC.
+    fn told(&self, at: Instant) -> String {
+        let (began, wall) = self.began;
+        let wall = match at.checked_duration_since(began) {
+            Some(later) => wall + later,
+            None => wall - began.duration_since(at),
+        };
+        humantime::format_rfc3339_millis(wall).to_string()
     }
 
     fn kept_from(&self) -> u64 {

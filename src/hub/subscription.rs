@@ -1,6 +1,10 @@
 //! What one event stream reads: a set of topics and a cursor.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use serde_json::json;
 use smallvec::SmallVec;
@@ -51,6 +55,40 @@ pub struct Chunk {
     pub wire: Wire,
     /// How many of them publishers sent; the edge's own do not count.
     pub events: u64,
+    /// What they say is missing.
+    pub missed: Missed,
+}
+
+/// What a reader should have had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// So many events.
+    Events(u64),
+    /// Nobody knows how many.
+    Unknown,
+}
+
+impl Missed {
+    /// Nothing.
+    pub const NONE: Self = Self::Events(0);
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Events(one), Self::Events(two)) => Self::Events(one + two),
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Its number, if it is known.
+    #[must_use]
+    pub fn events(self) -> Option<u64> {
+        match self {
+            Self::Events(events) => Some(events),
+            Self::Unknown => None,
+        }
+    }
 }
 
 /// Events that a reader wants and the rings have let go of.
@@ -192,6 +230,12 @@ impl Subscription {
         self.gap.is_none() && self.cursor >= self.hub.watermark()
     }
 
+    /// Whether it was given, or told of as missing, all that there was when it began.
+    #[must_use]
+    pub fn has_caught_up(&self) -> bool {
+        self.gap.is_none() && self.cursor >= self.joined
+    }
+
     /// How many events the stream was given or told of as missing since it began.
     #[must_use]
     pub fn settled(&self) -> u64 {
@@ -213,12 +257,16 @@ impl Subscription {
     fn step(&mut self, max_bytes: usize) -> Next {
         let max_bytes = if self.hub.is_pressed() { 0 } else { max_bytes };
         // Loaded before the rings are looked at, so that all of them hold what is at or below it.
-        let watermark = self.hub.watermark();
+        let mut watermark = self.hub.watermark();
         if self.gap.is_none() && self.cursor >= watermark {
             self.gaps = 0;
             return Next::Nothing;
         }
         let cursor = self.cursor;
+        if cursor < self.joined {
+            // What is replayed and what comes live are told apart.
+            watermark = watermark.min(self.joined);
+        }
         let changed = |read: &&Read| read.cell.has_changed_after(cursor);
         let mut all = self.reads.iter().filter(changed);
         let (first, second) = (all.next(), all.next());
@@ -276,6 +324,23 @@ impl Subscription {
     pub fn is_ended(&self) -> bool {
         let mut reads = self.reads.iter();
         reads.any(|read| read.cell.was_ended_after(self.joined))
+    }
+
+    /// Whether all topics that it named are closed, and it has all of them.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        if !self.hub.any_closed.load(Ordering::Relaxed) || self.gap.is_some() {
+            return false;
+        }
+        let mut all = self.reads.iter();
+        if all.any(|read| read.cell.has_changed_after(self.cursor)) {
+            return false;
+        }
+        let named = || {
+            let reads = self.reads.iter();
+            reads.filter(|read| !read.cell.topic.is_reserved())
+        };
+        named().next().is_some() && named().all(|read| read.cell.is_closed())
     }
 
     /// Whether what is after the cursor is kept somewhere, though not in the rings.
@@ -432,12 +497,26 @@ impl Subscription {
                 break (position, looks);
             }
         };
-        let gap = gap::measure(&looks, position, self.gap.take());
-        let data = json!({
+        let known = self.gap.take();
+        let gap = gap::measure(&looks, position, known);
+        let (from, to) = {
+            let topics = hub.lock();
+            let timeline = topics.timeline();
+            // Of an id that is not of this history nobody knows when it was.
+            let from = known.is_none().then(|| timeline.not_after(position.cursor));
+            let to = timeline.not_before(gap.first.unwrap_or(position.through));
+            (from.flatten(), to)
+        };
+        let mut data = json!({
             "reason": gap.reason.as_str(),
             "missed": gap.missed,
             "topics": self.named(&gap.rings),
         });
+        for (name, at) in [("from", from), ("to", to)] {
+            if let Some(at) = at {
+                data[name] = hub.told(at).into();
+            }
+        }
         self.settled += gap.missed_live;
         self.cursor = gap.first.map_or(position.through, |first| first - 1);
         for (read, look) in self.reads.iter_mut().zip(looks) {
@@ -452,7 +531,11 @@ impl Subscription {
         let draft = Draft::new(Some("edge-gap"), &data.to_string(), None);
         let wire = Wire::new(draft.framed(hub.id(self.cursor)), &hub.ledger);
         hub.ledger.add(&wire);
-        Next::Chunk(Chunk { wire, events: 0 })
+        Next::Chunk(Chunk {
+            wire,
+            events: 0,
+            missed: gap.missed.map_or(Missed::Unknown, Missed::Events),
+        })
     }
 
     /// Where it stands, and what of the order is settled: all of one moment. `None` when it was
@@ -510,7 +593,11 @@ fn join(mut wires: Wires, ledger: &Arc<Ledger>) -> Option<Chunk> {
         && !wire.is_empty()
     {
         let wire = std::mem::replace(wire, Wire::none());
-        return Some(Chunk { wire, events: 1 });
+        return Some(Chunk {
+            wire,
+            events: 1,
+            missed: Missed::NONE,
+        });
     }
     let bytes: usize = wires.iter().map(|(_, wire)| wire.len()).sum();
     let mut whole = Vec::with_capacity(FRAME_HEAD + bytes);
@@ -523,7 +610,11 @@ fn join(mut wires: Wires, ledger: &Arc<Ledger>) -> Option<Chunk> {
     (events > 0).then(|| {
         let wire = Wire::new(whole, ledger);
         ledger.add(&wire);
-        Chunk { wire, events }
+        Chunk {
+            wire,
+            events,
+            missed: Missed::NONE,
+        }
     })
 }
 

@@ -6,12 +6,12 @@ use std::{
     ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -21,9 +21,12 @@ use super::{
     mailbox::{Mailbox, StreamHandle, Wakes},
     names::{Account, Names},
     ring::{Bounds, Ring, Stored},
+    timeline::Timeline,
 };
 use crate::topic::Topic;
 
+/// How many topics may be closed.
+const CLOSED: usize = 16_384;
 /// What the names of the edge's own topics begin with, and the first names past them.
 const RESERVED: &str = "$";
 const PAST_RESERVED: &str = "%";
@@ -56,6 +59,9 @@ pub(super) struct Topics {
     tombstones: BTreeMap<Topic, Ended>,
     /// Where the history of topics ended that are not even in `tombstones` any more.
     floor: u64,
+    /// Topics that are closed, oldest first, whether known or forgotten.
+    closed: IndexSet<Topic>,
+    timeline: Timeline,
     duplicates: Duplicates,
     names: Names,
 }
@@ -102,6 +108,8 @@ pub(super) struct Cell {
     changed: AtomicU64,
     /// The number of the last entry that ended the streams that read it.
     ended: AtomicU64,
+    /// Nothing more is to come.
+    closed: AtomicBool,
     ring: Mutex<Ring>,
 }
 
@@ -112,6 +120,10 @@ impl Cell {
 
     pub(super) fn has_changed_after(&self, cursor: u64) -> bool {
         self.changed.load(Ordering::Acquire) > cursor
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Whether the streams were ended that read it and began with `joined` as the last entry.
@@ -158,6 +170,8 @@ impl Topics {
             bytes: 0,
             tombstones: BTreeMap::new(),
             floor,
+            closed: IndexSet::new(),
+            timeline: Timeline::default(),
             duplicates: Duplicates::new(retention.duplicates_age, retention.duplicates),
             names: Names::new(names),
         }
@@ -169,9 +183,15 @@ impl Topics {
     }
 
     /// The next entry begins.
-    pub(super) fn advance(&mut self, sequence: u64) {
+    pub(super) fn advance(&mut self, sequence: u64, at: Instant) {
         debug_assert!(sequence > self.sequence, "entries come in their order");
         self.sequence = sequence;
+        self.timeline.advance(sequence, at);
+    }
+
+    /// When entries were placed.
+    pub(super) fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
     /// Whether the entry that begins repeats one before it.
@@ -241,6 +261,10 @@ impl Topics {
                 (freed, ring.bytes())
             };
             known.cell.changed.store(event.sequence, Ordering::Release);
+            if known.cell.is_closed() {
+                known.cell.closed.store(false, Ordering::Release);
+                self.closed.shift_remove(topic);
+            }
             self.bytes = self.bytes - freed + held;
             self.used(id, event.sequence);
         }
@@ -338,7 +362,27 @@ impl Topics {
         }
     }
 
-    /// Has the readers of a topic look, which was deleted or whose streams were ended, and forgets
+    /// Closes a topic. Of too many the one that was closed first is open again.
+    pub(super) fn close(&mut self, topic: &Topic) {
+        if self.closed.len() == CLOSED
+            && !self.closed.contains(topic)
+            && let Some(oldest) = self.closed.shift_remove_index(0)
+            && let Some(known) = self.get(&oldest)
+        {
+            known.cell.closed.store(false, Ordering::Release);
+        }
+        self.closed.insert(topic.clone());
+        let id = self.know(topic);
+        // There is nothing to take: it does not count as a change.
+        self.known[id].cell.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether any topic is closed.
+    pub(super) fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
+    /// Has the readers of a topic look, which was deleted, closed or whose streams were ended, and forgets
     /// it if nobody reads it. How many readers there are.
     pub(super) fn tell(&mut self, topic: &Topic, wakes: &mut Wakes) -> usize {
         let Some(id) = self.id(topic) else {
@@ -430,6 +474,7 @@ impl Topics {
                 id,
                 changed: AtomicU64::new(through),
                 ended: AtomicU64::new(0),
+                closed: AtomicBool::new(self.closed.contains(topic)),
                 ring: Mutex::new(Ring::starting_after(through, deleted)),
             }),
             readers: IndexMap::new(),

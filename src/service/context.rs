@@ -33,6 +33,8 @@ pub struct EventSettings {
     pub retry: Duration,
     /// `events.keepalive`
     pub keepalive: Duration,
+    /// `events.max_age`
+    pub max_age: Option<Duration>,
 }
 
 impl Default for EventSettings {
@@ -42,6 +44,7 @@ impl Default for EventSettings {
             path: "/events".into(),
             retry: Duration::from_secs(3),
             keepalive: Duration::from_secs(15),
+            max_age: None,
         }
     }
 }

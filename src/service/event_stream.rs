@@ -15,7 +15,7 @@ use super::{Context, streams::Registration};
 use crate::{
     backoff,
     exchange::{CHUNK, EventBody, Output},
-    hub::{Chunk, Found, Next, StreamHandle, Subscription},
+    hub::{Chunk, Found, Missed, Next, StreamHandle, Subscription},
     limits::Slot,
     metrics::OpenGuard,
     sse::{self, Draft},
@@ -35,8 +35,8 @@ pub(super) struct EventStream {
     ending: Option<(Instant, Duration)>,
     /// The end of the token that it was opened with.
     token_end: Option<Instant>,
-    /// For a client that polls: when it is answered even if there is nothing.
-    poll_until: Option<Instant>,
+    /// What it was asked for that few are.
+    extras: Option<Box<Extras>>,
     /// What the rings do not hold any more is being found.
     reading: Option<Reading>,
     context: Arc<Context>,
@@ -52,6 +52,48 @@ pub(super) struct EventStream {
 
 // There are a hundred thousand of them: one more byte is a larger class of the allocator.
 const _: () = assert!(size_of::<EventStream>() <= 320);
+
+/// What few streams are asked for: kept apart, so that it costs the others nothing.
+#[derive(Debug, Default)]
+pub(super) struct Extras {
+    /// For a client that polls: when it is answered even if there is nothing.
+    pub(super) poll_until: Option<Instant>,
+    /// Its keepalives are events.
+    pub(super) heartbeat: bool,
+    /// What was replayed so far, which is told at its end.
+    pub(super) replay: Option<Replay>,
+    /// When to end because of its age, if nothing is replayed then.
+    pub(super) age_end: Option<Instant>,
+}
+
+/// What was replayed.
+#[derive(Debug)]
+pub(super) struct Replay {
+    events: u64,
+    missed: Missed,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        let missed = Missed::NONE;
+        Self { events: 0, missed }
+    }
+}
+
+/// Why a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It was told to ([`EventBody::end_at`]), and what its client is to wait.
+    Told(Duration),
+    /// It is not its client's to read any more.
+    Revoked,
+    /// Nothing more is to come on any of its topics.
+    Finished,
+    /// It is old enough.
+    Aged,
+    /// The poll is answered.
+    Answered,
+}
 
 type Reading = Pin<Box<dyn Future<Output = Option<Found>> + Send>>;
 
@@ -90,7 +132,7 @@ impl EventStream {
             due: now + first,
             ending: None,
             token_end,
-            poll_until: None,
+            extras: None,
             reading: None,
             context,
             token_told: false,
@@ -100,15 +142,23 @@ impl EventStream {
         }
     }
 
-    /// Has it end with the first events there are, and at `until` if there are none.
-    pub(super) fn answer_poll_by(mut self, until: Instant) -> Self {
-        self.poll_until = Some(until);
+    /// Has it do what few streams do.
+    pub(super) fn with(mut self, extras: Extras) -> Self {
+        self.extras = Some(Box::new(extras));
         self
     }
 
     /// The next events; whoever asks how far the stream is behind sees how far it has come.
     fn take_settled(&mut self, room: usize) -> Option<Chunk> {
+        let replays = !self.subscription.has_caught_up();
         let chunk = self.take(room);
+        if replays
+            && let Some(chunk) = &chunk
+            && let Some(replay) = self.extras.as_mut().and_then(|e| e.replay.as_mut())
+        {
+            replay.events += chunk.events;
+            replay.missed = replay.missed.and(chunk.missed);
+        }
         self.counted
             .registration
             .settled(self.subscription.settled());
@@ -149,19 +199,66 @@ impl EventStream {
         }
     }
 
-    /// The last bytes, if it is time for them.
-    fn end(&self, now: Instant) -> Option<Bytes> {
+    /// Why it ends, if it is time for that.
+    fn end(&self, now: Instant) -> Option<End> {
         if let Some((at, retry)) = self.ending
             && at <= now
         {
-            return Some(sse::retry(retry).into());
+            return Some(End::Told(retry));
         }
         if self.is_revoked(now) {
-            return Some(sse::retry(self.retry).into());
+            return Some(End::Revoked);
         }
-        let until = self.poll_until?;
+        if self.age_end().is_some_and(|end| end <= now) {
+            return Some(End::Aged);
+        }
+        if self.subscription.is_finished() {
+            return Some(End::Finished);
+        }
+        let until = self.poll_until()?;
         let over = until <= now || (self.answered && self.subscription.is_current());
-        over.then(sse::comment)
+        over.then_some(End::Answered)
+    }
+
+    /// The last bytes.
+    fn last(&self, end: End) -> Bytes {
+        match end {
+            End::Told(retry) => sse::retry(retry).into(),
+            End::Revoked | End::Finished => sse::retry(self.retry).into(),
+            End::Aged => {
+                self.context.metrics.aged.inc();
+                sse::retry(self.retry).into()
+            }
+            End::Answered => sse::comment(),
+        }
+    }
+
+    fn poll_until(&self) -> Option<Instant> {
+        self.extras.as_ref()?.poll_until
+    }
+
+    /// When it ends because of its age: not while something is replayed.
+    fn age_end(&self) -> Option<Instant> {
+        let end = self.extras.as_ref()?.age_end;
+        end.filter(|_| self.subscription.has_caught_up())
+    }
+
+    /// Whether it is still to be told that the replay is over.
+    fn owes_sync(&self) -> bool {
+        self.extras.as_ref().is_some_and(|e| e.replay.is_some())
+    }
+
+    fn sync_notice(&mut self) -> Option<Bytes> {
+        if !self.owes_sync() || !self.subscription.has_caught_up() {
+            return None;
+        }
+        let Replay { events, missed } = self.extras.as_mut()?.replay.take()?;
+        let data = json!({ "replayed": events, "missed": missed.events() });
+        Some(Draft::new(Some("edge-sync"), &data.to_string(), None).finish_without_id())
+    }
+
+    fn sends_heartbeats(&self) -> bool {
+        self.extras.as_ref().is_some_and(|e| e.heartbeat)
     }
 
     fn is_revoked(&self, now: Instant) -> bool {
@@ -192,7 +289,10 @@ impl EventBody for EventStream {
     }
 
     fn is_quiet(&self, now: Instant) -> bool {
-        self.opening.is_none() && self.subscription.is_current() && self.end(now).is_none()
+        self.opening.is_none()
+            && self.subscription.is_current()
+            && !self.owes_sync()
+            && self.end(now).is_none()
     }
 
     fn deadline(&self) -> Instant {
@@ -202,7 +302,8 @@ impl EventBody for EventStream {
             let told = end.checked_sub(notice).filter(|_| !self.token_told);
             told.unwrap_or(end)
         });
-        let all = [ending, token, self.poll_until].into_iter().flatten();
+        let all = [ending, token, self.poll_until(), self.age_end()];
+        let all = all.into_iter().flatten();
         all.fold(self.due, Instant::min)
     }
 
@@ -215,6 +316,10 @@ impl EventBody for EventStream {
             return Output::Chunk(opening);
         }
         if let Some(notice) = self.token_notice(now) {
+            self.due = now + self.keepalive();
+            return Output::Chunk(notice);
+        }
+        if let Some(notice) = self.sync_notice() {
             self.due = now + self.keepalive();
             return Output::Chunk(notice);
         }
@@ -231,13 +336,17 @@ impl EventBody for EventStream {
             return Output::Events(chunk.wire, chunk.events);
         }
         // Looking for events may have shown that there are no more: a poll is over then.
-        if let Some(last) = ends.or_else(|| self.end(now)) {
-            return Output::Last(last);
+        if let Some(end) = ends.or_else(|| self.end(now)) {
+            return Output::Last(self.last(end));
         }
         if self.due <= now + slack {
             self.due = now + self.keepalive();
             self.context.metrics.keepalives.inc();
-            return Output::Chunk(sse::comment());
+            return Output::Chunk(if self.sends_heartbeats() {
+                sse::ping()
+            } else {
+                sse::comment()
+            });
         }
         Output::Wait(self.deadline())
     }

@@ -10,6 +10,7 @@ pub struct ServiceMetrics {
     pub(super) requests: Opened,
     pub(super) event_streams: Opened,
     pub(super) keepalives: Counter,
+    pub(super) aged: Counter,
     pub(super) panics: Counter,
 }
 
@@ -19,12 +20,18 @@ impl ServiceMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let keepalives = Counter::default();
         let panics = Counter::default();
+        let aged = Counter::default();
+        registry.register(
+            "event_streams_aged",
+            "Event streams that were ended because of their age",
+            aged.clone(),
+        );
         registry.register(
             "panics",
             "Requests whose handler panicked, each a bug",
             panics.clone(),
         );
-        registry.register("keepalives", "Keepalive comments sent", keepalives.clone());
+        registry.register("keepalives", "Keepalives sent", keepalives.clone());
         Self {
             requests: Opened::register(
                 registry,
@@ -40,6 +47,7 @@ impl ServiceMetrics {
                 ["event_streams_opened", "Event streams that were opened"],
             ),
             keepalives,
+            aged,
             panics,
         }
     }

@@ -36,6 +36,7 @@ pub(crate) use context::{Context, EventSettings};
 pub(crate) use control::Gate;
 pub(crate) use metrics::ServiceMetrics;
 pub(crate) use routes::public_paths;
+pub(crate) use stream_request::SHORTEST_AGE;
 
 /// A panic is a bug, and one request's: its connection and the others on it go on.
 async fn caught<T>(future: impl Future<Output = T>) -> Result<T, ()> {
@@ -149,7 +150,11 @@ impl Service {
                 let body = body::collect(context, expect, body).await?;
                 publish::from_demo(context, &body).await
             }
-            Route::Publish | Route::PublishTo(_) | Route::Broadcast | Route::Send => {
+            Route::Publish
+            | Route::PublishTo(_)
+            | Route::CloseTopic(_)
+            | Route::Broadcast
+            | Route::Send => {
                 let permit = match self {
                     Self::Control(..) => Permit::everything(),
                     _ => Permit::of_publisher(context, &parts).await?,

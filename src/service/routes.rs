@@ -35,6 +35,7 @@ pub(super) enum Route<'p> {
     DemoPublish,
     Publish,
     PublishTo(&'p str),
+    CloseTopic(&'p str),
     Broadcast,
     Send,
     ListTopics,
@@ -150,7 +151,11 @@ const TABLE: &[RouteRow] = &[
         Route::ShowTopic(p[0])
     }),
     row(&[By::Control, By::Publishers], POST, "/topics/**", |p| {
-        Route::PublishTo(p[0])
+        // A topic of such a name is written with its slash percent-encoded.
+        match p[0].strip_suffix("/close") {
+            Some(topic) => Route::CloseTopic(topic),
+            None => Route::PublishTo(p[0]),
+        }
     })
     .with(Expect::Data),
     row(&[By::Control], &[Method::DELETE], "/topics/**", |p| {
@@ -315,6 +320,14 @@ mod tests {
             control(Method::POST, "/topics/a/b"),
             Ok(Route::PublishTo("a/b"))
         );
+        assert_eq!(
+            control(Method::POST, "/topics/a/b/close"),
+            Ok(Route::CloseTopic("a/b"))
+        );
+        for topic in ["close", "a%2Fclose"] {
+            let found = control(Method::POST, Box::leak(format!("/topics/{topic}").into()));
+            assert_eq!(found, Ok(Route::PublishTo(topic)));
+        }
         assert_eq!(control(Method::GET, "/topics/"), Ok(Route::ShowTopic("")));
         assert_eq!(control(Method::GET, "/topics"), Ok(Route::ListTopics));
         let member = control(Method::PUT, "/groups/g/members/user:m");

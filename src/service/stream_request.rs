@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderMap, StatusCode, header, request::Parts};
 
@@ -19,13 +19,24 @@ const CURSOR_NAMES: [&str; 6] = [
     "last-event-id",
 ];
 
+/// The shortest age that a stream may have.
+pub(crate) const SHORTEST_AGE: Duration = Duration::from_secs(10);
+/// The longest that a client may ask for where none is configured.
+const LONGEST_AGE: Duration = Duration::from_secs(3600);
+
 /// What a request for an event stream asks for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct StreamRequest<'a> {
     /// The topics that it names.
     pub(super) topics: Vec<Topic>,
     /// Without the priming event.
     pub(super) quiet: bool,
+    /// With keepalives that a page can see.
+    pub(super) heartbeat: bool,
+    /// Told when the replay is over.
+    pub(super) sync: bool,
+    /// To end at this age.
+    pub(super) max_age: Option<Duration>,
     /// Answered with the first events there are, for clients that can do no better.
     pub(super) poll: Option<Poll>,
     /// With a comment that old browsers need before they pass anything on.
@@ -44,15 +55,20 @@ pub(super) enum Poll {
 }
 
 impl<'a> StreamRequest<'a> {
-    /// Reads the head of a request, which may name so many topics.
+    /// Reads the head of a request, which may name so many topics. The edge's streams may be so old.
     ///
     /// # Errors
     ///
     /// A [`Problem`] names the part of the query that is wrong; 406 when an event stream is not
     /// what is asked for.
-    pub(super) fn parse(parts: &'a Parts, topics: Bound<usize>) -> Result<Self, Problem> {
+    pub(super) fn parse(
+        parts: &'a Parts,
+        topics: Bound<usize>,
+        max_age: Option<Duration>,
+    ) -> Result<Self, Problem> {
         let headers = &parts.headers;
         let mut asked = Self::of_query(parts.uri.query().unwrap_or_default(), topics)?;
+        asked.limit_age(max_age)?;
         if asked.poll.is_some() || headers.get("x-requestor").is_some_and(|v| v == "XHR") {
             asked.poll = Some(if names_event_stream(headers) {
                 Poll::EventStream
@@ -84,10 +100,7 @@ impl<'a> StreamRequest<'a> {
         Ok(Self {
             topics: topics?,
             cursor: cursor.map(|id| String::from_utf8_lossy(id.as_bytes())),
-            last: None,
-            quiet: false,
-            poll: None,
-            padding: false,
+            ..Self::default()
         })
     }
 
@@ -102,14 +115,7 @@ impl<'a> StreamRequest<'a> {
 
     /// Reads the query alone.
     fn of_query(query: &'a str, topics: Bound<usize>) -> Result<Self, Problem> {
-        let mut parsed = Self {
-            topics: Vec::new(),
-            cursor: None,
-            last: None,
-            quiet: false,
-            poll: None,
-            padding: false,
-        };
+        let mut parsed = Self::default();
         let mut named = 0;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if name == "topic" {
@@ -132,6 +138,23 @@ impl<'a> StreamRequest<'a> {
         Ok(parsed)
     }
 
+    /// Settles the age at which it is to end, where the edge's streams may be so old.
+    fn limit_age(&mut self, max_age: Option<Duration>) -> Result<(), Problem> {
+        let Some(asked) = self.max_age else {
+            self.max_age = max_age;
+            return Ok(());
+        };
+        let longest = max_age.unwrap_or(LONGEST_AGE);
+        if (SHORTEST_AGE..=longest).contains(&asked) {
+            return Ok(());
+        }
+        let told = |age| humantime::format_duration(age).to_string();
+        let (least, most) = (told(SHORTEST_AGE), told(longest));
+        let detail =
+            format!("max_age is out of range; it can be {least} to {most} (events.max_age)");
+        Err(Problem::field("max_age", &told(asked), detail))
+    }
+
     /// Takes one parameter of the query. What is not known is left to others.
     fn take(&mut self, name: &str, value: Cow<'a, str>) -> Result<(), Problem> {
         let yes = matches!(&*value, "1" | "true");
@@ -143,10 +166,23 @@ impl<'a> StreamRequest<'a> {
             }
             "poll" => self.poll = yes.then_some(Poll::Text),
             "padding" => self.padding = yes,
-            "edge" if value == "quiet" => self.quiet = true,
             "edge" => {
-                let wrong = "edge can be `quiet` or left out";
-                return Err(Problem::field("edge", &value, wrong));
+                for word in value.split(',').map(str::trim) {
+                    match word {
+                        "quiet" => self.quiet = true,
+                        "heartbeat" => self.heartbeat = true,
+                        "sync" => self.sync = true,
+                        _ => {
+                            let wrong = "edge can be `quiet`, `heartbeat`, `sync`, several with commas, or left out";
+                            return Err(Problem::field("edge", word, wrong));
+                        }
+                    }
+                }
+            }
+            "max_age" => {
+                let wrong = "max_age is not a time; write it as `20s` or `5m`";
+                let age = humantime::parse_duration(&value);
+                self.max_age = Some(age.map_err(|_| Problem::field("max_age", &value, wrong))?);
             }
             name if CURSOR_NAMES.contains(&name) && !value.is_empty() => {
                 self.cursor = Some(value);
@@ -252,12 +288,36 @@ mod tests {
     }
 
     #[test]
+    fn an_age_is_no_longer_than_the_edge_allows() {
+        let settled = |query: &str, longest: Option<u64>| {
+            let mut asked = StreamRequest::of_query(query, topics(9)).expect("it is right");
+            let settled = asked.limit_age(longest.map(Duration::from_secs));
+            settled
+                .ok()
+                .map(|()| asked.max_age.map(|age| age.as_secs()))
+        };
+        assert_eq!(settled("topic=a", None), Some(None));
+        assert_eq!(settled("topic=a", Some(60)), Some(Some(60)));
+        assert_eq!(settled("topic=a&max_age=10s", Some(60)), Some(Some(10)));
+        assert_eq!(settled("topic=a&max_age=1h", None), Some(Some(3600)));
+        for (query, longest) in [
+            ("topic=a&max_age=61s", Some(60)),
+            ("topic=a&max_age=9999ms", None),
+            ("topic=a&max_age=2h", None),
+        ] {
+            assert_eq!(settled(query, longest), None, "{query}");
+        }
+    }
+
+    #[test]
     fn a_wrong_query_is_named() {
         for (query, field) in [
             ("topic=", "topic"),
             ("topic=a&topic=b", "topic"),
             ("topic=a&last=x", "last"),
             ("topic=a&edge=loud", "edge"),
+            ("topic=a&edge=quiet,", "edge"),
+            ("topic=a&max_age=soon", "max_age"),
         ] {
             let problem = StreamRequest::of_query(query, topics(1))
                 .expect_err("it is wrong")

@@ -1,6 +1,9 @@
 //! `GET /events`: opening an event stream.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header, request::Parts};
@@ -8,13 +11,13 @@ use serde_json::json;
 
 use super::{
     Context,
-    event_stream::{Counted, EventStream},
+    event_stream::{Counted, EventStream, Extras, Replay},
     stream_request::{Poll, StreamRequest},
     streams::StreamInfo,
 };
 use crate::{
     access::{Denied, Identity},
-    clock,
+    backoff, clock,
     exchange::{Body, EventBody as _, Peer, Problem, Reply, is_chromium},
     hub::{Opening, TooManyNames},
     limits::{Limit, Slot},
@@ -28,13 +31,26 @@ const POLL: Duration = Duration::from_secs(25);
 /// What old polyfills ask for before the first event: some browsers pass nothing on before 2 KiB.
 const PADDING: usize = 2 << 10;
 
+/// Why no stream is opened.
+enum NotOpened {
+    /// There is no room.
+    Limit(Limit),
+    /// Nothing more is to come.
+    Finished,
+}
+
 /// What pages of other sites ask before they ask for an event stream.
 pub(super) fn preflight(context: &Context, parts: &Parts) -> Reply {
-    let mut reply = Reply::new(StatusCode::NO_CONTENT, Body::Full(Bytes::new()));
-    reply.headers.remove(header::CONTENT_LENGTH);
+    let mut reply = no_content();
     let fields = context.access.origins().preflight_fields(&parts.headers);
     reply.headers.extend(fields);
     reply.with(header::ALLOW, "GET, HEAD, OPTIONS")
+}
+
+fn no_content() -> Reply {
+    let mut reply = Reply::new(StatusCode::NO_CONTENT, Body::Full(Bytes::new()));
+    reply.headers.remove(header::CONTENT_LENGTH);
+    reply
 }
 
 /// Answers a request for an event stream: with one, or with the refusal that fits.
@@ -43,7 +59,8 @@ pub(super) async fn answer(
     parts: &Parts,
     peer: &Peer,
 ) -> Result<Reply, Problem> {
-    let asked = StreamRequest::parse(parts, context.limits.stream_topics)?;
+    let limits = &context.limits;
+    let asked = StreamRequest::parse(parts, limits.stream_topics, context.events.max_age)?;
     let plan = match Plan::settle(context, parts, peer, &asked).await? {
         Settled::Open(plan) => plan,
         Settled::Refused(refusal) => return Ok(refusal),
@@ -51,8 +68,7 @@ pub(super) async fn answer(
     if parts.method == Method::HEAD {
         return Ok(head());
     }
-    let reply = reply(context, peer, &asked, plan);
-    Ok(reply.unwrap_or_else(|limit| no_room(context, limit)))
+    Ok(reply(context, peer, &asked, plan))
 }
 
 /// Goes on with a request that its app has handed to the hub: it may read what the app names.
@@ -79,8 +95,7 @@ pub(super) fn handed(
         generation: context.access.generation(),
         first: handed.first,
     };
-    let reply = reply(context, peer, &asked, plan);
-    let mut reply = reply.unwrap_or_else(|limit| no_room(context, limit));
+    let mut reply = reply(context, peer, &asked, plan);
     for (name, value) in &handed.head {
         reply.headers.append(name, value.clone());
     }
@@ -171,26 +186,39 @@ fn head() -> Reply {
     reply
 }
 
-/// Opens the stream, and says what it is.
-fn reply(
-    context: &Arc<Context>,
-    peer: &Peer,
-    asked: &StreamRequest<'_>,
-    plan: Plan,
-) -> Result<Reply, Limit> {
+/// Opens the stream, and says what it is; or says why there is none.
+fn reply(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Plan) -> Reply {
     let generation = plan.generation;
-    let mut stream = open(context, peer, asked, plan)?;
+    let mut stream = match open(context, peer, asked, plan) {
+        Ok(stream) => stream,
+        Err(NotOpened::Limit(limit)) => return no_room(context, limit),
+        // An `EventSource` that gets it does not come back (HTML 9.2.3).
+        Err(NotOpened::Finished) => return no_content(),
+    };
     if context.access.generation() != generation {
         // Someone was disconnected meanwhile: who this is has to be settled anew.
         stream.end_at(clock::now(), context.retry());
     }
-    if asked.poll.is_some() {
-        stream = stream.answer_poll_by(clock::now() + POLL);
+    if let Some(extras) = extras(asked, clock::now()) {
+        stream = stream.with(extras);
     }
     let reply = Reply::new(StatusCode::OK, Body::Events(Box::new(stream))).into_event_stream();
-    Ok(match asked.poll {
+    match asked.poll {
         Some(Poll::Text) => reply.with(header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         Some(Poll::EventStream) | None => reply,
+    }
+}
+
+/// What few streams are asked for, if this one is.
+fn extras(asked: &StreamRequest<'_>, now: Instant) -> Option<Extras> {
+    let is_poll = asked.poll.is_some();
+    let age = asked.max_age.filter(|_| !is_poll);
+    let any = is_poll || age.is_some() || asked.heartbeat || asked.sync;
+    any.then(|| Extras {
+        poll_until: is_poll.then(|| now + POLL),
+        heartbeat: asked.heartbeat,
+        replay: asked.sync.then(Replay::default),
+        age_end: age.map(|age| now + backoff::last_fifth(age, fastrand::f64())),
     })
 }
 
@@ -200,7 +228,7 @@ fn open(
     peer: &Peer,
     asked: &StreamRequest<'_>,
     plan: Plan,
-) -> Result<EventStream, Limit> {
+) -> Result<EventStream, NotOpened> {
     let Plan {
         identity,
         place,
@@ -215,15 +243,18 @@ fn open(
         .hub
         .subscribe(&reads, asked.resume(), &peer.mailbox, now)
         .map_err(|too_many| match too_many {
-            TooManyNames::Connection => Limit::ConnectionTopics,
-            TooManyNames::Total => Limit::Topics,
+            TooManyNames::Connection => NotOpened::Limit(Limit::ConnectionTopics),
+            TooManyNames::Total => NotOpened::Limit(Limit::Topics),
         })?;
+    if subscription.is_finished() {
+        return Err(NotOpened::Finished);
+    }
     let retry = context.retry();
     let named = subscription.topics().filter(|topic| !topic.is_reserved());
     let named: Box<[Topic]> = named.cloned().collect();
     let token_end = identity.expires();
     // What was said before has ids of its own: the edge's last one counts.
-    let first = [first, first_bytes(asked, &named, &opening, retry)]
+    let first = [first, first_bytes(context, asked, &named, &opening, retry)]
         .concat()
         .into();
     let handle = subscription.handle();
@@ -252,6 +283,7 @@ fn open(
 }
 
 fn first_bytes(
+    context: &Context,
     asked: &StreamRequest<'_>,
     topics: &[Topic],
     opening: &Opening,
@@ -268,7 +300,18 @@ fn first_bytes(
         return first.into();
     }
     let topics: Vec<_> = topics.iter().map(Topic::as_str).collect();
-    let data = json!({ "topics": topics, "replay": opening.behind });
+    let keepalive = context.events.keepalive;
+    let data = json!({
+        "topics": topics,
+        "replay": opening.behind,
+        // In seconds.
+        "keepalive": if keepalive.subsec_nanos() == 0 {
+            json!(keepalive.as_secs())
+        } else {
+            json!(keepalive.as_secs_f64())
+        },
+        "now": humantime::format_rfc3339_millis(clock::wall()).to_string(),
+    });
     let draft = Draft::new(Some("edge-open"), &data.to_string(), Some(retry));
     let open = match opening.id {
         Some(id) => draft.finish(id),

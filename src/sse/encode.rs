@@ -192,6 +192,12 @@ pub fn comment() -> Bytes {
     Bytes::from_static(b":\n")
 }
 
+/// The same for pages, to which comments are invisible: an event without an id.
+#[must_use]
+pub fn ping() -> Bytes {
+    Bytes::from_static(b"event: edge-ping\ndata: {}\n\n")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

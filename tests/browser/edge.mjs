@@ -15,8 +15,8 @@ const PROGRAM = path.resolve(import.meta.dirname ?? path.dirname(new URL(import.
 export const PATIENCE = 60_000;
 
 /** Waits until `check` gives something true. */
-export async function until(what, check) {
-  const deadline = Date.now() + PATIENCE;
+export async function until(what, check, patience = PATIENCE) {
+  const deadline = Date.now() + patience;
   let last;
   while (Date.now() < deadline) {
     last = await check();
@@ -135,6 +135,16 @@ export class Relay {
   /** Cuts every connection: TCP is reset, UDP falls silent. New ones are passed on. */
   cut() {
     for (const socket of this.sockets) socket.resetAndDestroy();
+    for (const flow of this.flows.values()) flow.cut = true;
+  }
+
+  /** Passes nothing on any more of what there is, and says nothing: a network that has vanished. */
+  freeze() {
+    for (const socket of this.sockets) {
+      socket.unpipe();
+      socket.removeAllListeners('close');
+      socket.pause();
+    }
     for (const flow of this.flows.values()) flow.cut = true;
   }
 

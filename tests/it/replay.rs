@@ -98,6 +98,15 @@ async fn a_first_visit_gets_the_last_events(protocol: Protocol) {
     assert_eq!(events.data(3).await, ["3", "4", "5"]);
 }
 
+/// What a gap says, but for its times.
+fn untimed(mut gap: serde_json::Value) -> serde_json::Value {
+    let fields = gap.as_object_mut().expect("an object");
+    for name in ["from", "to"] {
+        fields.remove(name);
+    }
+    gap
+}
+
 async fn a_gap_is_told_and_what_is_held_follows(protocol: Protocol) {
     let edge = TestEdge::with("history.events = 3");
     let first = edge.publish_id("a", "1").await;
@@ -111,7 +120,7 @@ async fn a_gap_is_told_and_what_is_held_follows(protocol: Protocol) {
         .await;
     let (gap, id) = events.edge_event("edge-gap").await;
     assert_eq!(
-        gap,
+        untimed(gap),
         json!({"reason": "trimmed", "missed": 3, "topics": ["a"]})
     );
     assert_eq!(events.data(3).await, ["5", "6", "7"]);
@@ -172,7 +181,7 @@ async fn a_deleted_topic_is_told(protocol: Protocol) {
     assert_eq!(answer.json(), json!({"deleted": 1}));
     let (gap, _) = events.edge_event("edge-gap").await;
     assert_eq!(
-        gap,
+        untimed(gap),
         json!({"reason": "deleted", "missed": 0, "topics": ["a"]})
     );
     edge.publish("a", "2").await;

@@ -75,7 +75,7 @@ impl Model {
                 if let Entry::Event { target, .. } = &mut entry {
                     target.to = to.map(|name| topics(&[name]));
                 }
-                self.last = put(&self.hub, entry, crate::clock::now()).1;
+                self.last = put(&self.hub, entry, clock::now()).1;
                 let reads = |name: &str| self.reads.contains(&name);
                 if names.iter().any(|name| reads(name)) && to.is_none_or(reads) {
                     self.meant.push(self.last);
@@ -83,7 +83,7 @@ impl Model {
             }
             Step::Delete(n) => {
                 let entry = Entry::Delete(topic(NAMES[*n as usize]));
-                self.last = put(&self.hub, entry, crate::clock::now()).1;
+                self.last = put(&self.hub, entry, clock::now()).1;
             }
             Step::Read(_) => {}
         }

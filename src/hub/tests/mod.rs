@@ -79,7 +79,7 @@ fn publish_as(hub: &Hub, names: &[&str], data: &str, id: Option<&str>) -> Publis
     if let Entry::Event { target, .. } = &mut entry {
         target.id = id.map(Into::into);
     }
-    let (applied, sequence) = put(hub, entry, crate::clock::now());
+    let (applied, sequence) = put(hub, entry, clock::now());
     Published {
         id: id.map_or_else(|| hub.id(sequence).to_string(), Into::into),
         receivers: applied.receivers,
@@ -87,9 +87,7 @@ fn publish_as(hub: &Hub, names: &[&str], data: &str, id: Option<&str>) -> Publis
 }
 
 fn delete(hub: &Hub, name: &str) -> Option<usize> {
-    put(hub, Entry::Delete(topic(name)), crate::clock::now())
-        .0
-        .removed
+    put(hub, Entry::Delete(topic(name)), clock::now()).0.removed
 }
 
 fn chunk(next: Next) -> Option<Chunk> {
@@ -102,7 +100,7 @@ fn chunk(next: Next) -> Option<Chunk> {
 
 fn subscribe(hub: &Arc<Hub>, names: &[&str], resume: Resume<'_>) -> Subscription {
     let mailbox = Mailbox::new(LOCAL);
-    hub.subscribe(&topics(names), resume, &mailbox, crate::clock::now())
+    hub.subscribe(&topics(names), resume, &mailbox, clock::now())
         .expect("there is room")
         .0
 }
@@ -137,9 +135,15 @@ fn data(messages: &[Message]) -> Vec<&str> {
     messages.iter().map(|m| m.data.as_str()).collect()
 }
 
+/// What a gap says, but for its times.
 fn gap(message: &Message) -> serde_json::Value {
     assert_eq!(message.event, "edge-gap");
-    serde_json::from_str(&message.data).expect("JSON")
+    let mut said: serde_json::Value = serde_json::from_str(&message.data).expect("JSON");
+    let fields = said.as_object_mut().expect("an object");
+    let [from, to] = ["from", "to"].map(|name| fields.remove(name));
+    // RFC 3339 sorts as the moments do.
+    assert!(from.is_none_or(|from| Some(from.as_str()) <= to.as_ref().map(|to| to.as_str())));
+    said
 }
 
 #[test]
@@ -414,7 +418,7 @@ fn the_least_recently_published_topics_give_way_first() {
 #[test]
 fn old_events_go_and_idle_topics_with_them() {
     let hub = hub(5);
-    let now = crate::clock::now();
+    let now = clock::now();
     let hour = Duration::from_secs(3600);
     for (name, at) in [("a", now), ("b", now + hour)] {
         put(&hub, event(&[name], "x"), at);
@@ -547,7 +551,7 @@ fn a_topic_counts_as_a_name_while_it_is_merely_read() {
     delete(&hub, "c");
     assert_eq!((counts(names), counts(history)), (2, 2));
     drop(other);
-    hub.sweep(crate::clock::now() + Duration::from_secs(2 * 3600));
+    hub.sweep(clock::now() + Duration::from_secs(2 * 3600));
     hub.lock().audit();
     assert_eq!(hub.lock().ledger()[..3], [0, 0, 0]);
 }
@@ -557,12 +561,7 @@ fn the_edges_own_topics_are_passed_over_wherever_a_page_begins() {
     let hub = hub(5);
     let own = Topic::reserved("user:", "ann");
     let (_reader, _) = hub
-        .subscribe(
-            &[own],
-            Resume::Live,
-            &Mailbox::new(LOCAL),
-            crate::clock::now(),
-        )
+        .subscribe(&[own], Resume::Live, &Mailbox::new(LOCAL), clock::now())
         .expect("there is room");
     let names = [" a", "#", "#z", "%", "a", "b"];
     for name in names {
@@ -642,7 +641,7 @@ fn publishers_and_readers_on_many_threads_see_one_order() {
 fn a_publish_marks_the_streams_of_a_connection() {
     let hub = hub(5);
     let mailbox = Mailbox::new(LOCAL);
-    let now = crate::clock::now();
+    let now = clock::now();
     let (a, _) = hub
         .subscribe(&topics(&["a"]), Resume::Live, &mailbox, now)
         .expect("there is room");
@@ -667,7 +666,7 @@ fn whoever_finds_a_mark_finds_the_event() {
     let mailbox = Mailbox::new(LOCAL);
     let names: Vec<String> = (0..50).map(|n| format!("t{n}")).collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    let now = crate::clock::now();
+    let now = clock::now();
     let (mut reader, _) = hub
         .subscribe(&topics(&all[..1]), Resume::Live, &mailbox, now)
         .expect("there is room");
@@ -676,7 +675,7 @@ fn whoever_finds_a_mark_finds_the_event() {
         let publisher = scope.spawn(|| {
             for n in 1..=EVENTS {
                 publish(&hub, &all, "x");
-                let published = crate::clock::now();
+                let published = clock::now();
                 while read.load(Ordering::Acquire) < n {
                     assert!(published.elapsed().as_secs() < 20, "event {n} is slept on");
                     std::hint::spin_loop();
@@ -728,7 +727,7 @@ fn an_event_taken_back_is_for_nobody_who_comes_to_it_later() {
             topics: topics(&["a", "b", "c"]).into(),
             id: id.into(),
         };
-        put(&hub, entry, crate::clock::now()).0.removed
+        put(&hub, entry, clock::now()).0.removed
     };
     assert_eq!(retract(&wrong), Some(1));
     assert_eq!((retract(&wrong), retract("never")), (None, None));
@@ -753,7 +752,7 @@ fn a_disconnect_ends_the_streams_that_began_before_it() {
     let mut bob = subscribe(&hub, &["news", "bob"], Resume::Live);
     let mut ann = subscribe(&hub, &["news", "ann"], Resume::Live);
     let disconnect = Entry::Disconnect(topic("bob"));
-    assert_eq!(put(&hub, disconnect, crate::clock::now()).0.receivers, 1);
+    assert_eq!(put(&hub, disconnect, clock::now()).0.receivers, 1);
     publish(&hub, &["news"], "later");
     assert_eq!((bob.next(999), bob.next(999)), (Next::Ended, Next::Ended));
     assert_eq!(data(&drain(&mut ann, 999)), ["later"]);
@@ -773,7 +772,7 @@ fn a_disconnect_is_not_lost_in_a_gap() {
     }
     assert!(matches!(bob.next(999), Next::Ask(_)));
     delete(&hub, "a");
-    put(&hub, Entry::Disconnect(topic("bob")), crate::clock::now());
+    put(&hub, Entry::Disconnect(topic("bob")), clock::now());
     assert_eq!(bob.answer(None), Next::Ended);
     assert_eq!(bob.next(999), Next::Ended);
 }
@@ -793,7 +792,7 @@ fn a_deletion_is_told_also_where_events_are_kept_elsewhere() {
 fn a_batch_wakes_a_connection_once_and_is_seen_whole() {
     let hub = hub(1000);
     let mailbox = Mailbox::new(LOCAL);
-    let now = crate::clock::now();
+    let now = clock::now();
     let (mut reader, _) = hub
         .subscribe(&topics(&["a"]), Resume::Live, &mailbox, now)
         .expect("there is room");
@@ -838,7 +837,7 @@ fn archive(hub: &Arc<Hub>, ask: &Ask, most: usize) -> Found {
         }
         events.push(Arc::new(Stored {
             sequence,
-            at: crate::clock::now(),
+            at: clock::now(),
             id: None,
             wire: Wire::new(
                 Draft::new(None, &sequence.to_string(), None).framed(hub.id(sequence)),

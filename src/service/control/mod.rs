@@ -44,6 +44,7 @@ pub(super) async fn answer(
         | Route::DemoPublish
         | Route::Publish
         | Route::PublishTo(_)
+        | Route::CloseTopic(_)
         | Route::Broadcast
         | Route::Send => unreachable!("the service answers these itself"),
     }

@@ -12,14 +12,17 @@ mod published;
 use std::sync::Arc;
 
 use http::{StatusCode, header, request::Parts};
+use serde_json::json;
 
 use super::{
     Context, body,
     routes::{self, Expect, Route},
 };
 use crate::{
+    clock,
     drain::Watch,
     exchange::{Problem, Reply, RequestBody},
+    hub::Entry,
     limits::DEMO_TOPICS_AT_ONCE,
 };
 use event::{Event, Head};
@@ -50,6 +53,22 @@ pub(super) async fn answer(
             let data = body::collect(context, expect, body).await?;
             let key = idempotency::key(parts, &data)?;
             Published::of(context, head.with(data, context)?.with_key(key)).await?
+        }
+        Route::CloseTopic(topic) => {
+            let topic = routes::decode(topic)?;
+            let head = Head::parse(&topic, parts.uri.query().unwrap_or_default())?;
+            permit.check(head.topics())?;
+            let closed = head.topics().first().cloned().map(Entry::Close);
+            let data = body::collect(context, expect, body).await?;
+            let last = if data.is_empty() {
+                None
+            } else {
+                let key = idempotency::key(parts, &data)?;
+                Some(Published::of(context, head.with(data, context)?.with_key(key)).await?)
+            };
+            let closed = closed.expect("the path names a topic");
+            let streams = context.order.put(closed, clock::now()).await?.receivers;
+            return Ok(Reply::json(&json!({ "streams": streams, "last": last })));
         }
         Route::Broadcast => {
             permit.check_people()?;

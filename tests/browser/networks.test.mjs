@@ -1,0 +1,53 @@
+// What goes wrong between a browser and an edge, in real browsers.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { test } from 'node:test';
+
+import { browsers } from './browsers.mjs';
+import { Edge, PATIENCE, Relay, until } from './edge.mjs';
+
+const here = import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname);
+const docs = await readFile(path.join(here, '../../docs/event-streams.md'), 'utf8');
+/** The watchdog as the documentation has it. */
+const [watchdog] = docs.match(/function watch\(.*?^}$/ms);
+
+for (const name of Object.keys(browsers)) {
+  for (const http3 of [false, true]) {
+    test(`${name} over ${http3 ? 'h3' : 'h2'}: a network that vanishes without a word is noticed`, { timeout: 3 * PATIENCE }, async () => {
+      const edge = await Edge.start('events.keepalive = "500ms"\n');
+      const relay = await Relay.start(edge.port);
+      const { page, close } = await browsers[name]({ port: relay.port, spki: edge.spki, http3 });
+      try {
+        await page.goto(`https://localhost:${relay.port}/`);
+        await page.evaluate(`(() => {
+          ${watchdog}
+          window.seen = [];
+          watch('/events?topic=watched', (event) => window.seen.push(event.data));
+        })()`);
+        const seen = (count) => until(`${count} events`, async () => {
+          const seen = await page.evaluate(() => window.seen);
+          return seen.length === count || seen;
+        // Firefox finds out about a dead connection over HTTP/2 by a PING, which it sends after 58 s.
+        }, 2 * PATIENCE);
+        await until('the stream', async () => {
+          const { streams } = await (await fetch(`${edge.control}/streams?topic=watched`)).json();
+          return streams.length === 1;
+        });
+        await edge.publish(['watched'], 'before');
+        await seen(1);
+        relay.freeze();
+        await edge.publish(['watched'], 'meanwhile');
+        await seen(2);
+        await edge.publish(['watched'], 'after');
+        await seen(3);
+        assert.deepEqual(await page.evaluate(() => window.seen), ['before', 'meanwhile', 'after']);
+      } finally {
+        await close();
+        relay.stop();
+        await edge.stop();
+      }
+    });
+  }
+}

@@ -1,0 +1,259 @@
+//! What streams do for pages on real networks: they are heard, they say where they stand, they end
+//! before others cut them.
+
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use seventh::{
+    client::{EventSource, Protocol, Signal, Trust, full},
+    sse::Item,
+};
+
+use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently};
+use crate::upstream::{Upstream, whole};
+
+every_protocol!(
+    a_heartbeat_is_an_event_without_an_id,
+    the_end_of_the_replay_is_told,
+    a_gap_has_its_times,
+    a_stream_ends_at_its_age_and_not_in_its_replay,
+    a_finished_topic_ends_its_streams_for_good,
+);
+
+async fn a_heartbeat_is_an_event_without_an_id(protocol: Protocol) {
+    let edge = TestEdge::with("events.keepalive = \"100ms\"");
+    let mut events = edge.events(protocol, "topic=a&edge=heartbeat").await;
+    let (open, _) = events.edge_event("edge-open").await;
+    assert_eq!(open["keepalive"], 0.1);
+    let now = open["now"].as_str().expect("a time");
+    humantime::parse_rfc3339(now).expect("RFC 3339");
+    for _ in 0..3 {
+        let ping = events.message().await;
+        assert_eq!((&*ping.event, &*ping.data), ("edge-ping", "{}"));
+    }
+    let id = edge.publish_id("a", "x").await;
+    loop {
+        let message = events.message().await;
+        if message.event == "message" {
+            assert_eq!((message.data, message.id), ("x".into(), id.clone()));
+            break;
+        }
+    }
+    // It leaves the last id where it is.
+    let ping = events.message().await;
+    assert_eq!((ping.event.as_str(), ping.id), ("edge-ping", id));
+}
+
+async fn the_end_of_the_replay_is_told(protocol: Protocol) {
+    let edge = TestEdge::with("history.events = 4");
+    let mut fresh = edge.events(protocol, "topic=a&edge=sync").await;
+    let (_, start) = fresh.edge_event("edge-open").await;
+    let (sync, id) = fresh.edge_event("edge-sync").await;
+    assert_eq!(sync, serde_json::json!({ "replayed": 0, "missed": 0 }));
+    assert_eq!(id, start);
+    for n in 0..3 {
+        edge.publish("a", n.to_string()).await;
+    }
+    let mut back = edge
+        .events_after(protocol, "topic=a&topic=b&edge=sync", &start)
+        .await;
+    back.edge_event("edge-open").await;
+    assert_eq!(back.data(3).await, ["0", "1", "2"]);
+    let (sync, _) = back.edge_event("edge-sync").await;
+    assert_eq!(sync, serde_json::json!({ "replayed": 3, "missed": 0 }));
+    edge.publish("a", "3").await;
+    edge.publish("a", "4").await;
+    assert_eq!(back.data(2).await, ["3", "4"]);
+    let mut late = edge
+        .events_after(protocol, "topic=a&edge=sync,quiet", &start)
+        .await;
+    assert_eq!(late.edge_event("edge-gap").await.0["missed"], 1);
+    assert_eq!(late.data(4).await, ["1", "2", "3", "4"]);
+    let (sync, _) = late.edge_event("edge-sync").await;
+    assert_eq!(sync, serde_json::json!({ "replayed": 4, "missed": 1 }));
+    // Nobody counts what was missed of another history.
+    let mut stranger = edge
+        .events_after(protocol, "topic=a&edge=sync,quiet", "of-another")
+        .await;
+    stranger.edge_event("edge-gap").await;
+    stranger.data(4).await;
+    let (sync, _) = stranger.edge_event("edge-sync").await;
+    assert_eq!(sync["missed"], serde_json::Value::Null);
+    drop(fresh);
+}
+
+async fn a_gap_has_its_times(protocol: Protocol) {
+    let edge = TestEdge::with("history.events = 1");
+    let first = edge.publish_id("a", "0").await;
+    for n in 1..4 {
+        edge.publish("a", n.to_string()).await;
+    }
+    let time = |value: &serde_json::Value| {
+        let text = value
+            .as_str()
+            .unwrap_or_else(|| panic!("{value} is no time"));
+        humantime::parse_rfc3339(text).expect("RFC 3339")
+    };
+    let mut events = edge
+        .events_after(protocol, "topic=a&edge=quiet", &first)
+        .await;
+    let (gap, _) = events.edge_event("edge-gap").await;
+    assert_eq!(gap["missed"], 2);
+    assert!(time(&gap["from"]) <= time(&gap["to"]), "{gap}");
+    // When an id of another history was is not known.
+    let mut events = edge
+        .events_after(protocol, "topic=a&edge=quiet", "of-another")
+        .await;
+    let (gap, _) = events.edge_event("edge-gap").await;
+    assert!(gap.get("from").is_none(), "{gap}");
+    time(&gap["to"]);
+}
+
+async fn a_stream_ends_at_its_age_and_not_in_its_replay(protocol: Protocol) {
+    let edge = TestEdge::with("events.max_age = \"1m\"");
+    let mut connection = edge.connect(protocol).await;
+    for (age, wrong) in [("9s", "9s"), ("61s", "1m 1s"), ("soon", "soon")] {
+        let request = Request::get(format!("/events?topic=a&max_age={age}")).body(full(""));
+        let answer = Answer::of(&mut connection, request.expect("a request")).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{age}");
+        assert_eq!(answer.json()["value"], wrong, "{}", answer.text);
+    }
+    let mut events = edge.events(protocol, "topic=a&max_age=10s").await;
+    events.edge_event("edge-open").await;
+    edge.publish("a", "x").await;
+    assert_eq!(events.data(1).await, ["x"]);
+    let retry = loop {
+        match events.item().await {
+            Some(Item::Retry(retry)) => break retry,
+            Some(Item::Comment(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(retry >= Duration::from_millis(500));
+    assert_eq!(events.try_item().await.expect("no reset"), None);
+    edge.until_metric("seventh_event_streams_aged_total", 1)
+        .await;
+}
+
+/// Some middleboxes and antivirus programs pass nothing of a response on before its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_holds_responses_until_their_end_gets_every_event() {
+    let edge = TestEdge::with("events.retry = \"500ms\"");
+    let target = edge.target();
+    let holding = Upstream::start(move |request: Request<hyper::body::Incoming>| {
+        let target = target.clone();
+        async move {
+            let mut connection = seventh::client::Connection::open(&target, Protocol::Http2)
+                .await
+                .expect("it connects");
+            let (mut parts, _) = request.into_parts();
+            parts.headers.remove("host");
+            let mut response = connection
+                .send(Request::from_parts(parts, full("")))
+                .await
+                .expect("an answer");
+            let body = response.bytes().await.expect("a clean end");
+            let held = http::Response::builder().header("content-type", "text/event-stream");
+            held.body(whole(body)).expect("a response")
+        }
+    })
+    .await;
+    let url = format!("{}/events?topic=a&max_age=10s", holding.url());
+    let url: http::Uri = url.parse().expect("a URL");
+    let mut source = EventSource::new(url, Protocol::Http1, Trust::System, String::new());
+    let publishing = async {
+        let (mut sent, mut opened) = (0, 0);
+        // Over three streams, and between them.
+        while opened < 3 {
+            edge.publish("a", sent.to_string()).await;
+            sent += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let line = "seventh_event_streams_aged_total";
+            opened = edge.metric(line).await;
+        }
+        edge.publish("a", "last").await;
+        sent
+    };
+    let reading = async {
+        let mut seen: Vec<String> = Vec::new();
+        loop {
+            let signal = patiently("a signal", source.next()).await;
+            if let Some(Signal::Message(message)) = signal
+                && message.event == "message"
+            {
+                if message.data == "last" {
+                    return seen;
+                }
+                seen.push(message.data);
+            }
+        }
+    };
+    let (sent, seen) = tokio::join!(publishing, reading);
+    // The first stream may have begun after the first events.
+    let first: usize = seen[0].parse().expect("a number");
+    let expected: Vec<String> = (first..sent).map(|n| n.to_string()).collect();
+    assert!(first < 100, "{first}");
+    assert_eq!(seen, expected);
+}
+
+async fn a_finished_topic_ends_its_streams_for_good(protocol: Protocol) {
+    let edge = TestEdge::start();
+    let mut events = edge.events(protocol, "topic=game/7").await.opened().await;
+    let mut both = edge
+        .events(protocol, "topic=game/7&topic=game/8")
+        .await
+        .opened()
+        .await;
+    let before = edge.publish_id("game/7", "3:2").await;
+    let closed = edge
+        .ask("POST", "/topics/game/7/close?event=end", "4:2")
+        .await;
+    assert_eq!(closed.json()["streams"], 2, "{}", closed.text);
+    assert_eq!(closed.json()["last"]["receivers"], 2);
+    assert_eq!(events.data(1).await, ["3:2"]);
+    let last = events.message().await;
+    assert_eq!((&*last.event, &*last.data), ("end", "4:2"));
+    assert!(matches!(events.item().await, Some(Item::Retry(_))));
+    assert_eq!(events.try_item().await.expect("no reset"), None);
+    // Another topic of the stream goes on.
+    assert_eq!(both.data(2).await, ["3:2", "4:2"]);
+    edge.publish("game/8", "0:0").await;
+    assert_eq!(both.data(1).await, ["0:0"]);
+
+    let mut connection = edge.connect(protocol).await;
+    let ask = |id: &str, query: &str| {
+        let request = Request::get(format!("/events?{query}"))
+            .header("accept", "text/event-stream")
+            .header("last-event-id", id);
+        request.body(full("")).expect("a request")
+    };
+    // Who missed the end gets it first; who comes back after that stays away.
+    let mut missed = Events::ask(&mut connection, ask(&before, "topic=game/7&edge=quiet")).await;
+    let end = missed.message().await;
+    assert_eq!((&*end.event, &end.id), ("end", &last.id));
+    while missed.item().await.is_some() {}
+    let mut connection = edge.connect(protocol).await;
+    for id in [&*last.id, ""] {
+        let answer = Answer::of(&mut connection, ask(id, "topic=game/7")).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{id}");
+        assert_eq!(answer.text, "");
+    }
+    edge.publish("game/7", "extra time").await;
+    let mut again = Events::ask(&mut connection, ask(&last.id, "topic=game/7&edge=quiet")).await;
+    assert_eq!(again.data(1).await, ["extra time"]);
+    // Closed without a word, and without anyone who reads it or has written to it.
+    let closed = edge.ask("POST", "/topics/nobody/close", "").await;
+    assert_eq!(
+        closed.json(),
+        serde_json::json!({ "streams": 0, "last": null })
+    );
+    let mut connection = edge.connect(protocol).await;
+    let answer = Answer::of(&mut connection, ask("", "topic=nobody")).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    // A topic whose own name ends that way.
+    edge.publish("a%2Fclose", "x").await;
+    assert_eq!(
+        edge.ask("GET", "/topics/a/close", "").await.json()["events"],
+        1
+    );
+}
