@@ -84,7 +84,7 @@ impl Edge {
 
         let control = PlainListener::bind(config.control.listen, "control.listen")?;
         let public_service = Service::Public(context.clone());
-        let listeners = bind_https(&config.https, &resolver, &public_service)?;
+        let listeners = bind_https(config, &resolver, &public_service)?;
         let http = config.http.iter();
         let http: Result<Vec<_>, _> = http
             .map(|at| PlainListener::bind(*at, "http.listen"))
@@ -117,6 +117,7 @@ impl Edge {
             .spawn(async move { checked.proxy.check_health().await });
         let admission = Arc::new(Admission::new(&config.limits));
         let port = edge.https.first().map_or(443, SocketAddr::port);
+        let port = config.http3.port(port);
         for listener in http {
             let service = Service::Redirect(edge.context.clone(), port);
             let (metrics, admission) = (metrics.clone(), Some(admission.clone()));
@@ -253,14 +254,14 @@ fn hsts(age: Duration) -> HeaderValue {
 
 /// Binds every address. A machine without IPv6 does without `[::1]` if there is another.
 fn bind_https(
-    addresses: &[SocketAddr],
+    config: &Config,
     resolver: &Arc<Resolver>,
     service: &Service,
 ) -> Result<Vec<HttpsListener>, BindError> {
     let mut listeners = Vec::new();
     let mut without = None;
-    for &address in addresses {
-        match HttpsListener::bind(address, resolver, service) {
+    for &address in &config.https {
+        match HttpsListener::bind(address, resolver, service, &config.http3) {
             Ok(listener) => listeners.push(listener),
             Err(error)
                 if address.is_ipv6() && address.ip().is_loopback() && is_no_ipv6(&error.source) =>

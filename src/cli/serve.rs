@@ -169,9 +169,10 @@ fn announce(edge: &Edge, config: &Config) {
 fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io::Result<()> {
     let control = edge.control();
     for address in edge.https() {
+        let http3 = if config.http3.enabled { ", HTTP/3" } else { "" };
         writeln!(
             out,
-            "listening on   https://{address} (HTTP/1.1, HTTP/2, HTTP/3)"
+            "listening on   https://{address} (HTTP/1.1, HTTP/2{http3})"
         )?;
     }
     for address in edge.http() {

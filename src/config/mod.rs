@@ -30,6 +30,7 @@ use crate::{
     drain::DrainSettings,
     hub::Retention,
     limits::Limits,
+    net::{Advertise, Http3Settings},
     proxy::{Networks, RelaySettings, RouteSettings, covers},
     service::{EventSettings, public_paths},
     tls::CertificateFiles,
@@ -48,6 +49,8 @@ pub const FILE: &str = "seventh.toml";
 pub struct Config {
     /// `https.listen`
     pub https: Vec<SocketAddr>,
+    /// `https.http3` and `https.advertise`
+    pub http3: Http3Settings,
     /// `https.hsts`
     pub hsts: Option<Duration>,
     /// `http.listen`
@@ -173,6 +176,7 @@ fn take(reader: &mut Reader) -> Config {
         "How long browsers are told to come over HTTPS alone (`Strict-Transport-Security`), such as `365d`. Unset: \
          they are not told.",
     );
+    let http3 = take_http3(reader);
     let http: Option<Vec<SocketAddr>> = reader.take(
         "http.listen",
         None,
@@ -184,6 +188,7 @@ fn take(reader: &mut Reader) -> Config {
     let (events_path, prefix) = hub_paths(&routes, proxy::take_prefix(reader));
     let config = Config {
         https,
+        http3,
         hsts,
         http: http.unwrap_or_default(),
         control,
@@ -203,6 +208,29 @@ fn take(reader: &mut Reader) -> Config {
     Config {
         demo: take_demo(reader, &config),
         ..config
+    }
+}
+
+fn take_http3(reader: &mut Reader) -> Http3Settings {
+    let enabled = reader.take(
+        "https.http3",
+        true,
+        "Whether HTTP/3 is spoken. `false`: no UDP is opened, and browsers forget what they were told (`Alt-Svc: \
+         clear`).",
+    );
+    let advertise: Option<String> = reader.take_if(
+        "https.advertise",
+        None,
+        "The port that browsers are told for HTTP/3 and sent on to from plain HTTP, where it is mapped to another \
+         one here, such as 443; or the whole value of `Alt-Svc`. Unset: the port of `https.listen`.",
+        |text: &Option<String>| match text {
+            Some(text) => text.parse::<Advertise>().map(drop),
+            None => Ok(()),
+        },
+    );
+    Http3Settings {
+        enabled,
+        advertise: advertise.and_then(|text| text.parse().ok()),
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    alt_svc::Http3Settings,
     listening::{Listening, report_panic},
     metrics::NetMetrics,
     quic, tcp,
@@ -40,16 +41,17 @@ fn remedy(error: &io::Error, address: SocketAddr) -> String {
     }
 }
 
-/// A public listener: one port for TCP and UDP.
+/// A public listener: one port for TCP and, unless HTTP/3 is off, UDP.
 pub(crate) struct HttpsListener {
     address: SocketAddr,
     tcp: TcpListener,
-    endpoint: quinn::Endpoint,
+    endpoint: Option<quinn::Endpoint>,
+    http3: Http3Settings,
     tls: TlsAcceptor,
 }
 
 impl HttpsListener {
-    /// Binds `address` over TCP and UDP. Port 0 finds one that is free for both.
+    /// Binds `address` over TCP, and over UDP if HTTP/3 is spoken. Port 0 finds one that is free for both.
     ///
     /// # Errors
     ///
@@ -58,6 +60,7 @@ impl HttpsListener {
         address: SocketAddr,
         resolver: &Arc<Resolver>,
         service: &Service,
+        http3: &Http3Settings,
     ) -> Result<Self, BindError> {
         let failed = |transport| {
             move |source| BindError {
@@ -71,17 +74,21 @@ impl HttpsListener {
         loop {
             let tcp = tcp::bind(address).map_err(failed("TCP"))?;
             let bound = tcp.local_addr().map_err(failed("TCP"))?;
-            match quic::bind(
-                bound,
-                resolver.quic_config(),
-                &resolver.current().secret,
-                service.context(),
-            ) {
+            let endpoint = http3.enabled.then(|| {
+                quic::bind(
+                    bound,
+                    resolver.quic_config(),
+                    &resolver.current().secret,
+                    service.context(),
+                )
+            });
+            match endpoint.transpose() {
                 Ok(endpoint) => {
                     return Ok(Self {
                         address: bound,
                         tcp,
                         endpoint,
+                        http3: http3.clone(),
                         tls: resolver.tcp_config().into(),
                     });
                 }
@@ -112,7 +119,13 @@ impl HttpsListener {
         drain: Watch,
     ) {
         let port = self.address.port();
-        let listening = Arc::new(Listening::public(service, port, metrics, admission));
+        let listening = Arc::new(Listening::public(
+            service,
+            port,
+            &self.http3,
+            metrics,
+            admission,
+        ));
         let mut accepting = JoinSet::new();
         accepting.spawn(tcp::accept(
             self.tcp,
@@ -120,7 +133,9 @@ impl HttpsListener {
             listening.clone(),
             drain.clone(),
         ));
-        accepting.spawn(quic::accept(self.endpoint, listening, drain));
+        if let Some(endpoint) = self.endpoint {
+            accepting.spawn(quic::accept(endpoint, listening, drain));
+        }
         while let Some(ended) = accepting.join_next().await {
             report_panic(ended);
         }

@@ -2,11 +2,13 @@
 
 use std::{fmt::Display, future::Future, net::SocketAddr, sync::Arc, time::Instant};
 
-use http::HeaderValue;
 use tokio::task::JoinError;
 use tracing::Span;
 
-use super::metrics::NetMetrics;
+use super::{
+    alt_svc::{AltSvc, Http3Settings},
+    metrics::NetMetrics,
+};
 use crate::{
     clock,
     exchange::Peer,
@@ -22,7 +24,7 @@ use crate::{
 pub(super) struct Listening {
     pub(super) service: Service,
     metrics: Arc<NetMetrics>,
-    alt_svc: Option<HeaderValue>,
+    alt_svc: Option<AltSvc>,
     /// Shared by all public listeners; `None` for the control listener, which stays reachable.
     admission: Option<Arc<Admission>>,
     /// What those share who come without TLS where it is spoken.
@@ -30,21 +32,20 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// A public listener's, whose clients may come over HTTP/3 on the same port.
+    /// A public listener's, whose clients may come over HTTP/3 on the same port, `bound` here.
     pub(super) fn public(
         service: Service,
-        port: u16,
+        bound: u16,
+        http3: &Http3Settings,
         metrics: Arc<NetMetrics>,
         admission: Arc<Admission>,
     ) -> Self {
-        // RFC 7838: browsers come over HTTP/3 from the next connection on.
-        let alt_svc = format!("h3=\":{port}\"; ma=86400");
-        let redirect = Service::Redirect(service.context().clone(), port);
+        let redirect = Service::Redirect(service.context().clone(), http3.port(bound));
         let plain = Self::plain(redirect, metrics.clone(), Some(admission.clone()));
         Self {
             service,
             metrics,
-            alt_svc: HeaderValue::try_from(alt_svc).ok(),
+            alt_svc: Some(AltSvc::new(http3, bound)),
             admission: Some(admission),
             plain: Some(Arc::new(plain)),
         }
@@ -143,6 +144,9 @@ impl Listening {
     }
 
     pub(super) fn peer(&self, protocol: Protocol, remote: SocketAddr) -> Peer {
+        if let (Protocol::Http3, Some(alt_svc)) = (protocol, &self.alt_svc) {
+            alt_svc.reached_from(remote.ip());
+        }
         let limits = &self.context().limits;
         let places = match protocol {
             Protocol::Http1 => HTTP1_STREAMS,
@@ -154,7 +158,10 @@ impl Listening {
             remote,
             mailbox: Mailbox::new(source(remote.ip())),
             places: Slots::new(places),
-            alt_svc: self.alt_svc.clone().filter(|_| protocol != Protocol::Http3),
+            alt_svc: match protocol {
+                Protocol::Http3 => None,
+                _ => self.alt_svc.as_ref().map(AltSvc::value),
+            },
         }
     }
 }

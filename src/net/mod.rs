@@ -4,9 +4,11 @@
 //!   `quic` accepts QUIC for `h3`; `listening` is what the connections of a listener share.
 //! - `outbox` moves bodies into the streams of `h2` and `h3`, a `visit` at a time, each into its
 //!   `sink`; `lifecycle` brings a connection to its end; `deadline` is the timer of both.
+//! - `alt_svc` is what replies say of HTTP/3.
 //! - `linger` sees to what is left of a request's body once its reply is made.
 //! - `write_timeout` stands before the socket.
 
+mod alt_svc;
 mod deadline;
 mod h1;
 mod h2;
@@ -23,5 +25,6 @@ mod tcp;
 mod visit;
 mod write_timeout;
 
+pub(crate) use alt_svc::{Advertise, Http3Settings};
 pub(crate) use listener::{BindError, HttpsListener, PlainListener};
 pub(crate) use metrics::NetMetrics;

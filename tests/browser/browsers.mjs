@@ -5,7 +5,7 @@ import puppeteer from 'puppeteer-core';
 
 import { PATIENCE } from './edge.mjs';
 
-/** Chromium; HTTP/3 is forced or switched off, so that nothing is left to chance. */
+/** Chromium; HTTP/3 is forced or switched off, so that nothing is left to chance, or left to it (`'offered'`). */
 async function launchChromium({ port, spki, http3 }) {
   const args = [
     '--no-sandbox',
@@ -16,7 +16,8 @@ async function launchChromium({ port, spki, http3 }) {
     '--disable-sync',
     `--ignore-certificate-errors-spki-list=${spki}`,
     '--host-resolver-rules=MAP localhost 127.0.0.1',
-    http3 ? `--origin-to-force-quic-on=localhost:${port}` : '--disable-quic',
+    ...(http3 === true ? [`--origin-to-force-quic-on=localhost:${port}`] : []),
+    ...(http3 === false ? ['--disable-quic'] : []),
   ];
   const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args, timeout: PATIENCE });
   const page = await browser.newPage();
@@ -27,9 +28,9 @@ async function launchChromium({ port, spki, http3 }) {
 async function launchFirefox({ port, http3 }) {
   const extraPrefsFirefox = {
     'network.dns.disableIPv6': true,
-    'network.http.http3.enable': http3,
+    'network.http.http3.enable': Boolean(http3),
     'network.http.http3.disable_when_third_party_roots_found': false,
-    ...(http3 && {
+    ...(http3 === true && {
       'network.http.http3.alt-svc-mapping-for-testing': `localhost;h3=:${port}`,
       'network.http.http3.force-use-alt-svc-mapping-for-testing': true,
     }),

@@ -85,13 +85,17 @@ export class Edge {
 
 /** Passes TCP and UDP on to the edge, on one port, until it is told to cut what there is. */
 export class Relay {
+  /** In front of an edge, whose port may also be set later. */
   static async start(edgePort) {
     for (;;) {
       const relay = new Relay();
+      relay.edgePort = edgePort;
+      relay.datagrams = 0;
+      relay.dropsUdp = false;
       relay.sockets = new Set();
       relay.flows = new Map();
       relay.tcp = net.createServer((client) => {
-        const server = net.connect(edgePort, '127.0.0.1');
+        const server = net.connect(relay.edgePort, '127.0.0.1');
         for (const socket of [client, server]) {
           socket.setNoDelay(true);
           relay.sockets.add(socket);
@@ -108,7 +112,7 @@ export class Relay {
       await new Promise((resolve) => relay.tcp.listen(0, '127.0.0.1', resolve));
       relay.port = relay.tcp.address().port;
       relay.udp = dgram.createSocket({ type: 'udp4', recvBufferSize: 4 << 20, sendBufferSize: 4 << 20 });
-      relay.udp.on('message', (datagram, from) => relay.pass(datagram, from, edgePort));
+      relay.udp.on('message', (datagram, from) => relay.pass(datagram, from));
       const bound = await new Promise((resolve) => {
         relay.udp.once('error', () => resolve(false));
         relay.udp.bind(relay.port, '127.0.0.1', () => resolve(true));
@@ -118,7 +122,9 @@ export class Relay {
     }
   }
 
-  pass(datagram, from, edgePort) {
+  pass(datagram, from) {
+    this.datagrams += 1;
+    if (this.dropsUdp) return;
     const key = `${from.address}:${from.port}`;
     let flow = this.flows.get(key);
     if (!flow) {
@@ -129,7 +135,7 @@ export class Relay {
       flow.socket.on('error', () => {});
       this.flows.set(key, flow);
     }
-    if (!flow.cut) flow.socket.send(datagram, edgePort, '127.0.0.1');
+    if (!flow.cut) flow.socket.send(datagram, this.edgePort, '127.0.0.1');
   }
 
   /** Cuts every connection: TCP is reset, UDP falls silent. New ones are passed on. */

@@ -51,3 +51,38 @@ for (const name of Object.keys(browsers)) {
     });
   }
 }
+
+for (const name of Object.keys(browsers)) {
+  test(`${name}: HTTP/3 is offered and UDP is dropped`, { timeout: 3 * PATIENCE }, async (t) => {
+    const relay = await Relay.start(0);
+    const edge = await Edge.start(`https.advertise = ${relay.port}\nevents.keepalive = "60s"\n`);
+    relay.edgePort = edge.port;
+    relay.dropsUdp = true;
+    const { page, close } = await browsers[name]({ port: relay.port, spki: edge.spki, http3: 'offered' });
+    try {
+      const url = `https://localhost:${relay.port}/`;
+      await page.goto(url);
+      // Told of HTTP/3 by now, it may try it from its next connection on.
+      for (const round of [1, 2]) {
+        const began = Date.now();
+        await page.goto(`${url}?round=${round}`);
+        const opened = await page.evaluate(() => {
+          const open = () => new Promise((resolve) => {
+            const source = new EventSource('/events?topic=dropped');
+            source.onopen = resolve;
+          });
+          return Promise.all(Array.from({ length: 100 }, open)).then((all) => all.length);
+        });
+        t.diagnostic(`round ${round}: the page and ${opened} streams in ${Date.now() - began} ms`);
+        const { streams } = await (await fetch(`${edge.control}/streams?topic=dropped&limit=1000`)).json();
+        assert.ok(streams.every(({ protocol }) => protocol === 'h2'));
+      }
+      assert.ok(relay.datagrams > 0, 'it was tried');
+      t.diagnostic(`${relay.datagrams} datagrams were dropped`);
+    } finally {
+      await close();
+      relay.stop();
+      await edge.stop();
+    }
+  });
+}

@@ -163,8 +163,8 @@ async fn who_holds_responses_until_their_end_gets_every_event() {
     let mut source = EventSource::new(url, Protocol::Http1, Trust::System, String::new());
     let publishing = async {
         let (mut sent, mut opened) = (0, 0);
-        // Over three streams, and between them.
-        while opened < 3 {
+        // Over two streams, and between them.
+        while opened < 2 {
             edge.publish("a", sent.to_string()).await;
             sent += 1;
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -256,4 +256,26 @@ async fn a_finished_topic_ends_its_streams_for_good(protocol: Protocol) {
         edge.ask("GET", "/topics/a/close", "").await.json()["events"],
         1
     );
+}
+
+/// Where no UDP gets through nothing is opened for it, and browsers are told to forget what they know.
+#[tokio::test]
+async fn http3_is_off_or_where_the_operator_says() {
+    let off = TestEdge::with("https.http3 = false");
+    let port = off.https.port();
+    drop(std::net::UdpSocket::bind(("127.0.0.1", port)).expect("nobody has it"));
+    for (edge, said) in [
+        (off, "clear"),
+        (
+            TestEdge::with("https.advertise = 443"),
+            "h3=\":443\"; ma=60",
+        ),
+        (TestEdge::with("https.advertise = \"clear\""), "clear"),
+    ] {
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let request = Request::get("/").body(full("")).expect("a request");
+            let answer = Answer::of(&mut edge.connect(protocol).await, request).await;
+            assert_eq!(answer.header("alt-svc"), said);
+        }
+    }
 }

@@ -29,7 +29,7 @@ async fn the_first_bytes_leave_at_once(protocol: Protocol) {
     let headers = &events.response.headers;
     assert_eq!(headers["cache-control"], "no-cache, no-transform");
     assert_eq!(headers["x-accel-buffering"], "no");
-    let alt_svc = format!("h3=\":{}\"; ma=86400", edge.https.port());
+    let alt_svc = format!("h3=\":{}\"; ma=60", edge.https.port());
     match protocol {
         Protocol::Http3 => assert!(!headers.contains_key("alt-svc")),
         _ => assert_eq!(headers["alt-svc"], alt_svc),
