@@ -239,6 +239,7 @@ fn context(config: &Config, mut registry: Registry, drain: drain::Watch) -> Cont
         events: config.events.clone(),
         proxy,
         prefix: config.prefix.clone().unwrap_or_default(),
+        own: config.own.clone(),
         hsts: config.hsts.map(hsts),
         drain_spread: config.drain.spread,
         demo: config.demo,

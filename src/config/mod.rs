@@ -71,6 +71,8 @@ pub struct Config {
     pub relay: RelaySettings,
     /// `access.prefix`, without its last slash, if a route covers what would else be the hub's.
     pub prefix: Option<String>,
+    /// `access.prefix`, without its last slash.
+    pub own: String,
     /// `trusted.networks`
     pub trusted: Networks,
     /// `[limits]`
@@ -185,7 +187,9 @@ fn take(reader: &mut Reader) -> Config {
     let control = control::take(reader);
     let tls = tls::take(reader);
     let routes = proxy::take_routes(reader);
-    let (events_path, prefix) = hub_paths(&routes, proxy::take_prefix(reader));
+    let mut own = proxy::take_prefix(reader);
+    own.pop();
+    let (events_path, prefix) = hub_paths(&routes, &own);
     let config = Config {
         https,
         http3,
@@ -203,6 +207,7 @@ fn take(reader: &mut Reader) -> Config {
         log: log::take(reader),
         demo: false,
         prefix,
+        own,
         routes,
     };
     Config {
@@ -236,13 +241,12 @@ fn take_http3(reader: &mut Reader) -> Http3Settings {
 
 /// Where the event streams are unless their path is written, and below what the hub's public paths are,
 /// if a route covers what would else be theirs.
-fn hub_paths(routes: &[RouteSettings], mut prefix: String) -> (String, Option<String>) {
+fn hub_paths(routes: &[RouteSettings], own: &str) -> (String, Option<String>) {
     let plain = EventSettings::default().path;
     if !covers(routes, &plain) && !public_paths().any(|path| covers(routes, path)) {
         return (plain, None);
     }
-    prefix.pop();
-    (format!("{prefix}{plain}"), Some(prefix))
+    (format!("{own}{plain}"), Some(own.into()))
 }
 
 fn take_demo(reader: &mut Reader, config: &Config) -> bool {

@@ -139,6 +139,8 @@ pub struct Subscription {
     gap: Option<GapReason>,
     /// How many gaps it was told of since it had caught up.
     gaps: u8,
+    /// Each event is preceded by one that names its topics.
+    tells_topics: bool,
 }
 
 impl fmt::Debug for Subscription {
@@ -195,6 +197,7 @@ impl Hub {
             settled: 0,
             gap: None,
             gaps: 0,
+            tells_topics: false,
         };
         drop(guard);
         subscription.start(resume);
@@ -213,6 +216,11 @@ impl Hub {
 }
 
 impl Subscription {
+    /// From now on each event is preceded by one, `edge-topic`, that names the topics which brought it.
+    pub fn tell_topics(&mut self) {
+        self.tells_topics = true;
+    }
+
     /// The topics it reads, each once.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
         self.reads.iter().map(|read| &read.cell.topic)
@@ -285,7 +293,7 @@ impl Subscription {
             Ok((wires, cursor)) => {
                 self.settle(&wires);
                 self.cursor = cursor;
-                join(wires, &self.hub.ledger).map_or(Next::Nothing, Next::Chunk)
+                self.join(wires).map_or(Next::Nothing, Next::Chunk)
             }
             Err(Fallen { deleted: false }) if self.is_kept() => Next::Ask(Ask {
                 topics: self.topics().cloned().collect(),
@@ -316,7 +324,7 @@ impl Subscription {
             .collect();
         self.settle(&wires);
         self.cursor = through;
-        join(wires, &self.hub.ledger).map_or(Next::Nothing, Next::Chunk)
+        self.join(wires).map_or(Next::Nothing, Next::Chunk)
     }
 
     /// Whether it was ended by a disconnect.
@@ -346,6 +354,33 @@ impl Subscription {
     /// Whether what is after the cursor is kept somewhere, though not in the rings.
     fn is_kept(&self) -> bool {
         self.gap.is_none() && self.hub.kept_from() <= self.cursor + 1
+    }
+
+    fn join(&self, wires: Wires) -> Option<Chunk> {
+        let ledger = &self.hub.ledger;
+        if !self.tells_topics {
+            return join(wires, ledger);
+        }
+        let sent = wires.iter().filter(|(_, wire)| !wire.is_empty());
+        let told = sent.flat_map(|(number, wire)| {
+            let data = json!({ "topics": self.bringing(*number) }).to_string();
+            let draft = Draft::new(Some("edge-topic"), &data, None);
+            let topics = Wire::new(draft.framed_without_id(), ledger);
+            ledger.add(&topics);
+            [(*number, topics), (*number, wire.clone())]
+        });
+        let mut chunk = join(told.collect(), ledger)?;
+        chunk.events /= 2;
+        Some(chunk)
+    }
+
+    /// The topics that brought the event of this number, as far as a client knows them by name; none
+    /// when it has left them meanwhile.
+    fn bringing(&self, number: u64) -> Vec<&str> {
+        let bring = |read: &&Read| read.cell.ring().get(number).is_some();
+        let named = |read: &&Read| !read.cell.topic.is_reserved();
+        let reads = self.reads.iter().filter(named).filter(bring);
+        reads.map(|read| read.cell.topic.as_str()).collect()
     }
 
     fn settle(&mut self, wires: &Wires) {

@@ -73,6 +73,8 @@ pub struct Context {
     pub proxy: Proxy,
     /// Below what the hub's public paths are; mostly nothing.
     pub prefix: String,
+    /// `access.prefix` without its last slash: below it the edge's own are.
+    pub own: String,
     /// `https.hsts`, as its field has it.
     pub hsts: Option<HeaderValue>,
     /// `drain.spread`

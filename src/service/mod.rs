@@ -144,6 +144,7 @@ impl Service {
         match route {
             Route::EventStream => subscribe::answer(context, &parts, &peer).await,
             Route::Preflight => Ok(subscribe::preflight(context, &parts)),
+            Route::ClientScript => Ok(pages::client_script(context)),
             Route::DemoPage => Ok(pages::demo(context)),
             Route::DemoPublish => {
                 pages::check_own(&parts)?;
@@ -172,12 +173,14 @@ impl Service {
                 demo: context.demo,
                 publishers: context.access.publishes(),
                 prefix: &context.prefix,
+                own: &context.own,
             },
             Self::Redirect(..) => Offer::Public {
                 events: None,
                 demo: false,
                 publishers: false,
                 prefix: "",
+                own: "",
             },
             Self::Control(..) => Offer::Control,
         }

@@ -21,6 +21,8 @@ pub(super) enum Offer<'a> {
         publishers: bool,
         /// Below what the paths of publishers are; mostly nothing.
         prefix: &'a str,
+        /// Below what the edge's own are.
+        own: &'a str,
     },
     /// The control listener's.
     Control,
@@ -31,6 +33,7 @@ pub(super) enum Offer<'a> {
 pub(super) enum Route<'p> {
     EventStream,
     Preflight,
+    ClientScript,
     DemoPage,
     DemoPublish,
     Publish,
@@ -94,6 +97,8 @@ struct RouteRow {
 }
 
 const EVENTS: &str = "events.path";
+/// Below the edge's own.
+const SCRIPT: &str = "/edge.js";
 pub(super) const HEALTH: &str = "/healthz";
 pub(super) const READY: &str = "/readyz";
 const READ: &[Method] = &[Method::GET, Method::HEAD];
@@ -129,6 +134,7 @@ const TABLE: &[RouteRow] = &[
     row(&[By::Events], &[Method::OPTIONS], EVENTS, |_| {
         Route::Preflight
     }),
+    row(&[By::Events], READ, SCRIPT, |_| Route::ClientScript),
     row(&[By::Demo], READ, "/", |_| Route::DemoPage),
     row(&[By::Demo], POST, "/demo/publish", |_| Route::DemoPublish).with(Expect::DemoEvent),
     row(&[By::Control], READ, HEALTH, |_| Route::Health),
@@ -252,6 +258,13 @@ fn captures<'p>(pattern: &str, path: &'p str, offer: Offer<'_>) -> Option<Captur
         let is_it = matches!(offer, Offer::Public { events: Some(events), .. } if events == path);
         return is_it.then(Captures::new);
     }
+    if pattern == SCRIPT {
+        let own = match offer {
+            Offer::Public { own, .. } => path.strip_prefix(own),
+            Offer::Control => None,
+        };
+        return (own == Some(SCRIPT)).then(Captures::new);
+    }
     let mut captures = Captures::new();
     let mut rest = Some(path.strip_prefix('/')?);
     for expected in pattern[1..].split('/') {
@@ -293,6 +306,7 @@ mod tests {
         demo: true,
         publishers: true,
         prefix: "",
+        own: "/.seventh",
     };
 
     fn allow(offer: Offer<'_>, path: &str) -> String {
@@ -354,10 +368,12 @@ mod tests {
             demo: false,
             publishers: false,
             prefix: "",
+            own: "/.seventh",
         };
         for row in TABLE {
             let path = row.path.replace("**", "a").replace('*', "a");
             let path = path.replace(EVENTS, "/events");
+            let path = path.replace(SCRIPT, "/.seventh/edge.js");
             assert_eq!(
                 find(bare, &row.methods[0], &path),
                 Err(NoRoute::Path),
@@ -377,6 +393,7 @@ mod tests {
             demo: true,
             publishers: false,
             prefix: "",
+            own: "/.seventh",
         };
         let found = find(moved, &Method::GET, "/");
         assert_eq!(found.map(|(route, _)| route), Ok(Route::EventStream));
@@ -386,6 +403,7 @@ mod tests {
             demo: false,
             publishers: true,
             prefix: "",
+            own: "/.seventh",
         };
         let found = find(over, &Method::POST, "/publish");
         assert!(matches!(found, Err(NoRoute::Method(_))), "{found:?}");
@@ -398,6 +416,7 @@ mod tests {
             demo: false,
             publishers: true,
             prefix: "/.seventh",
+            own: "/.seventh",
         };
         let found = |path| find(offer, &Method::POST, path).map(|(route, _)| route);
         assert_eq!(found("/.seventh/publish"), Ok(Route::Publish));

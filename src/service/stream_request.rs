@@ -35,6 +35,8 @@ pub(super) struct StreamRequest<'a> {
     pub(super) heartbeat: bool,
     /// Told when the replay is over.
     pub(super) sync: bool,
+    /// With the topics of each event before it.
+    pub(super) topics_told: bool,
     /// To end at this age.
     pub(super) max_age: Option<Duration>,
     /// Answered with the first events there are, for clients that can do no better.
@@ -172,8 +174,9 @@ impl<'a> StreamRequest<'a> {
                         "quiet" => self.quiet = true,
                         "heartbeat" => self.heartbeat = true,
                         "sync" => self.sync = true,
+                        "topics" => self.topics_told = true,
                         _ => {
-                            let wrong = "edge can be `quiet`, `heartbeat`, `sync`, several with commas, or left out";
+                            let wrong = "edge can be `quiet`, `heartbeat`, `sync`, `topics`, several with commas, or left out";
                             return Err(Problem::field("edge", word, wrong));
                         }
                     }

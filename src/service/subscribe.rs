@@ -239,13 +239,16 @@ fn open(
     let mut reads = asked.topics.clone();
     reads.extend(identity.reserved_topics());
     let now = clock::now();
-    let (subscription, opening) = context
+    let (mut subscription, opening) = context
         .hub
         .subscribe(&reads, asked.resume(), &peer.mailbox, now)
         .map_err(|too_many| match too_many {
             TooManyNames::Connection => NotOpened::Limit(Limit::ConnectionTopics),
             TooManyNames::Total => NotOpened::Limit(Limit::Topics),
         })?;
+    if asked.topics_told {
+        subscription.tell_topics();
+    }
     if subscription.is_finished() {
         return Err(NotOpened::Finished);
     }

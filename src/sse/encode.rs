@@ -131,9 +131,15 @@ impl Draft {
 
     /// Ends the event without an id: readers keep the one they have.
     #[must_use]
-    pub fn finish_without_id(mut self) -> Bytes {
+    pub fn finish_without_id(self) -> Bytes {
+        unframed(self.framed_without_id())
+    }
+
+    /// The same behind [`FRAME_HEAD`] bytes that are to be filled in.
+    #[must_use]
+    pub fn framed_without_id(mut self) -> Vec<u8> {
         push(&mut self.wire, &["\n"]);
-        unframed(self.wire)
+        self.wire
     }
 
     /// Ends the event with its id and the blank line that dispatches it.

@@ -18,6 +18,7 @@ every_protocol!(
     a_gap_has_its_times,
     a_stream_ends_at_its_age_and_not_in_its_replay,
     a_finished_topic_ends_its_streams_for_good,
+    each_event_says_its_topics_where_that_is_asked,
 );
 
 async fn a_heartbeat_is_an_event_without_an_id(protocol: Protocol) {
@@ -258,6 +259,32 @@ async fn a_finished_topic_ends_its_streams_for_good(protocol: Protocol) {
     );
 }
 
+async fn each_event_says_its_topics_where_that_is_asked(protocol: Protocol) {
+    let edge = TestEdge::with("events.keepalive = \"1m\"");
+    let start = edge.publish_id("other", "0").await;
+    let to_many = r#"{"topic": ["a", "b", "c"], "data": "1"}"#;
+    edge.ask("POST", "/publish", to_many).await;
+    let query = "topic=a&topic=b&edge=topics,quiet";
+    let mut events = edge.events_after(protocol, query, &start).await;
+    let mut told = async |topics: serde_json::Value, data: &str| {
+        let (said, _) = events.edge_event("edge-topic").await;
+        assert_eq!(said, serde_json::json!({ "topics": topics }));
+        assert_eq!(events.message().await.data, data);
+    };
+    told(serde_json::json!(["a", "b"]), "1").await;
+    edge.publish("b", "2").await;
+    told(serde_json::json!(["b"]), "2").await;
+    let to_all = r#"{"data": "3", "anonymous": true}"#;
+    edge.ask("POST", "/broadcast", to_all).await;
+    told(serde_json::json!([]), "3").await;
+    // They are nobody's events: neither counted nor left unread.
+    let delivered = format!(
+        "seventh_events_delivered_total{{protocol=\"{}\"}}",
+        protocol.as_str()
+    );
+    edge.until_metric(&delivered, 3).await;
+}
+
 /// Where no UDP gets through nothing is opened for it, and browsers are told to forget what they know.
 #[tokio::test]
 async fn http3_is_off_or_where_the_operator_says() {
@@ -277,5 +304,33 @@ async fn http3_is_off_or_where_the_operator_says() {
             let answer = Answer::of(&mut edge.connect(protocol).await, request).await;
             assert_eq!(answer.header("alt-svc"), said);
         }
+    }
+}
+
+/// It is there wherever the hub's paths are, and knows where that is.
+#[tokio::test]
+async fn the_client_script_knows_where_the_streams_are() {
+    let app = Upstream::echo().await;
+    for (text, path, events) in [
+        (String::new(), "/.seventh/edge.js", "/events"),
+        (app.route(), "/.seventh/edge.js", "/.seventh/events"),
+        (
+            format!(
+                "access.prefix = \"/live/\"\nevents.path = \"/s/it's\"\n{}",
+                app.route()
+            ),
+            "/live/edge.js",
+            "/s/it's",
+        ),
+    ] {
+        let edge = TestEdge::with(&text);
+        let request = Request::get(path).body(full("")).expect("a request");
+        let answer = Answer::of(&mut edge.connect(Protocol::Http2).await, request).await;
+        assert_eq!(
+            answer.header("content-type"),
+            "text/javascript; charset=utf-8"
+        );
+        let line = format!("const EVENTS = \"{events}\";");
+        assert!(answer.text.contains(&line), "{line}");
     }
 }

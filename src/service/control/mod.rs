@@ -40,6 +40,7 @@ pub(super) async fn answer(
         Route::Health => Ok(plain("ok\n")),
         Route::EventStream
         | Route::Preflight
+        | Route::ClientScript
         | Route::DemoPage
         | Route::DemoPublish
         | Route::Publish

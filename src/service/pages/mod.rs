@@ -1,14 +1,16 @@
 //! Pages for people.
 
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
+use serde_json::json;
 
 use super::Context;
 use crate::exchange::{Problem, Reply, authority};
 
 const DEMO: &str = include_str!("demo.html");
+const CLIENT: &str = include_str!("../../../client/edge.js");
 
 /// The page allows itself its own inline parts and nothing from elsewhere.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self' 'unsafe-inline'; \
                       connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The demo page.
@@ -21,6 +23,21 @@ pub(super) fn demo(context: &Context) -> Reply {
     Reply::text(StatusCode::OK, "text/html; charset=utf-8", page)
         .with(header::CACHE_CONTROL, "no-cache")
         .with(header::CONTENT_SECURITY_POLICY, POLICY)
+        .with(HeaderName::from_static("x-content-type-options"), "nosniff")
+}
+
+/// What pages import that share a stream among their tabs.
+pub(super) fn client_script(context: &Context) -> Reply {
+    // It is written for the default path.
+    let path = &context.events.path;
+    let script = CLIENT.replace(
+        "const EVENTS = '/events';",
+        &format!("const EVENTS = {};", json!(path)),
+    );
+    // Pages of other sites may read it: it says nothing about anyone.
+    Reply::text(StatusCode::OK, "text/javascript; charset=utf-8", script)
+        .with(header::CACHE_CONTROL, "no-cache")
+        .with(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")
         .with(HeaderName::from_static("x-content-type-options"), "nosniff")
 }
 
