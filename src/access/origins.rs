@@ -3,20 +3,25 @@
 use http::{HeaderMap, HeaderValue, header};
 use thiserror::Error;
 
-/// `access.origins`: an exact list. Credentials are allowed for these and no others; there is no
-/// `*`, and `null` is nobody.
+/// `access.origins`: an exact list. Credentials are allowed for these and no others. `*` lets all the
+/// others in as well, as nobody in particular.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origins(Vec<HeaderValue>);
+pub struct Origins {
+    listed: Vec<HeaderValue>,
+    any: bool,
+}
 
 /// Why an origin is not one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "`{0}` is not an origin; write scheme://host[:port] in lower case, such as https://app.example, without a path"
+    "`{0}` is not an origin; write scheme://host[:port] in lower case, such as https://app.example, without a path, \
+     or * for all, without credentials"
 )]
 pub struct InvalidOrigin(String);
 
 /// What a page of another site may send.
-const ALLOWED_HEADERS: &str = "authorization, cache-control, last-event-id, x-requestor";
+const ALLOWED_HEADERS: &str =
+    "authorization, cache-control, last-event-id, x-requested-with, x-requestor";
 
 impl Origins {
     /// Reads a list of origins.
@@ -25,28 +30,47 @@ impl Origins {
     ///
     /// [`InvalidOrigin`] names the first that is none.
     pub fn parse(origins: &[String]) -> Result<Self, InvalidOrigin> {
-        origins
-            .iter()
-            .map(|origin| parse(origin))
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let (any, listed): (Vec<&String>, Vec<&String>) = origins.iter().partition(|o| *o == "*");
+        let listed = listed.into_iter().map(|origin| parse(origin));
+        Ok(Self {
+            listed: listed.collect::<Result<_, _>>()?,
+            any: !any.is_empty(),
+        })
+    }
+
+    /// Whether a request to `host` is of a page of some other site that is let in, but not listed: then
+    /// nothing that it brings along says who it is.
+    #[must_use]
+    pub fn is_stranger(&self, headers: &HeaderMap, host: &str) -> bool {
+        if !self.any || self.listed(headers).is_some() {
+            return false;
+        }
+        let mut sent = headers.get_all(header::ORIGIN).iter().peekable();
+        let own = |origin: &HeaderValue| {
+            let host_of = origin.as_bytes().strip_prefix(b"https://");
+            host_of.is_some_and(|of| of.eq_ignore_ascii_case(host.as_bytes()))
+        };
+        sent.peek().is_some() && !sent.all(own)
     }
 
     /// The fields that a reply to a request with these headers has besides its own.
     #[must_use]
     pub fn reply_fields(&self, headers: &HeaderMap) -> HeaderMap {
         let mut fields = HeaderMap::new();
-        if self.0.is_empty() {
+        if !self.any && self.listed.is_empty() {
             return fields;
         }
         // Also without a match: a cache must not give one site's answer to another.
         fields.insert(header::VARY, HeaderValue::from_static("Origin"));
-        if let Some(own) = self.allowed(headers) {
+        if let Some(own) = self.listed(headers) {
             fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, own.clone());
             fields.insert(
                 header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
                 HeaderValue::from_static("true"),
             );
+        } else if self.any {
+            let all = HeaderValue::from_static("*");
+            fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, all);
         }
         fields
     }
@@ -55,7 +79,7 @@ impl Origins {
     #[must_use]
     pub fn preflight_fields(&self, headers: &HeaderMap) -> HeaderMap {
         let mut fields = self.reply_fields(headers);
-        if self.allowed(headers).is_some() {
+        if fields.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
             fields.insert(
                 header::ACCESS_CONTROL_ALLOW_METHODS,
                 HeaderValue::from_static("GET, HEAD"),
@@ -73,13 +97,13 @@ impl Origins {
     }
 
     /// The origin as it was configured, not as it was sent.
-    fn allowed(&self, headers: &HeaderMap) -> Option<&HeaderValue> {
+    fn listed(&self, headers: &HeaderMap) -> Option<&HeaderValue> {
         let mut sent = headers.get_all(header::ORIGIN).iter();
         let origin = sent.next()?;
         if sent.next().is_some() {
             return None;
         }
-        self.0.iter().find(|own| *own == origin)
+        self.listed.iter().find(|own| *own == origin)
     }
 }
 
@@ -151,9 +175,44 @@ mod tests {
     }
 
     #[test]
+    fn all_others_are_strangers() {
+        let list = ["*".to_owned(), "https://app.example".to_owned()];
+        let origins = Origins::parse(&list).expect("origins");
+        let asked = |sent: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for origin in sent {
+                headers.append(header::ORIGIN, origin.parse().expect("a value"));
+            }
+            let fields = origins.reply_fields(&headers);
+            let allowed = fields[header::ACCESS_CONTROL_ALLOW_ORIGIN].clone();
+            let credentials = fields.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
+            assert_eq!(credentials, allowed != "*");
+            (
+                credentials,
+                origins.is_stranger(&headers, "edge.example:8443"),
+            )
+        };
+        assert_eq!(asked(&["https://app.example"]), (true, false));
+        // Pages of the edge's own, and what is no page at all.
+        assert_eq!(asked(&["https://edge.example:8443"]), (false, false));
+        assert_eq!(asked(&[]), (false, false));
+        for stranger in [
+            &["https://other.example"][..],
+            &["null"],
+            &["https://edge.example"],
+            &["http://edge.example:8443"],
+            &["https://app.example", "https://other.example"],
+            &["https://edge.example:8443", "https://other.example"],
+        ] {
+            assert_eq!(asked(stranger), (false, true), "{stranger:?}");
+        }
+        assert!(!Origins::default().is_stranger(&HeaderMap::new(), "x"));
+    }
+
+    #[test]
     fn no_wildcards_and_no_paths_in_the_configuration() {
         for wrong in [
-            "*",
+            "**",
             "null",
             "app.example",
             "https://",

@@ -201,6 +201,10 @@ fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io:
             "event streams  https://localhost:{port}{path}?topic=NAME"
         )?;
     }
+    for stream in &config.events.streams {
+        let path = &stream.path;
+        writeln!(out, "event stream   https://localhost:{port}{path}")?;
+    }
     let token = match config.control.token {
         Some(_) => " -H 'Authorization: Bearer TOKEN'",
         None => "",

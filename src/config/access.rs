@@ -186,7 +186,8 @@ fn take_origins(reader: &mut Reader) -> Origins {
     let list: Vec<String> = reader.take(
         "access.origins",
         Vec::new(),
-        "The origins of other sites whose pages may open event streams, with credentials: an exact list.",
+        "The origins of other sites whose pages may open event streams, with credentials: an exact list. \
+         `*` lets the pages of all others in too, as anonymous visitors: their cookies and tokens are ignored.",
     );
     Origins::parse(&list).unwrap_or_else(|error| {
         reader.mistake("access.origins", error.to_string());

@@ -156,6 +156,12 @@ impl Hub {
         }
     }
 
+    /// The id that stands for now, over all topics: whoever begins after it gets what comes.
+    #[must_use]
+    pub fn cursor(&self) -> EventId {
+        self.id(self.watermark())
+    }
+
     /// From now on, events from this number on can be asked for ([`Next::Ask`]) though the rings
     /// have let go of them.
     pub fn keeps_from(&self, sequence: u64) {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
-use super::{ServiceMetrics, streams::Streams};
+use super::{ServiceMetrics, stream_request::NamedStream, streams::Streams};
 use crate::{
     access::Access,
     backoff,
@@ -35,6 +35,27 @@ pub struct EventSettings {
     pub keepalive: Duration,
     /// `events.max_age`
     pub max_age: Option<Duration>,
+    /// `[[events.stream]]`
+    pub streams: Vec<NamedStream>,
+}
+
+impl EventSettings {
+    /// Whether event streams are at `path`. A final `/` says nothing.
+    pub(super) fn are_at(&self, path: &str) -> bool {
+        let plain = without_slash(path);
+        self.enabled
+            && (plain == without_slash(&self.path) || self.streams.iter().any(|s| s.path == plain))
+    }
+
+    /// What is at `path`, if it is a path of the operator's own.
+    pub(super) fn named(&self, path: &str) -> Option<&NamedStream> {
+        let plain = without_slash(path);
+        self.streams.iter().find(|stream| stream.path == plain)
+    }
+}
+
+fn without_slash(path: &str) -> &str {
+    path.strip_suffix('/').unwrap_or(path)
 }
 
 impl Default for EventSettings {
@@ -45,6 +66,7 @@ impl Default for EventSettings {
             retry: Duration::from_secs(3),
             keepalive: Duration::from_secs(15),
             max_age: None,
+            streams: Vec::new(),
         }
     }
 }

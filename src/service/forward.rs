@@ -42,11 +42,13 @@ pub(super) async fn answer(
         asker.identity.clone_from(&identity);
     }
     let peer = request.peer.clone();
+    // Before the app reads its state: what is published from then on is delivered.
+    let cursor = context.hub.cursor();
     match context.proxy.answer(route, request, asker).await? {
         Answered::Reply(reply) => Ok(reply),
         Answered::Handed(handed) => {
             let identity = identity.unwrap_or_else(Identity::anonymous);
-            subscribe::handed(context, &peer, handed, identity)
+            subscribe::handed(context, &peer, handed, identity, cursor)
         }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) use context::{Context, EventSettings};
 pub(crate) use control::Gate;
 pub(crate) use metrics::ServiceMetrics;
 pub(crate) use routes::public_paths;
-pub(crate) use stream_request::SHORTEST_AGE;
+pub(crate) use stream_request::{NamedStream, SHORTEST_AGE};
 
 /// A panic is a bug, and one request's: its connection and the others on it go on.
 async fn caught<T>(future: impl Future<Output = T>) -> Result<T, ()> {
@@ -169,14 +169,14 @@ impl Service {
     fn offer(&self) -> Offer<'_> {
         match self {
             Self::Public(context) => Offer::Public {
-                events: context.events.enabled.then_some(&*context.events.path),
+                events: &context.events,
                 demo: context.demo,
                 publishers: context.access.publishes(),
                 prefix: &context.prefix,
                 own: &context.own,
             },
-            Self::Redirect(..) => Offer::Public {
-                events: None,
+            Self::Redirect(context, _) => Offer::Public {
+                events: &context.events,
                 demo: false,
                 publishers: false,
                 prefix: "",
@@ -201,8 +201,10 @@ impl Service {
 
     fn is_for_event_streams(&self, request: &Request) -> bool {
         let path = request.parts.uri.path();
-        let is_path =
-            matches!(self.offer(), Offer::Public { events: Some(events), .. } if events == path);
+        let is_path = match self {
+            Self::Public(context) => context.events.are_at(path),
+            Self::Redirect(..) | Self::Control(..) => false,
+        };
         is_path && self.forwards(&request.parts).is_none()
     }
 
@@ -211,14 +213,16 @@ impl Service {
             (NoRoute::Method(allow), _) => Problem::method(method, &allow),
             (NoRoute::Path, Offer::Control) => Problem::not_found(
                 "there is nothing at this path; see POST /publish, /broadcast, /send, and /topics, \
-                 /groups, /streams, /metrics, /healthz, /readyz",
+                 /groups, /streams, /cursor, /metrics, /healthz, /readyz",
             ),
-            (NoRoute::Path, Offer::Public { events, .. }) => Problem::not_found(match events {
-                Some(path) => {
+            (NoRoute::Path, Offer::Public { events, .. }) => {
+                Problem::not_found(if events.enabled {
+                    let path = &events.path;
                     format!("there is nothing at this path; event streams are at {path}")
-                }
-                None => "there is nothing at this path".into(),
-            }),
+                } else {
+                    "there is nothing at this path".into()
+                })
+            }
         }
     }
 

@@ -6,15 +6,16 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 use smallvec::SmallVec;
 
+use super::EventSettings;
 use crate::exchange::Problem;
 
 /// What a listener offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Offer<'a> {
     /// The public listeners'.
     Public {
-        /// The path of the event streams, if there are any.
-        events: Option<&'a str>,
+        /// Where the event streams are.
+        events: &'a EventSettings,
         /// Whether the demo page is there.
         demo: bool,
         /// Whether publishers outside are let in.
@@ -45,6 +46,7 @@ pub(super) enum Route<'p> {
     ShowTopic(&'p str),
     DeleteTopic(&'p str),
     ListStreams,
+    Cursor,
     ShowGroup(&'p str),
     AddMember(&'p str, &'p str),
     RemoveMember(&'p str, &'p str),
@@ -168,6 +170,7 @@ const TABLE: &[RouteRow] = &[
         Route::DeleteTopic(p[0])
     }),
     row(&[By::Control], READ, "/streams", |_| Route::ListStreams),
+    row(&[By::Control], READ, "/cursor", |_| Route::Cursor),
     row(&[By::Control], READ, "/groups/*", |p| {
         Route::ShowGroup(p[0])
     }),
@@ -242,7 +245,7 @@ impl Offer<'_> {
                 publishers,
                 ..
             } => match by {
-                By::Events => events.is_some(),
+                By::Events => events.enabled,
                 By::Demo => demo,
                 By::Publishers => publishers,
                 By::Control => false,
@@ -255,7 +258,7 @@ impl Offer<'_> {
 /// What the stars of a pattern stand for in a path; `None` when it is not such a path.
 fn captures<'p>(pattern: &str, path: &'p str, offer: Offer<'_>) -> Option<Captures<'p>> {
     if pattern == EVENTS {
-        let is_it = matches!(offer, Offer::Public { events: Some(events), .. } if events == path);
+        let is_it = matches!(offer, Offer::Public { events, .. } if events.are_at(path));
         return is_it.then(Captures::new);
     }
     if pattern == SCRIPT {
@@ -301,13 +304,23 @@ mod tests {
 
     use super::*;
 
-    const PUBLIC: Offer<'_> = Offer::Public {
-        events: Some("/events"),
-        demo: true,
-        publishers: true,
-        prefix: "",
-        own: "/.seventh",
-    };
+    fn events(path: &str) -> &'static EventSettings {
+        Box::leak(Box::new(EventSettings {
+            enabled: !path.is_empty(),
+            path: path.into(),
+            ..EventSettings::default()
+        }))
+    }
+
+    fn public() -> Offer<'static> {
+        Offer::Public {
+            events: events("/events"),
+            demo: true,
+            publishers: true,
+            prefix: "",
+            own: "/.seventh",
+        }
+    }
 
     fn allow(offer: Offer<'_>, path: &str) -> String {
         match find(offer, &Method::PATCH, path) {
@@ -318,8 +331,9 @@ mod tests {
 
     #[test]
     fn each_path_allows_what_is_offered_there() {
-        assert_eq!(allow(PUBLIC, "/events"), "GET, HEAD, OPTIONS");
-        assert_eq!(allow(PUBLIC, "/topics/a/b"), "POST");
+        assert_eq!(allow(public(), "/events"), "GET, HEAD, OPTIONS");
+        assert_eq!(allow(public(), "/events/"), "GET, HEAD, OPTIONS");
+        assert_eq!(allow(public(), "/topics/a/b"), "POST");
         assert_eq!(
             allow(Offer::Control, "/topics/a"),
             "GET, HEAD, POST, DELETE"
@@ -364,7 +378,7 @@ mod tests {
     #[test]
     fn what_is_not_offered_is_not_there() {
         let bare = Offer::Public {
-            events: None,
+            events: events(""),
             demo: false,
             publishers: false,
             prefix: "",
@@ -382,14 +396,14 @@ mod tests {
             let offer = if row.by.contains(&By::Control) {
                 Offer::Control
             } else {
-                PUBLIC
+                public()
             };
             let found = find(offer, &row.methods[0], &path);
             assert_eq!(found.map(|(_, expect)| expect), Ok(row.expect), "{path}");
         }
         // Where nothing else is, the path of the events is as good as any.
         let moved = Offer::Public {
-            events: Some("/"),
+            events: events("/"),
             demo: true,
             publishers: false,
             prefix: "",
@@ -399,7 +413,7 @@ mod tests {
         assert_eq!(found.map(|(route, _)| route), Ok(Route::EventStream));
         assert_eq!(allow(moved, "/"), "GET, HEAD, OPTIONS");
         let over = Offer::Public {
-            events: Some("/publish"),
+            events: events("/publish"),
             demo: false,
             publishers: true,
             prefix: "",
@@ -412,7 +426,7 @@ mod tests {
     #[test]
     fn publishers_ask_below_the_prefix() {
         let offer = Offer::Public {
-            events: Some("/.seventh/events"),
+            events: events("/.seventh/events"),
             demo: false,
             publishers: true,
             prefix: "/.seventh",
@@ -431,7 +445,7 @@ mod tests {
         }
         for path in public_paths() {
             let path = if path == "/topics" { "/topics/a" } else { path };
-            assert!(find(PUBLIC, &Method::POST, path).is_ok(), "{path}");
+            assert!(find(public(), &Method::POST, path).is_ok(), "{path}");
         }
     }
 
@@ -439,7 +453,7 @@ mod tests {
         #[test]
         fn any_path_is_answered(path in "/?[a-z/*%.]{0,30}", method in "[A-Z]{1,8}") {
             let method = Method::from_bytes(method.as_bytes()).expect("a method");
-            for offer in [PUBLIC, Offer::Control] {
+            for offer in [public(), Offer::Control] {
                 let allowed = match find(offer, &method, &path) {
                     Err(NoRoute::Method(allow)) => allow,
                     _ => continue,

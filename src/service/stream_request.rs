@@ -6,7 +6,7 @@ use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderMap, StatusCode, header, request::Parts};
 
-use crate::{exchange::Problem, hub::Resume, limits::Bound, topic::Topic};
+use crate::{exchange::Problem, hub::Resume, limits::Bound, sse::EventId, topic::Topic};
 
 /// The spellings of the cursor in a query, for clients that cannot set a header: the HTML
 /// standard's polyfills and the peers of this edge each have their own.
@@ -23,6 +23,17 @@ const CURSOR_NAMES: [&str; 6] = [
 pub(crate) const SHORTEST_AGE: Duration = Duration::from_secs(10);
 /// The longest that a client may ask for where none is configured.
 const LONGEST_AGE: Duration = Duration::from_secs(3600);
+
+/// `[[events.stream]]`: a path of the operator's own for topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedStream {
+    /// Its path, without a final `/`.
+    pub path: String,
+    /// What is read there.
+    pub topics: Vec<Topic>,
+    /// How many of the last events a first visit gets.
+    pub last: Option<usize>,
+}
 
 /// What a request for an event stream asks for.
 #[derive(Debug, Default)]
@@ -57,7 +68,8 @@ pub(super) enum Poll {
 }
 
 impl<'a> StreamRequest<'a> {
-    /// Reads the head of a request, which may name so many topics. The edge's streams may be so old.
+    /// Reads the head of a request for the event streams, or for one that has its topics, which may name so
+    /// many topics. The edge's streams may be so old.
     ///
     /// # Errors
     ///
@@ -67,9 +79,18 @@ impl<'a> StreamRequest<'a> {
         parts: &'a Parts,
         topics: Bound<usize>,
         max_age: Option<Duration>,
+        named: Option<&NamedStream>,
     ) -> Result<Self, Problem> {
         let headers = &parts.headers;
         let mut asked = Self::of_query(parts.uri.query().unwrap_or_default(), topics)?;
+        if let Some(named) = named {
+            if let Some(topic) = asked.topics.first() {
+                let detail = "what is at this path has its topics; leave `topic` out";
+                return Err(Problem::field("topic", topic.as_str(), detail));
+            }
+            asked.topics.clone_from(&named.topics);
+            asked.last = asked.last.or(named.last);
+        }
         asked.limit_age(max_age)?;
         if asked.poll.is_some() || headers.get("x-requestor").is_some_and(|v| v == "XHR") {
             asked.poll = Some(if names_event_stream(headers) {
@@ -90,18 +111,24 @@ impl<'a> StreamRequest<'a> {
         Ok(asked)
     }
 
-    /// For the topics that an app names, with commas, on behalf of whoever sent these fields.
+    /// For the topics that an app names, with commas, on behalf of whoever sent these fields: from their
+    /// cursor on, or from this one.
     ///
     /// # Errors
     ///
     /// A [`Problem`] names the topic that is none.
-    pub(super) fn handed(topics: &str, fields: &'a HeaderMap) -> Result<Self, Problem> {
+    pub(super) fn handed(
+        topics: &str,
+        fields: &'a HeaderMap,
+        cursor: EventId,
+    ) -> Result<Self, Problem> {
         let parse = |name: &str| Topic::parse(name).map_err(|error| (error, name).into());
         let topics: Result<_, Problem> = topics.split(',').map(parse).collect();
-        let cursor = fields.get("last-event-id").filter(|id| !id.is_empty());
+        let own = fields.get("last-event-id").filter(|id| !id.is_empty());
+        let own = own.map(|id| String::from_utf8_lossy(id.as_bytes()));
         Ok(Self {
             topics: topics?,
-            cursor: cursor.map(|id| String::from_utf8_lossy(id.as_bytes())),
+            cursor: Some(own.unwrap_or_else(|| cursor.to_string().into())),
             ..Self::default()
         })
     }

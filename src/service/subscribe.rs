@@ -18,11 +18,12 @@ use super::{
 use crate::{
     access::{Denied, Identity},
     backoff, clock,
-    exchange::{Body, EventBody as _, Peer, Problem, Reply, is_chromium},
+    exchange::{Body, EventBody as _, Peer, Problem, Reply, authority, is_chromium},
     hub::{Opening, TooManyNames},
     limits::{Limit, Slot},
+    protocol::Protocol,
     proxy::Handed,
-    sse::Draft,
+    sse::{Draft, EventId},
     topic::Topic,
 };
 
@@ -60,7 +61,9 @@ pub(super) async fn answer(
     peer: &Peer,
 ) -> Result<Reply, Problem> {
     let limits = &context.limits;
-    let asked = StreamRequest::parse(parts, limits.stream_topics, context.events.max_age)?;
+    let events = &context.events;
+    let named = events.named(parts.uri.path());
+    let asked = StreamRequest::parse(parts, limits.stream_topics, events.max_age, named)?;
     let plan = match Plan::settle(context, parts, peer, &asked).await? {
         Settled::Open(plan) => plan,
         Settled::Refused(refusal) => return Ok(refusal),
@@ -71,20 +74,23 @@ pub(super) async fn answer(
     Ok(reply(context, peer, &asked, plan))
 }
 
-/// Goes on with a request that its app has handed to the hub: it may read what the app names.
+/// Goes on with a request that its app has handed to the hub: it may read what the app names, from the
+/// cursor on that was taken before the app was asked, unless it comes with a later one.
 pub(super) fn handed(
     context: &Arc<Context>,
     peer: &Peer,
     handed: Handed,
     identity: Identity,
+    cursor: EventId,
 ) -> Result<Reply, Problem> {
-    let asked = StreamRequest::handed(&handed.topics, &handed.fields).map_err(|problem| {
-        let detail = format!(
-            "the app behind this edge names no topic: {}",
-            problem.detail()
-        );
-        Problem::new(StatusCode::BAD_GATEWAY, detail)
-    })?;
+    let asked =
+        StreamRequest::handed(&handed.topics, &handed.fields, cursor).map_err(|problem| {
+            let detail = format!(
+                "the app behind this edge names no topic: {}",
+                problem.detail()
+            );
+            Problem::new(StatusCode::BAD_GATEWAY, detail)
+        })?;
     let place = match peer.take_place(is_chromium(&handed.fields), &context.limits) {
         Ok(place) => place,
         Err(limit) => return Ok(no_room(context, limit)),
@@ -131,7 +137,14 @@ impl Plan {
         let generation = context.access.generation();
         let (now, wall) = (clock::now(), clock::wall());
         let access = &context.access;
-        let identified = access.identify(&parts.headers, &parts.uri, now, wall).await;
+        let stranger = access
+            .origins()
+            .is_stranger(&parts.headers, authority(parts));
+        let identified = if stranger {
+            Ok(Identity::anonymous())
+        } else {
+            access.identify(&parts.headers, &parts.uri, now, wall).await
+        };
         let allowed = identified.and_then(|identity| {
             access.may_subscribe(&identity, asked.topics.iter())?;
             Ok(identity)
@@ -202,7 +215,11 @@ fn reply(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: P
     if let Some(extras) = extras(asked, clock::now()) {
         stream = stream.with(extras);
     }
-    let reply = Reply::new(StatusCode::OK, Body::Events(Box::new(stream))).into_event_stream();
+    let mut reply = Reply::new(StatusCode::OK, Body::Events(Box::new(stream))).into_event_stream();
+    if asked.poll.is_some() && peer.protocol == Protocol::Http1 {
+        // Some old readers see the end of an answer only when its connection ends.
+        reply = reply.with(header::CONNECTION, "close");
+    }
     match asked.poll {
         Some(Poll::Text) => reply.with(header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         Some(Poll::EventStream) | None => reply,

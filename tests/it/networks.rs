@@ -19,6 +19,9 @@ every_protocol!(
     a_stream_ends_at_its_age_and_not_in_its_replay,
     a_finished_topic_ends_its_streams_for_good,
     each_event_says_its_topics_where_that_is_asked,
+    a_page_with_its_state_goes_on_from_there,
+    paths_of_the_operators_own_have_their_topics,
+    what_is_published_while_the_app_answers_is_delivered,
 );
 
 async fn a_heartbeat_is_an_event_without_an_id(protocol: Protocol) {
@@ -333,4 +336,103 @@ async fn the_client_script_knows_where_the_streams_are() {
         let line = format!("const EVENTS = \"{events}\";");
         assert!(answer.text.contains(&line), "{line}");
     }
+}
+
+async fn a_page_with_its_state_goes_on_from_there(protocol: Protocol) {
+    let edge = TestEdge::start();
+    edge.publish("a", "before").await;
+    let cursor = edge.ask("GET", "/cursor", "").await.json()["id"].clone();
+    let cursor = cursor.as_str().expect("an id");
+    edge.publish("a", "while it is rendered").await;
+    // Also of a topic that nobody has heard of.
+    for topic in ["a", "new"] {
+        let query = format!("topic={topic}&lastEventId={cursor}&edge=quiet");
+        let mut events = edge.events(protocol, &query).await;
+        if topic == "a" {
+            assert_eq!(events.data(1).await, ["while it is rendered"]);
+        }
+        edge.publish(topic, "after").await;
+        assert_eq!(events.data(1).await, ["after"]);
+    }
+}
+
+async fn what_is_published_while_the_app_answers_is_delivered(protocol: Protocol) {
+    let (asked, mut asking) = tokio::sync::mpsc::channel(1);
+    let (read, reads) = tokio::sync::watch::channel(());
+    let app = Upstream::start(move |_| {
+        let (asked, mut reads) = (asked.clone(), reads.clone());
+        async move {
+            // Its state is read, and not said yet.
+            asked.send(()).await.expect("the test waits");
+            reads.changed().await.expect("the test goes on");
+            let response = http::Response::builder().header("seventh-subscribe", "orders");
+            response.body(whole("data: state\n\n")).expect("a response")
+        }
+    })
+    .await;
+    let edge = TestEdge::with(&format!(
+        "[[route]]\nhub = true\nupstream = \"{}\"",
+        app.url()
+    ));
+    edge.publish("orders", "of before").await;
+    let mut connection = edge.connect(protocol).await;
+    let opening = async {
+        let request = Request::get("/stream").header("accept", "text/event-stream");
+        Events::ask(&mut connection, request.body(full("")).expect("a request")).await
+    };
+    let publishing = async {
+        patiently("the app", asking.recv())
+            .await
+            .expect("it is asked");
+        edge.publish("orders", "meanwhile").await;
+        read.send(()).expect("the app waits");
+    };
+    let (mut events, ()) = tokio::join!(opening, publishing);
+    assert_eq!(events.data(1).await, ["state"]);
+    events.edge_event("edge-open").await;
+    edge.publish("orders", "after").await;
+    assert_eq!(events.data(2).await, ["meanwhile", "after"]);
+}
+
+async fn paths_of_the_operators_own_have_their_topics(protocol: Protocol) {
+    let app = Upstream::echo().await;
+    let edge = TestEdge::with(&format!(
+        "{}\naccess.origins = [\"https://app.example\"]\n\
+         [[events.stream]]\npath = \"/scores\"\ntopics = [\"game/7\", \"game/8\"]\nlast = 1\n\
+         [[events.stream]]\npath = \"/news/\"\ntopics = [\"news\"]",
+        app.route()
+    ));
+    edge.publish("game/7", "1").await;
+    let second = edge.publish_id("game/8", "2").await;
+    edge.publish("game/7", "3").await;
+    let open = async |path: &str, id: &str| {
+        let mut connection = edge.connect(protocol).await;
+        let request = Request::get(path)
+            .header("accept", "text/event-stream")
+            .header("origin", "https://app.example")
+            .header("last-event-id", id);
+        let asked = request.body(full("")).expect("a request");
+        Events::ask(&mut connection, asked).await.owning(connection)
+    };
+    let mut events = open("/scores", "").await;
+    let allowed = &events.response.headers["access-control-allow-origin"];
+    assert_eq!(allowed, "https://app.example");
+    let (said, _) = events.edge_event("edge-open").await;
+    assert_eq!(said["topics"], serde_json::json!(["game/7", "game/8"]));
+    assert_eq!(events.data(1).await, ["3"]);
+    edge.publish("game/8", "4").await;
+    assert_eq!(events.data(1).await, ["4"]);
+    // All else is as elsewhere: cursor, `last`, words for the edge.
+    let mut back = open("/scores/?edge=quiet", &second).await;
+    assert_eq!(back.data(2).await, ["3", "4"]);
+    let mut all = open("/scores?last=4&edge=quiet", "").await;
+    assert_eq!(all.data(4).await, ["1", "2", "3", "4"]);
+    open("/news", "").await.edge_event("edge-open").await;
+    let mut connection = edge.connect(protocol).await;
+    let request = Request::get("/scores?topic=secret").body(full(""));
+    let answer = Answer::of(&mut connection, request.expect("a request")).await;
+    assert_eq!(answer.json()["field"], "topic", "{}", answer.text);
+    let request = Request::get("/scores/7").body(full(""));
+    let answer = Answer::of(&mut connection, request.expect("a request")).await;
+    assert_eq!(answer.json()["target"], "/scores/7");
 }

@@ -30,6 +30,10 @@ pub(super) async fn answer(
         Route::ListTopics => topics::list(context, query),
         Route::ShowTopic(topic) => topics::show(context, topic),
         Route::DeleteTopic(topic) => topics::delete(context, topic).await,
+        Route::Cursor => {
+            let id = context.hub.cursor().to_string();
+            Ok(Reply::json(&json!({ "id": id })))
+        }
         Route::ListStreams => streams::list(context, query),
         Route::ShowGroup(group) => groups::show(context, group),
         Route::AddMember(group, member) => groups::add(context, group, member),

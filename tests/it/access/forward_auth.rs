@@ -43,7 +43,7 @@ async fn the_app_says_who_someone_is(protocol: Protocol) {
         "",
     );
     assert!(
-        poll(&mut connection, Some("sid=1; x=2"))
+        poll(&mut edge.connect(protocol).await, Some("sid=1; x=2"))
             .await
             .text
             .contains("news")
@@ -70,14 +70,19 @@ async fn the_app_says_who_someone_is(protocol: Protocol) {
     let page = "x".repeat(200 << 10);
     app.answer("200 OK", "Remote-User: bob\r\n", &page);
     assert!(
-        poll(&mut connection, Some("sid=1"))
+        poll(&mut edge.connect(protocol).await, Some("sid=1"))
             .await
             .text
             .contains("news")
     );
     // Whoever shows nothing is not asked about.
     app.forget();
-    assert!(poll(&mut connection, None).await.text.contains("news"));
+    assert!(
+        poll(&mut edge.connect(protocol).await, None)
+            .await
+            .text
+            .contains("news")
+    );
     assert_eq!(app.last_request(), "");
     for (status, headers, body, expected, says) in [
         ("200 OK", "", "", 200, "news"),
@@ -123,7 +128,7 @@ async fn the_app_says_who_someone_is(protocol: Protocol) {
         ("200 OK", "Remote-User: bob\r\n", "", 200, "news"),
     ] {
         app.answer(status, headers, body);
-        let answer = poll(&mut connection, Some("sid=1")).await;
+        let answer = poll(&mut edge.connect(protocol).await, Some("sid=1")).await;
         assert_eq!(
             answer.status.as_u16(),
             expected,

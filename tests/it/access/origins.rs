@@ -3,9 +3,12 @@
 use seventh::client::Protocol;
 
 use super::send;
-use crate::harness::{TestEdge, every_protocol};
+use crate::harness::{Events, TestEdge, every_protocol};
 
-every_protocol!(origins_on_the_list_and_no_others);
+every_protocol!(
+    origins_on_the_list_and_no_others,
+    who_comes_from_any_other_site_is_nobody,
+);
 
 async fn origins_on_the_list_and_no_others(protocol: Protocol) {
     let edge =
@@ -43,5 +46,60 @@ async fn origins_on_the_list_and_no_others(protocol: Protocol) {
                 preflight
             );
         }
+    }
+}
+
+/// A public scoreboard: whatever a page of another site brings along says nothing.
+async fn who_comes_from_any_other_site_is_nobody(protocol: Protocol) {
+    let edge = TestEdge::with(&format!(
+        "access.origins = [\"*\", \"https://app.example\"]\n\
+         access.subscribe = [\"authenticated\", \"anonymous\"]\n\
+         [[access.key]]\nalgorithm = \"HS256\"\nkid = \"h\"\nsecret = \"{}\"",
+        super::SECRET
+    ));
+    let token = super::token(&super::claims());
+    let bearer = format!("Bearer {token}");
+    let own = format!("https://localhost:{}", edge.https.port());
+    for (origin, allowed, user) in [
+        ("https://other.example", "*", serde_json::Value::Null),
+        ("null", "*", serde_json::Value::Null),
+        ("https://app.example", "https://app.example", "bob".into()),
+        (own.as_str(), "*", "bob".into()),
+    ] {
+        for token in [bearer.as_str(), "Bearer of.nobody.atall"] {
+            let fields = [("origin", origin), ("authorization", token)];
+            let mut connection = edge.connect(protocol).await;
+            if token != bearer && !user.is_null() {
+                let answer = send(&mut connection, "GET", "/events?topic=a", &fields, "").await;
+                assert_eq!(answer.status, 401, "{origin}");
+                continue;
+            }
+            let events = Events::open(&mut connection, "topic=a", &fields).await;
+            let headers = &events.response.headers;
+            assert_eq!(headers["access-control-allow-origin"], allowed);
+            let _events = events.opened().await;
+            let open = edge.ask("GET", "/streams", "").await.json();
+            let last = open["streams"]
+                .as_array()
+                .and_then(|s| s.last())
+                .expect("one");
+            assert_eq!(last["user"], user, "{origin}");
+        }
+    }
+    // What an old reader sends is allowed: it asks first.
+    let asked = [
+        ("origin", "https://other.example"),
+        ("access-control-request-method", "GET"),
+        (
+            "access-control-request-headers",
+            "cache-control,last-event-id,x-requested-with",
+        ),
+    ];
+    let mut connection = edge.connect(protocol).await;
+    let answer = send(&mut connection, "OPTIONS", "/events", &asked, "").await;
+    assert_eq!(answer.header("access-control-allow-origin"), "*");
+    let allowed = answer.header("access-control-allow-headers");
+    for name in ["cache-control", "last-event-id", "x-requested-with"] {
+        assert!(allowed.split(", ").any(|known| known == name), "{name}");
     }
 }

@@ -41,6 +41,14 @@ async fn a_poll_is_answered_with_what_is_there() {
                 && !rest.contains("data: 1\n"),
             "{rest}"
         );
+        // Over HTTP/1.1 its connection ends with it; elsewhere no such field is sent.
+        let closes = if protocol == Protocol::Http1 {
+            "close"
+        } else {
+            ""
+        };
+        assert_eq!(answer.header("connection"), closes);
+        let mut connection = edge.connect(protocol).await;
         // With nothing there it waits until there is.
         let fields = [("accept", "text/event-stream")];
         let (answer, ()) = tokio::join!(

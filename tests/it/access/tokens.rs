@@ -21,7 +21,6 @@ every_protocol!(
 async fn good_tokens_of_every_algorithm_are_taken(protocol: Protocol) {
     let ring = keyring();
     ring.edge.publish("a", "for bob").await;
-    let mut connection = ring.edge.connect(protocol).await;
     for (kid, algorithm, key) in &ring.signers {
         for named in [Some(*kid), None] {
             // Without a key id, keys of one algorithm are tried in turn.
@@ -30,7 +29,7 @@ async fn good_tokens_of_every_algorithm_are_taken(protocol: Protocol) {
                 ..Header::new(*algorithm)
             };
             let token = jsonwebtoken::encode(&header, &claims(), key).expect("it signs");
-            let answer = poll_as(&mut connection, &token).await;
+            let answer = poll_as(&mut ring.edge.connect(protocol).await, &token).await;
             assert!(
                 answer.text.contains("for bob"),
                 "{kid} {named:?}: {} {}",
@@ -43,15 +42,15 @@ async fn good_tokens_of_every_algorithm_are_taken(protocol: Protocol) {
 
 async fn bad_tokens_are_refused(protocol: Protocol) {
     let ring = keyring();
+    let mut connection = ring.edge.connect(protocol).await;
     ring.edge.publish("a", "for bob").await;
     let mut bad = BadTokens::default();
     forged_tokens::add_to(&mut bad, &ring);
     bad_claims::add_to(&mut bad);
     let BadTokens(bad) = bad;
     assert!(bad.len() >= 150, "{} bad tokens", bad.len());
-    let mut connection = ring.edge.connect(protocol).await;
     assert!(
-        poll_as(&mut connection, &token(&claims()))
+        poll_as(&mut ring.edge.connect(protocol).await, &token(&claims()))
             .await
             .text
             .contains("for bob")
@@ -62,7 +61,7 @@ async fn bad_tokens_are_refused(protocol: Protocol) {
         let Ok(request) = poll_request(&token) else {
             continue;
         };
-        let answer = Answer::of(&mut connection, request).await;
+        let answer = Answer::of(&mut ring.edge.connect(protocol).await, request).await;
         let gentle = answer.status == StatusCode::OK && answer.text.contains("event: edge-auth\n");
         assert!(
             answer.status == StatusCode::UNAUTHORIZED || gentle,
