@@ -115,6 +115,10 @@ impl Edge {
         let checked = edge.context.clone();
         edge.private
             .spawn(async move { checked.proxy.check_health().await });
+        let (said, counted) = (edge.context.clone(), metrics.clone());
+        edge.private.spawn(async move {
+            service::tell_stats(&said, clock::now(), || counted.open_connections()).await;
+        });
         let admission = Arc::new(Admission::new(&config.limits));
         let port = edge.https.first().map_or(443, SocketAddr::port);
         let port = config.http3.port(port);

@@ -85,6 +85,12 @@ impl Opened {
         OpenGuard(gauge)
     }
 
+    /// How many were opened.
+    #[must_use]
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened.0.iter().map(Counter::get).sum()
+    }
+
     /// How many are open.
     #[must_use]
     pub(crate) fn total(&self) -> u64 {

@@ -38,6 +38,9 @@ pub enum InvalidTopic {
     Reserved,
 }
 
+/// What the edge says of itself.
+pub(crate) const STATS: &str = "$edge/stats";
+
 impl Topic {
     /// Checks `name`.
     ///
@@ -63,6 +66,24 @@ impl Topic {
     /// One of the edge's own topics: `$` and a kind, with a name that was checked.
     pub(crate) fn reserved(kind: &str, name: &str) -> Self {
         Self(format!("${kind}{name}").into())
+    }
+
+    /// The edge's own topic of this name that visitors may ask for, if there is one.
+    #[must_use]
+    pub(crate) fn of_edge(name: &str) -> Option<Self> {
+        (name == STATS).then(Self::stats)
+    }
+
+    /// What the edge says of itself.
+    #[must_use]
+    pub(crate) fn stats() -> Self {
+        Self(STATS.into())
+    }
+
+    /// Whether clients know it by its name: not those of an audience.
+    #[must_use]
+    pub(crate) fn is_named(&self) -> bool {
+        !self.is_reserved() || &*self.0 == STATS
     }
 
     /// Whether it is one of the edge's own.

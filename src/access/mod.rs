@@ -209,7 +209,11 @@ impl Access {
                 .rules
                 .iter()
                 .find(|rule| rule.matches(topic.as_str()));
-            let ruled = rule.is_none_or(|rule| self.allows(rule, identity));
+            // What is the edge's own is for those whom a rule allows it.
+            let ruled = match rule {
+                Some(rule) => self.allows(rule, identity),
+                None => !topic.is_reserved(),
+            };
             if !(named && ruled) {
                 return Err(match identity.standing() {
                     Standing::Anonymous => {

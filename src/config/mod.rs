@@ -26,7 +26,7 @@ use std::{
 };
 
 use crate::{
-    access::AccessSettings,
+    access::{AccessSettings, Rule},
     drain::DrainSettings,
     hub::Retention,
     limits::Limits,
@@ -34,6 +34,7 @@ use crate::{
     proxy::{Networks, RelaySettings, RouteSettings, covers},
     service::{EventSettings, public_paths},
     tls::CertificateFiles,
+    topic::STATS,
 };
 
 pub use control::Control;
@@ -210,8 +211,16 @@ fn take(reader: &mut Reader) -> Config {
         own,
         routes,
     };
+    let demo = take_demo(reader, &config);
+    let mut access = config.access;
+    if demo {
+        // The page shows what the edge says of itself, unless a rule before this one says otherwise.
+        let all = ["authenticated", "anonymous"].map(str::to_owned);
+        access.rules.extend(Rule::parse(STATS, &all));
+    }
     Config {
-        demo: take_demo(reader, &config),
+        demo,
+        access,
         ..config
     }
 }

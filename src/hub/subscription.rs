@@ -346,7 +346,7 @@ impl Subscription {
         }
         let named = || {
             let reads = self.reads.iter();
-            reads.filter(|read| !read.cell.topic.is_reserved())
+            reads.filter(|read| read.cell.topic.is_named())
         };
         named().next().is_some() && named().all(|read| read.cell.is_closed())
     }
@@ -378,7 +378,7 @@ impl Subscription {
     /// when it has left them meanwhile.
     fn bringing(&self, number: u64) -> Vec<&str> {
         let bring = |read: &&Read| read.cell.ring().get(number).is_some();
-        let named = |read: &&Read| !read.cell.topic.is_reserved();
+        let named = |read: &&Read| read.cell.topic.is_named();
         let reads = self.reads.iter().filter(named).filter(bring);
         reads.map(|read| read.cell.topic.as_str()).collect()
     }
@@ -597,7 +597,7 @@ impl Subscription {
     /// The topics of these rings that a client knows by name: not the audience's.
     fn named(&self, rings: &[usize]) -> Vec<&str> {
         let topics = rings.iter().map(|&ring| &self.reads[ring].cell.topic);
-        let named = topics.filter(|topic| !topic.is_reserved());
+        let named = topics.filter(|topic| topic.is_named());
         named.map(Topic::as_str).collect()
     }
 }

@@ -14,6 +14,7 @@ mod metrics;
 mod pages;
 mod publish;
 mod routes;
+mod stats;
 mod stream_request;
 mod streams;
 mod subscribe;
@@ -36,6 +37,7 @@ pub(crate) use context::{Context, EventSettings};
 pub(crate) use control::Gate;
 pub(crate) use metrics::ServiceMetrics;
 pub(crate) use routes::public_paths;
+pub(crate) use stats::tell as tell_stats;
 pub(crate) use stream_request::{NamedStream, SHORTEST_AGE};
 
 /// A panic is a bug, and one request's: its connection and the others on it go on.
@@ -143,6 +145,7 @@ impl Service {
         let (route, expect) = found.map_err(|none| self.no_route(&parts.method, none))?;
         match route {
             Route::EventStream => subscribe::answer(context, &parts, &peer).await,
+            Route::Stats => Ok(subscribe::stats(context, &peer)),
             Route::Preflight => Ok(subscribe::preflight(context, &parts)),
             Route::ClientScript => Ok(pages::client_script(context)),
             Route::DemoPage => Ok(pages::demo(context)),
@@ -213,7 +216,7 @@ impl Service {
             (NoRoute::Method(allow), _) => Problem::method(method, &allow),
             (NoRoute::Path, Offer::Control) => Problem::not_found(
                 "there is nothing at this path; see POST /publish, /broadcast, /send, and /topics, \
-                 /groups, /streams, /cursor, /metrics, /healthz, /readyz",
+                 /groups, /streams, /stats, /cursor, /metrics, /healthz, /readyz",
             ),
             (NoRoute::Path, Offer::Public { events, .. }) => {
                 Problem::not_found(if events.enabled {

@@ -46,6 +46,7 @@ pub(super) enum Route<'p> {
     ShowTopic(&'p str),
     DeleteTopic(&'p str),
     ListStreams,
+    Stats,
     Cursor,
     ShowGroup(&'p str),
     AddMember(&'p str, &'p str),
@@ -171,6 +172,7 @@ const TABLE: &[RouteRow] = &[
     }),
     row(&[By::Control], READ, "/streams", |_| Route::ListStreams),
     row(&[By::Control], READ, "/cursor", |_| Route::Cursor),
+    row(&[By::Control], READ, "/stats", |_| Route::Stats),
     row(&[By::Control], READ, "/groups/*", |p| {
         Route::ShowGroup(p[0])
     }),

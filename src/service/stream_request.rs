@@ -133,6 +133,15 @@ impl<'a> StreamRequest<'a> {
         })
     }
 
+    /// For what the edge says of itself.
+    pub(super) fn stats() -> Self {
+        Self {
+            topics: vec![Topic::stats()],
+            last: Some(1),
+            ..Self::default()
+        }
+    }
+
     /// Where it wants to begin.
     pub(super) fn resume(&self) -> Resume<'_> {
         match (&self.cursor, self.last) {
@@ -150,7 +159,8 @@ impl<'a> StreamRequest<'a> {
             if name == "topic" {
                 named += 1;
                 if named <= topics.value {
-                    let topic = Topic::parse(&value).map_err(|error| (error, &*value))?;
+                    let parse = || Topic::parse(&value).map_err(|error| (error, &*value));
+                    let topic = Topic::of_edge(&value).map_or_else(parse, Ok)?;
                     parsed.topics.push(topic);
                 }
             } else {

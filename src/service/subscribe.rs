@@ -32,6 +32,22 @@ const POLL: Duration = Duration::from_secs(25);
 /// What old polyfills ask for before the first event: some browsers pass nothing on before 2 KiB.
 const PADDING: usize = 2 << 10;
 
+/// Opens an event stream of what the edge says of itself, for its operator.
+pub(super) fn stats(context: &Arc<Context>, peer: &Peer) -> Reply {
+    let place = match peer.take_place(false, &context.limits) {
+        Ok(place) => place,
+        Err(limit) => return no_room(context, limit),
+    };
+    let plan = Plan {
+        identity: Identity::anonymous(),
+        is_audience: false,
+        place: Some(place),
+        generation: context.access.generation(),
+        first: Bytes::new(),
+    };
+    reply(context, peer, &StreamRequest::stats(), plan)
+}
+
 /// Why no stream is opened.
 enum NotOpened {
     /// There is no room.
@@ -97,6 +113,7 @@ pub(super) fn handed(
     };
     let plan = Plan {
         identity,
+        is_audience: true,
         place: Some(place),
         generation: context.access.generation(),
         first: handed.first,
@@ -111,6 +128,8 @@ pub(super) fn handed(
 /// What is settled before a stream is opened.
 struct Plan {
     identity: Identity,
+    /// Whether it also gets what is for those of its standing, user and groups.
+    is_audience: bool,
     /// Its place on its connection; HEAD takes none.
     place: Option<Slot>,
     /// How often someone had been disconnected when it was asked who this is.
@@ -155,6 +174,7 @@ impl Plan {
         };
         let mut plan = Self {
             identity,
+            is_audience: true,
             place: None,
             generation,
             first: Bytes::new(),
@@ -248,13 +268,16 @@ fn open(
 ) -> Result<EventStream, NotOpened> {
     let Plan {
         identity,
+        is_audience,
         place,
         first,
         ..
     } = plan;
     // Audience is topics: everyone also reads those of their standing, user and groups.
     let mut reads = asked.topics.clone();
-    reads.extend(identity.reserved_topics());
+    if is_audience {
+        reads.extend(identity.reserved_topics());
+    }
     let now = clock::now();
     let (mut subscription, opening) = context
         .hub
@@ -270,7 +293,7 @@ fn open(
         return Err(NotOpened::Finished);
     }
     let retry = context.retry();
-    let named = subscription.topics().filter(|topic| !topic.is_reserved());
+    let named = subscription.topics().filter(|topic| topic.is_named());
     let named: Box<[Topic]> = named.cloned().collect();
     let token_end = identity.expires();
     // What was said before has ids of its own: the edge's last one counts.

@@ -154,6 +154,8 @@ for (const [name, launch] of Object.entries(browsers)) {
       const shown = (key) => page.evaluate((key) => Number(document.documentElement.dataset[key]), key);
       await page.evaluate(() => document.getElementById('open-50').click());
       await until('50 open streams', async () => (await shown('open')) === 50 || shown('open'));
+      const server = () => page.evaluate(() => document.getElementById('server').textContent);
+      await until('what the edge says of itself', async () => /^The server: \d+ streams on (one|\d+) connection/.test(await server()) || server());
       const before = await shown('events');
       await page.evaluate(() => {
         document.getElementById('text').value = 'hello from a test';

@@ -21,6 +21,7 @@ every_protocol!(
     each_event_says_its_topics_where_that_is_asked,
     a_page_with_its_state_goes_on_from_there,
     paths_of_the_operators_own_have_their_topics,
+    what_the_edge_says_of_itself_is_for_whom_a_rule_allows_it,
     what_is_published_while_the_app_answers_is_delivered,
 );
 
@@ -435,4 +436,50 @@ async fn paths_of_the_operators_own_have_their_topics(protocol: Protocol) {
     let request = Request::get("/scores/7").body(full(""));
     let answer = Answer::of(&mut connection, request.expect("a request")).await;
     assert_eq!(answer.json()["target"], "/scores/7");
+}
+
+async fn what_the_edge_says_of_itself_is_for_whom_a_rule_allows_it(protocol: Protocol) {
+    let rule = "[[access.rule]]\ntopic = \"$edge/*\"\nallow = [\"anonymous\"]";
+    let edge = TestEdge::with(&format!("demo.enabled = false\n{rule}"));
+    let query = "topic=$edge/stats&topic=a";
+    let mut events = edge.events(protocol, query).await;
+    let (open, _) = events.edge_event("edge-open").await;
+    assert_eq!(open["topics"], serde_json::json!(["$edge/stats", "a"]));
+    let said = events.message().await;
+    let said: serde_json::Value = serde_json::from_str(&said.data).expect("JSON");
+    assert_eq!(
+        (&said["connections"], &said["event_streams"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(said["requests"], 1);
+    // Its uptime goes on.
+    let later = events.message().await;
+    let later: serde_json::Value = serde_json::from_str(&later.data).expect("JSON");
+    assert!(
+        later["uptime"].as_u64() > said["uptime"].as_u64(),
+        "{later}"
+    );
+    // Nobody publishes to it, and without a rule nobody reads it, but for the operator.
+    let answer = edge.ask("POST", "/topics/$edge%2Fstats", "forged").await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let edge = TestEdge::with("demo.enabled = false");
+    let mut connection = edge.connect(protocol).await;
+    for (topic, status) in [
+        ("$edge/stats", 401),
+        ("$edge/other", 400),
+        ("$relay:x", 400),
+    ] {
+        let request = Request::get(format!("/events?topic={topic}")).body(full(""));
+        let answer = Answer::of(&mut connection, request.expect("a request")).await;
+        assert_eq!(answer.status, status, "{topic}");
+    }
+    if protocol != Protocol::Http3 {
+        let mut connection = edge.control(protocol).await;
+        let request = Request::get("/stats").body(full("")).expect("a request");
+        let mut events = Events::ask(&mut connection, request).await.opened().await;
+        edge.ask("POST", "/broadcast", r#"{"data": "x", "anonymous": true}"#)
+            .await;
+        let said = events.message().await;
+        assert!(said.data.contains("\"uptime\":"), "{}", said.data);
+    }
 }

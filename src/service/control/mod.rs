@@ -43,6 +43,7 @@ pub(super) async fn answer(
         Route::Metrics => Ok(exposition(context)),
         Route::Health => Ok(plain("ok\n")),
         Route::EventStream
+        | Route::Stats
         | Route::Preflight
         | Route::ClientScript
         | Route::DemoPage

@@ -15,11 +15,11 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
 
 /// The demo page.
 pub(super) fn demo(context: &Context) -> Reply {
-    // The page is written for the default path.
-    let page = match context.events.path.as_str() {
-        "/events" => DEMO.into(),
-        path => DEMO.replace("/events?topic=", &format!("{path}?topic=")),
-    };
+    // The page is written for the default paths.
+    let (events, script) = (&context.events.path, &context.own);
+    let page = DEMO
+        .replace("/events?topic=", &format!("{events}?topic="))
+        .replace("/.seventh/edge.js", &format!("{script}/edge.js"));
     Reply::text(StatusCode::OK, "text/html; charset=utf-8", page)
         .with(header::CACHE_CONTROL, "no-cache")
         .with(header::CONTENT_SECURITY_POLICY, POLICY)
