@@ -1,6 +1,6 @@
 //! Waits that do not march in step. Pure: the random number is an argument.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// `base` give or take half of it; `random` is in 0..1.
 #[must_use]
@@ -14,10 +14,18 @@ pub(crate) fn within(span: Duration, random: f64) -> Duration {
     span.mul_f64(random.clamp(0.0, 1.0))
 }
 
-/// Anywhere in the second half of `interval`, so that what began together spreads; `random` is in 0..1.
+/// The first moment after `now` of a beat: one each `interval` from `origin` on, moved by a `phase` in
+/// 0..1 of it.
 #[must_use]
-pub(crate) fn second_half(interval: Duration, random: f64) -> Duration {
-    interval.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+pub(crate) fn next_beat(origin: Instant, now: Instant, interval: Duration, phase: f64) -> Instant {
+    let first = origin + within(interval, phase);
+    let passed = now.saturating_duration_since(first);
+    if now < first && first - now <= interval {
+        return first;
+    }
+    let beats = passed.as_nanos() / interval.as_nanos().max(1) + 1;
+    let since = Duration::from_nanos_u128(beats * interval.as_nanos());
+    first + since
 }
 
 /// Anywhere in the last fifth of `span`; `random` is in 0..1.
@@ -49,8 +57,13 @@ mod tests {
             let jittered = jittered_by_half(base, random);
             prop_assert!(jittered >= base / 2 && jittered <= base * 3 / 2);
             prop_assert!(within(base, random) <= base);
-            let second = second_half(base, random);
-            prop_assert!(second >= base / 2 && second <= base);
+            let origin = crate::clock::origin();
+            let beat = base + Duration::from_millis(1);
+            let now = origin + Duration::from_millis(ms * u64::from(failures));
+            let next = next_beat(origin, now, beat, random);
+            prop_assert!(next > now && next <= now + beat);
+            // It stays on the beat.
+            prop_assert_eq!(next_beat(origin, next, beat, random), next + beat);
             let last = last_fifth(base, random);
             prop_assert!(last >= base.mul_f64(0.8) && last <= base);
             let most = Duration::from_secs(30);

@@ -1,6 +1,9 @@
 //! The one place that reads the clock. Everything else takes `now`.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    sync::LazyLock,
+    time::{Instant, SystemTime},
+};
 
 /// The monotonic time, for deadlines and ages.
 #[must_use]
@@ -20,4 +23,11 @@ pub fn now() -> Instant {
 )]
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// A moment that stays the same while the process lives, for what goes by a common beat.
+#[must_use]
+pub fn origin() -> Instant {
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(now);
+    *ORIGIN
 }

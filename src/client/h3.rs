@@ -24,7 +24,7 @@ use super::{
 use crate::protocol::Protocol;
 
 /// How long a connection may be quiet before the server is asked whether it is still there.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+const KEEPALIVE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(super) struct Http3 {

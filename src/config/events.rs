@@ -59,8 +59,8 @@ pub(super) fn take(reader: &mut Reader, place: String) -> EventSettings {
         keepalive: reader.take_if(
             "events.keepalive",
             default.keepalive,
-            "How long a stream may be quiet before a comment is sent; a client that vanished is gone \
-             within it.",
+            "How often a comment is sent on each stream, on all streams of a connection at once; a client that \
+             vanished is gone within three of them.",
             |keepalive| range::time(*keepalive, &KEEPALIVE),
         ),
         max_age: reader.take_if(

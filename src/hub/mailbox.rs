@@ -25,6 +25,8 @@ pub struct Mailbox {
     waker: AtomicWaker,
     /// The stream whose own waker is muted just now, plus one.
     muted: AtomicU32,
+    /// When within the time of a keepalive those of its streams go out, in 0..1.
+    phase: f32,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +66,15 @@ impl Mailbox {
             account: Account::new(source),
             waker: AtomicWaker::new(),
             muted: AtomicU32::new(0),
+            phase: fastrand::f32(),
         })
+    }
+
+    /// When within the time of a keepalive those of its streams go out, in 0..1: all of a connection's at
+    /// once, as each packet wakes a phone's radio, and those of all connections spread.
+    #[must_use]
+    pub fn phase(&self) -> f64 {
+        f64::from(self.phase)
     }
 
     /// On whose behalf its streams name topics.

@@ -31,6 +31,8 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// has one time for all packets that it reads in one go, so that with any pause it would answer one of
 /// them. A reset is smaller than the packet that it answers, and costs less than a handshake.
 const RESET_INTERVAL: Duration = Duration::ZERO;
+/// The longest time between two pings: browsers give up a connection that is silent for 30 s.
+const PING: Duration = Duration::from_secs(20);
 /// How long the last packets of an endpoint may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -97,6 +99,7 @@ fn machine_id() -> Vec<u8> {
 
 fn transport(context: &Context) -> TransportConfig {
     let keepalive = context.events.keepalive;
+    let ping = (keepalive * 4 / 3).min(PING);
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(var_int(h3::FIRST_GRANT as u64))
@@ -105,9 +108,10 @@ fn transport(context: &Context) -> TransportConfig {
         .receive_window(CONNECTION_WINDOW.into())
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
-        // A client that vanished is gone within one keepalive; one that is there answers pings.
-        .max_idle_timeout(Some(idle_timeout(keepalive)))
-        .keep_alive_interval(Some(keepalive / 3));
+        // A client that vanished is gone within three keepalives. One that is there acknowledges the
+        // keepalives of its streams, or answers a ping where there are none.
+        .max_idle_timeout(Some(idle_timeout(2 * ping)))
+        .keep_alive_interval(Some(ping));
     transport
 }
 

@@ -206,21 +206,21 @@ async fn prior_knowledge(mut io: WriteTimeout<TcpStream>) -> io::Result<(Io, boo
     Ok((Io::Plain(Box::new(io)), http2))
 }
 
-/// A client that vanished is gone within one keepalive: the kernel asks a quiet one whether it is
-/// still there, and gives up on one that acknowledges nothing.
+/// A client that vanished is gone within two keepalives: the kernel gives up on one that acknowledges
+/// nothing for that long, and asks one whether it is still there to which nothing was sent.
 fn tune(stream: &TcpStream, keepalive: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
-    let probe = (keepalive / 3).max(Duration::from_secs(1));
+    let second = Duration::from_secs(1);
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
-            .with_time(probe)
-            .with_interval(probe)
+            .with_time(keepalive.max(second))
+            .with_interval((keepalive / 3).max(second))
             .with_retries(2),
     )?;
     #[cfg(target_os = "linux")]
     {
-        socket.set_tcp_user_timeout(Some(keepalive.max(Duration::from_secs(1))))?;
+        socket.set_tcp_user_timeout(Some(keepalive.max(second)))?;
         socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{Context, streams::Registration};
 use crate::{
-    backoff,
+    backoff, clock,
     exchange::{CHUNK, EventBody, Output},
     hub::{Chunk, Found, Missed, Next, StreamHandle, Subscription},
     limits::Slot,
@@ -29,7 +29,7 @@ pub(super) struct EventStream {
     opening: Option<Bytes>,
     /// What the client is told to wait when its stream is ended before its time.
     retry: Duration,
-    /// When a comment is due if nothing else is sent.
+    /// When a comment is due.
     due: Instant,
     /// When to end, and what to tell the client to wait before it comes back.
     ending: Option<(Instant, Duration)>,
@@ -123,13 +123,15 @@ impl EventStream {
         context: Arc<Context>,
         counted: Counted,
     ) -> Self {
-        let first = backoff::second_half(context.events.keepalive, fastrand::f64());
+        let keepalive = context.events.keepalive;
+        let phase = subscription.handle().mailbox().phase();
+        let due = backoff::next_beat(clock::origin(), now, keepalive, phase);
         Self {
             counted,
             subscription,
             opening: Some(opening),
             retry,
-            due: now + first,
+            due,
             ending: None,
             token_end,
             extras: None,
@@ -146,6 +148,12 @@ impl EventStream {
     pub(super) fn with(mut self, extras: Extras) -> Self {
         self.extras = Some(Box::new(extras));
         self
+    }
+
+    /// When the next keepalive is due: at the beat of its connection.
+    fn next_beat(&self, now: Instant) -> Instant {
+        let phase = self.subscription.handle().mailbox().phase();
+        backoff::next_beat(clock::origin(), now, self.keepalive(), phase)
     }
 
     /// The next events; whoever asks how far the stream is behind sees how far it has come.
@@ -316,11 +324,11 @@ impl EventBody for EventStream {
             return Output::Chunk(opening);
         }
         if let Some(notice) = self.token_notice(now) {
-            self.due = now + self.keepalive();
+            self.due = self.next_beat(now);
             return Output::Chunk(notice);
         }
         if let Some(notice) = self.sync_notice() {
-            self.due = now + self.keepalive();
+            self.due = self.next_beat(now);
             return Output::Chunk(notice);
         }
         let ends = self.end(now);
@@ -331,7 +339,7 @@ impl EventBody for EventStream {
             && !self.is_revoked(now)
             && let Some(chunk) = self.take_settled(room)
         {
-            self.due = now + self.keepalive();
+            self.due = self.next_beat(now);
             self.answered = true;
             return Output::Events(chunk.wire, chunk.events);
         }
@@ -340,7 +348,8 @@ impl EventBody for EventStream {
             return Output::Last(self.last(end));
         }
         if self.due <= now + slack {
-            self.due = now + self.keepalive();
+            // It may be early by the slack: not for the same beat twice.
+            self.due = self.next_beat(now.max(self.due));
             self.context.metrics.keepalives.inc();
             return Output::Chunk(if self.sends_heartbeats() {
                 sse::ping()

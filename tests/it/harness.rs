@@ -315,8 +315,18 @@ impl Events {
         streams
     }
 
-    /// What comes next; `None` at a clean end.
+    /// What comes next but for comments, which may come at any time; `None` at a clean end.
     pub async fn item(&mut self) -> Option<Item> {
+        loop {
+            match self.any_item().await {
+                Some(Item::Comment(_)) => {}
+                item => return item,
+            }
+        }
+    }
+
+    /// What comes next, comments too; `None` at a clean end.
+    pub async fn any_item(&mut self) -> Option<Item> {
         self.try_item().await.expect("the stream is not cut")
     }
 

@@ -1,12 +1,23 @@
 //! What streams do for pages on real networks: they are heard, they say where they stand, they end
 //! before others cut them.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{Request, StatusCode};
 use seventh::{
     client::{EventSource, Protocol, Signal, Trust, full},
     sse::Item,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UdpSocket},
+    task::JoinSet,
 };
 
 use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently};
@@ -24,6 +35,8 @@ every_protocol!(
     what_the_edge_says_of_itself_is_for_whom_a_rule_allows_it,
     what_is_published_while_the_app_answers_is_delivered,
 );
+
+every_protocol!(multiplexed: keepalives_of_a_connection_go_out_together);
 
 async fn a_heartbeat_is_an_event_without_an_id(protocol: Protocol) {
     let edge = TestEdge::with("events.keepalive = \"100ms\"");
@@ -127,12 +140,8 @@ async fn a_stream_ends_at_its_age_and_not_in_its_replay(protocol: Protocol) {
     events.edge_event("edge-open").await;
     edge.publish("a", "x").await;
     assert_eq!(events.data(1).await, ["x"]);
-    let retry = loop {
-        match events.item().await {
-            Some(Item::Retry(retry)) => break retry,
-            Some(Item::Comment(_)) => {}
-            other => panic!("{other:?}"),
-        }
+    let Some(Item::Retry(retry)) = events.item().await else {
+        panic!("a time to come back")
     };
     assert!(retry >= Duration::from_millis(500));
     assert_eq!(events.try_item().await.expect("no reset"), None);
@@ -482,4 +491,111 @@ async fn what_the_edge_says_of_itself_is_for_whom_a_rule_allows_it(protocol: Pro
         let said = events.message().await;
         assert!(said.data.contains("\"uptime\":"), "{}", said.data);
     }
+}
+
+/// Passes on what one client and the edge say, and counts how often the edge says something.
+struct Meter {
+    address: std::net::SocketAddr,
+    said: Arc<AtomicUsize>,
+    _passing: JoinSet<()>,
+}
+
+impl Meter {
+    async fn start(edge: std::net::SocketAddr, protocol: Protocol) -> Self {
+        let said = Arc::new(AtomicUsize::new(0));
+        let counted = said.clone();
+        let mut passing = JoinSet::new();
+        let any = "127.0.0.1:0";
+        if protocol == Protocol::Http3 {
+            let here = UdpSocket::bind(any).await.expect("a port");
+            let address = here.local_addr().expect("an address");
+            let there = UdpSocket::bind(any).await.expect("a port");
+            there.connect(edge).await.expect("an address");
+            passing.spawn(async move {
+                let (mut client, mut up, mut down) = (None, [0; 2048], [0; 2048]);
+                loop {
+                    tokio::select! {
+                        Ok((length, from)) = here.recv_from(&mut up) => {
+                            client = Some(from);
+                            there.send(&up[..length]).await.expect("it is sent");
+                        }
+                        Ok(length) = there.recv(&mut down) => {
+                            counted.fetch_add(1, Ordering::SeqCst);
+                            let client = client.expect("it has asked");
+                            here.send_to(&down[..length], client).await.expect("it is sent");
+                        }
+                    }
+                }
+            });
+            return Self {
+                address,
+                said,
+                _passing: passing,
+            };
+        }
+        let listener = TcpListener::bind(any).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        passing.spawn(async move {
+            let (mut client, _) = listener.accept().await.expect("a client");
+            let mut there = TcpStream::connect(edge).await.expect("it listens");
+            let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+            loop {
+                tokio::select! {
+                    Ok(length) = client.read(&mut up) => {
+                        if length == 0 { break; }
+                        there.write_all(&up[..length]).await.expect("it is sent");
+                    }
+                    Ok(length) = there.read(&mut down) => {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                        client.write_all(&down[..length]).await.expect("it is sent");
+                    }
+                }
+            }
+        });
+        Self {
+            address,
+            said,
+            _passing: passing,
+        }
+    }
+}
+
+/// Each packet wakes a phone's radio: those of fifty streams go out as one, or with an acknowledgement as
+/// two.
+async fn keepalives_of_a_connection_go_out_together(protocol: Protocol) {
+    const BEATS: usize = 5;
+    let edge = TestEdge::with("events.keepalive = \"1s\"");
+    let meter = Meter::start(edge.https, protocol).await;
+    let mut target = edge.target();
+    target.address = Some(meter.address);
+    let mut connection = patiently(
+        "a connection",
+        seventh::client::Connection::open(&target, protocol),
+    )
+    .await
+    .expect("it connects");
+    let mut streams = Events::open_many(&mut connection, "topic=a", 50).await;
+    let comments = async |events: &mut Events, count| {
+        for _ in 0..count {
+            let item = events.any_item().await;
+            assert!(matches!(item, Some(Item::Comment(_))), "{item:?}");
+        }
+    };
+    // What opening them took is over with the first.
+    for events in &mut streams {
+        comments(events, 1).await;
+    }
+    let before = meter.said.load(Ordering::SeqCst);
+    for events in &mut streams {
+        comments(events, BEATS).await;
+    }
+    let said = meter.said.load(Ordering::SeqCst) - before;
+    assert!(
+        (BEATS..=2 * BEATS + 2).contains(&said),
+        "{said} for {BEATS}"
+    );
+    // Each has one a beat, and no more: perhaps the next one is out already.
+    let sent = edge.metric("seventh_keepalives_total").await as usize;
+    let most = streams.len() * (BEATS + 2);
+    assert!(sent <= most, "{sent} of {most}");
 }

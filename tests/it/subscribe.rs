@@ -170,11 +170,11 @@ async fn a_quiet_stream_is_kept_alive(protocol: Protocol) {
     let edge = TestEdge::with("events.keepalive = \"200ms\"");
     let mut events = edge.events(protocol, "topic=a").await.opened().await;
     for _ in 0..3 {
-        assert_eq!(events.item().await, Some(Item::Comment(String::new())));
+        assert_eq!(events.any_item().await, Some(Item::Comment(String::new())));
     }
     edge.publish("a", "x").await;
     loop {
-        match events.item().await {
+        match events.any_item().await {
             Some(Item::Comment(_)) => {}
             Some(Item::Message(message)) => break assert_eq!(message.data, "x"),
             other => panic!("{other:?}"),

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     access::Name,
-    backoff, clock,
+    clock,
     exchange::{Body, Peer, Reply},
     history::Order,
     hub::{Hub, HubBounds, Resume, Retention},
@@ -351,12 +351,13 @@ impl Relays {
         };
         let mut opening = sse::retry(feed.retry()).into_bytes();
         opening.extend_from_slice(&first);
+        let due = stream::next_beat(&subscription, visit.pace.keepalive, now);
         let stream = RelayStream {
             reader: feed.join(subscription.handle()),
             subscription,
             opening: Some(opening.into()),
             keepalive: visit.pace.keepalive,
-            due: now + backoff::second_half(visit.pace.keepalive, fastrand::f64()),
+            due,
             ending: None,
             keepalives: self.asking.metrics.keepalives.clone(),
             _place: place,

@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::feed::Reader;
 use crate::{
+    backoff, clock,
     exchange::{CHUNK, EventBody, Output},
     hub::{Next, StreamHandle, Subscription},
     limits::Slot,
@@ -21,13 +22,19 @@ pub(super) struct RelayStream {
     pub(super) opening: Option<Bytes>,
     /// How long it may be quiet.
     pub(super) keepalive: Duration,
-    /// When a comment is due if nothing else is sent.
+    /// When a comment is due.
     pub(super) due: Instant,
     /// When to end, and what to tell the client to wait before it comes back.
     pub(super) ending: Option<(Instant, Duration)>,
     pub(super) keepalives: Counter,
     pub(super) _place: Slot,
     pub(super) _open: OpenGuard,
+}
+
+/// When the next keepalive is due: at the beat of its connection.
+pub(super) fn next_beat(subscription: &Subscription, keepalive: Duration, now: Instant) -> Instant {
+    let phase = subscription.handle().mailbox().phase();
+    backoff::next_beat(clock::origin(), now, keepalive, phase)
 }
 
 impl RelayStream {
@@ -77,14 +84,15 @@ impl EventBody for RelayStream {
             next => next,
         };
         if let Next::Chunk(chunk) = next {
-            self.due = now + self.keepalive;
+            self.due = next_beat(&self.subscription, self.keepalive, now);
             return Output::Events(chunk.wire, chunk.events);
         }
         if let Some(last) = self.end(now) {
             return Output::Last(last);
         }
         if self.due <= now + slack {
-            self.due = now + self.keepalive;
+            // It may be early by the slack: not for the same beat twice.
+            self.due = next_beat(&self.subscription, self.keepalive, now.max(self.due));
             self.keepalives.inc();
             return Output::Chunk(sse::comment());
         }
