@@ -169,7 +169,8 @@ where
         loop {
             // A peer that is slow is left alone: what comes stays in the rings until it has taken what
             // is here.
-            if !self.cork.is_blocked() {
+            let passed_over = self.cork.is_blocked();
+            if !passed_over {
                 self.outbox.run(cx, BATCH, VISITS);
             }
             // This also writes what was handed to h2.
@@ -181,7 +182,8 @@ where
                 self.outbox.reap(cx);
             }
             let answered = self.poll_answers(cx);
-            let more = accepted || answered || self.outbox.has_more();
+            // What was published meanwhile has not been looked at, nor would anyone be woken for it again.
+            let more = passed_over || accepted || answered || self.outbox.has_more();
             if more && !self.cork.is_blocked() {
                 continue;
             }
