@@ -18,7 +18,7 @@
 //! | `limits` | the table of limits; places, admission, conduct | all but `hits` |
 //! | `metrics` | the registry, and guards that count; every module owns its own set | |
 //! | [`topic`], [`sse`] | names, and the event-stream format in both directions | yes |
-//! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `entry`, `ring`, `gap`, `resume` |
+//! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `entry`, `ring`, `gap`, `resume`, `timeline` |
 //! | `history` | where the one order is kept | |
 //! | `outbound` | what the edge asks of others | |
 //! | `tls` | certificates, and swapping them | |
@@ -26,7 +26,7 @@
 //! | `exchange` | requests, replies, failures | `validate` |
 //! | `proxy` | in front of an app: routes, header fields, upstreams | `headers`, `health`, `networks`, `route` |
 //! | `service` | from a request to a reply, the same for all protocols | `routes`, `stream_request` |
-//! | `net` | sockets, the three drivers | `h3::guard`, `h3::field_section` |
+//! | `net` | sockets, the three drivers | `turns`, `h3::guard`, `h3::field_section` |
 //! | [`config`] | what may be written, checked whole | `range`, `value` |
 //! | [`edge`] | build, serve, drain | |
 //! | [`cli`] | one file a command | |

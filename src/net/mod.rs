@@ -3,7 +3,7 @@
 //! - `listener` binds; `tcp` accepts TCP, ends TLS and picks `h1` (hyper) or `h2` (the h2 crate);
 //!   `quic` accepts QUIC for `h3`; `listening` is what the connections of a listener share.
 //! - `outbox` moves bodies into the streams of `h2` and `h3`, a `visit` at a time, each into its
-//!   `sink`; `lifecycle` brings a connection to its end; `deadline` is the timer of both.
+//!   `sink`, in `turns`; `lifecycle` brings a connection to its end; `deadline` is the timer of both.
 //! - `alt_svc` is what replies say of HTTP/3.
 //! - `linger` sees to what is left of a request's body once its reply is made.
 //! - `write_timeout` stands before the socket.
@@ -22,6 +22,7 @@ mod outbox;
 mod quic;
 mod sink;
 mod tcp;
+mod turns;
 mod visit;
 mod write_timeout;
 

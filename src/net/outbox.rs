@@ -5,7 +5,6 @@
 //! body's producer has more. Nothing here waits: what cannot go on leaves its stream's waker.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Instant,
@@ -17,6 +16,7 @@ use super::{
     deadline::Deadline,
     listening::Listening,
     sink::Sink,
+    turns::Turns,
     visit::{Outgoing, Visit, Visited, sooner},
 };
 use crate::{
@@ -34,7 +34,7 @@ pub(super) struct Outbox<S> {
     /// By the key of the stream in the mailbox.
     slots: Vec<Option<Box<Outgoing<S>>>>,
     open: usize,
-    ready: VecDeque<u32>,
+    ready: Turns,
     taken: Vec<u32>,
     /// The next moment at which a stream has something to say without being told.
     deadline: Option<Instant>,
@@ -57,7 +57,7 @@ impl<S: Sink> Outbox<S> {
             mailbox,
             slots: Vec::new(),
             open: 0,
-            ready: VecDeque::new(),
+            ready: Turns::default(),
             taken: Vec::new(),
             deadline: None,
             timer: Deadline::new(),
@@ -139,7 +139,8 @@ impl<S: Sink> Outbox<S> {
         if let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut)
             && !std::mem::replace(&mut slot.queued, true)
         {
-            self.ready.push_back(key);
+            let is_events = matches!(slot.body, Body::Events(_));
+            self.ready.push(key, is_events);
         }
     }
 
@@ -162,7 +163,9 @@ impl<S: Sink> Outbox<S> {
     pub(super) fn reap(&mut self, cx: &mut Context<'_>) {
         self.take_marks(cx);
         for at in 0..self.ready.len() {
-            let key = self.ready[at];
+            let Some(key) = self.ready.get(at) else {
+                break;
+            };
             let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else {
                 continue;
             };
@@ -190,7 +193,7 @@ impl<S: Sink> Outbox<S> {
         let (mut wrote, mut delivered, mut visits) = (0, 0, 0);
         while wrote < budget
             && visits < streams
-            && let Some(key) = self.ready.pop_front()
+            && let Some(key) = self.ready.pop()
         {
             let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else {
                 continue;

@@ -59,6 +59,7 @@ const PURE: &[&str] = &[
     "exchange/validate.rs",
     "service/routes.rs",
     "service/stream_request.rs",
+    "net/turns.rs",
     "net/h3/guard.rs",
     "net/h3/field_section.rs",
     "config/range.rs",

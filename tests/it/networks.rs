@@ -36,7 +36,10 @@ every_protocol!(
     what_is_published_while_the_app_answers_is_delivered,
 );
 
-every_protocol!(multiplexed: keepalives_of_a_connection_go_out_together);
+every_protocol!(multiplexed:
+    keepalives_of_a_connection_go_out_together,
+    events_pass_a_download,
+);
 
 async fn a_heartbeat_is_an_event_without_an_id(protocol: Protocol) {
     let edge = TestEdge::with("events.keepalive = \"100ms\"");
@@ -598,4 +601,116 @@ async fn keepalives_of_a_connection_go_out_together(protocol: Protocol) {
     let sent = edge.metric("seventh_keepalives_total").await as usize;
     let most = streams.len() * (BEATS + 2);
     assert!(sent <= most, "{sent} of {most}");
+}
+
+/// An app whose answer does not end.
+async fn endless() -> Upstream {
+    Upstream::accepting("127.0.0.1:0", |mut stream| async move {
+        let _head = crate::upstream::read_head(&mut stream).await;
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 1099511627776\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("it is read");
+        let chunk = vec![b'x'; 64 << 10];
+        while stream.write_all(&chunk).await.is_ok() {}
+    })
+    .await
+}
+
+/// The connection is full all the time: its task must see to what was published meanwhile whenever there
+/// is room, and not at the next keepalive.
+async fn events_pass_a_download(protocol: Protocol) {
+    let app = endless().await;
+    let edge = TestEdge::with(&format!(
+        "events.keepalive = \"4m\"\n[[route]]\npath = \"/big\"\nupstream = \"{}\"",
+        app.url()
+    ));
+    // On a way that is narrower than its ends.
+    let meter = Meter::start(edge.https, protocol).await;
+    let mut target = edge.target();
+    target.address = Some(meter.address);
+    let opening = seventh::client::Connection::open(&target, protocol);
+    let mut connection = patiently("a connection", opening).await.expect("one");
+    let mut streams = Events::open_many(&mut connection, "topic=a", 20).await;
+    let mut download = patiently("an answer", connection.get("/big"))
+        .await
+        .expect("one");
+    let loading = tokio::spawn(async move { while let Ok(Some(_)) = download.chunk().await {} });
+    for n in 0..600 {
+        edge.publish("a", n.to_string()).await;
+    }
+    for events in &mut streams {
+        for n in 0..600 {
+            assert_eq!(events.message().await.data, n.to_string());
+        }
+    }
+    assert!(!loading.is_finished());
+    loading.abort();
+}
+
+/// How long events take beside a long download on the same connection, and without: a figure to look at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a soak"]
+async fn events_beside_a_download() {
+    const STREAMS: usize = 50;
+    const EVENTS: usize = 400;
+    let app = endless().await;
+    // A keepalive would have the connection look anew.
+    let text = format!(
+        "events.keepalive = \"4m\"\n[[route]]\npath = \"/big\"\nupstream = \"{}\"",
+        app.url()
+    );
+    let server = crate::commands::Server::start(&text).await;
+    for protocol in [Protocol::Http2, Protocol::Http3] {
+        for download in [false, true] {
+            let mut control = server.control().await;
+            let mut connection = server.connect(protocol).await;
+            let began = seventh::clock::now();
+            let mut readers = JoinSet::new();
+            for _ in 0..STREAMS {
+                let request = Request::get("/events?topic=a&edge=quiet").body(full(""));
+                let asked = request.expect("a request");
+                let mut events = Events::ask(&mut connection, asked).await;
+                readers.spawn(async move {
+                    let mut waits = Vec::new();
+                    for _ in 0..EVENTS {
+                        let sent: u128 = events.message().await.data.parse().expect("a time");
+                        waits.push(began.elapsed().as_micros() - sent);
+                    }
+                    waits
+                });
+            }
+            let (got, downloading) = (Arc::new(AtomicUsize::new(0)), download);
+            let counted = got.clone();
+            let loading = tokio::spawn(async move {
+                if downloading {
+                    let mut response = connection.get("/big").await.expect("an answer");
+                    while let Ok(Some(chunk)) = response.chunk().await {
+                        counted.fetch_add(chunk.len(), Ordering::Relaxed);
+                    }
+                }
+                // The streams' connection lives as long as this.
+                std::future::pending::<()>().await;
+                drop(connection);
+            });
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            for _ in 0..EVENTS {
+                let now = began.elapsed().as_micros();
+                let publish = Request::post("/topics/a").body(full(now.to_string()));
+                Answer::of(&mut control, publish.expect("a request")).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let mut waits: Vec<u128> = Vec::new();
+            while let Some(read) = readers.join_next().await {
+                waits.extend(read.expect("no panic"));
+            }
+            waits.sort_unstable();
+            let at = |share: f64| waits[(waits.len() as f64 * share) as usize] as f64 / 1000.0;
+            println!(
+                "{protocol} download {download}: p50 {:.2} ms, p99 {:.2} ms, {} MiB downloaded",
+                at(0.5),
+                at(0.99),
+                got.load(Ordering::Relaxed) >> 20
+            );
+            loading.abort();
+        }
+    }
 }

@@ -53,6 +53,8 @@ use crate::{
     protocol::Protocol,
 };
 
+/// The priority of event streams; others have 0.
+const EVENTS_FIRST: i32 = 1;
 /// How much is handed to quinn in one pass.
 const BATCH: usize = 256 << 10;
 /// How many batches are handed to quinn before other tasks get their turn.
@@ -276,6 +278,8 @@ impl Http3Driver {
             let Some((send, body)) = setup else { continue };
             if matches!(body, Body::Events(_)) {
                 self.conduct.opened(clock::now());
+                // Before what other streams have to send; an error means that it is gone already.
+                let _: Result<_, _> = send.lock().set_priority(EVENTS_FIRST);
             }
             self.outbox.insert(QuicSink::new(send), body);
         }
