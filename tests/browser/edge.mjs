@@ -2,7 +2,8 @@
 
 import { execFile, spawn } from 'node:child_process';
 import dgram from 'node:dgram';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import https from 'node:https';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -160,4 +161,27 @@ export class Relay {
     this.udp.close();
     for (const flow of this.flows.values()) flow.socket.close();
   }
+}
+
+/** Something on the way between browsers and an edge, with its certificate, over HTTP/1.1 alone. */
+export async function front(edge, handle) {
+  const certs = path.join(edge.folder, 'certs');
+  const names = (await readdir(certs)).filter((name) => !name.startsWith('ca'));
+  const files = await Promise.all(names.map((name) => readFile(path.join(certs, name), 'utf8')));
+  const pem = (what) => files.find((text) => text.includes(what));
+  const server = https.createServer({ cert: pem('CERTIFICATE'), key: pem('PRIVATE KEY'), ALPNProtocols: ['http/1.1'] }, async (request, response) => {
+    const asked = https.request(`https://localhost:${edge.port}${request.url}`, {
+      headers: request.headers, method: request.method, rejectUnauthorized: false, family: 4, agent: false,
+    });
+    asked.on('error', () => response.destroy());
+    response.on('close', () => asked.destroy());
+    request.pipe(asked);
+    asked.on('response', (answer) => handle(answer, response));
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const close = () => {
+    server.close();
+    server.closeAllConnections();
+  };
+  return { port: server.address().port, close };
 }

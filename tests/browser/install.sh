@@ -12,6 +12,9 @@ need cc gcc
 need curl curl
 need chromium chromium
 need firefox-esr firefox-esr
+need WebKitWebDriver webkit2gtk-driver
+need xvfb-run xvfb
+need xauth xauth
 need node nodejs
 need npm npm
 need php php-cli

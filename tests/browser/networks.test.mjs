@@ -1,9 +1,10 @@
 // What goes wrong between a browser and an edge, in real browsers.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
 import path from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 
 import { browsers } from './browsers.mjs';
 import { Edge, PATIENCE, Relay, until } from './edge.mjs';
@@ -85,4 +86,79 @@ for (const name of Object.keys(browsers)) {
       await edge.stop();
     }
   });
+}
+
+/** A page, another one, and a service worker that passes everything on. */
+const site = await mkdtemp(path.join(os.tmpdir(), 'seventh-site-'));
+await writeFile(path.join(site, 'index.html'), '<!doctype html><title>one</title>');
+await writeFile(path.join(site, 'other.html'), '<!doctype html><title>other</title>');
+await writeFile(path.join(site, 'sw.js'), "addEventListener('install', () => skipWaiting());\naddEventListener('activate', (event) => event.waitUntil(clients.claim()));\naddEventListener('fetch', (event) => event.respondWith(fetch(event.request)));\n");
+after(() => rm(site, { recursive: true }));
+
+const openMany = (page, count) => page.evaluate((count) => {
+  window.seen = 0;
+  const open = () => new Promise((resolve) => {
+    const source = new EventSource('/.seventh/events?topic=many');
+    source.onopen = resolve;
+    source.onmessage = () => { window.seen += 1; };
+  });
+  return Promise.all(Array.from({ length: count }, open)).then(() => {});
+}, count);
+
+const openStreams = async (edge) => {
+  const metrics = await edge.metrics();
+  return ['h1', 'h2', 'h3'].reduce((sum, protocol) => sum + metrics[`seventh_event_streams{protocol="${protocol}"}`], 0);
+};
+
+for (const name of Object.keys(browsers)) {
+  for (const http3 of [false, true]) {
+    const protocol = http3 ? 'h3' : 'h2';
+
+    test(`${name} over ${protocol}: 200 streams, back and forward`, { timeout: 3 * PATIENCE }, async () => {
+      const edge = await Edge.start(`proxy.files = "${site}"\n`);
+      const { page, close } = await browsers[name]({ port: edge.port, spki: edge.spki, http3 });
+      try {
+        const url = `https://localhost:${edge.port}/`;
+        await page.goto(url);
+        for (let round = 0; round < 4; round += 1) {
+          await openMany(page, 200);
+          await until('200 streams', async () => (await openStreams(edge)) === 200);
+          // The places are free already: whoever comes next has all of them.
+          await page.goto(`${url}other.html`);
+          await openMany(page, 200);
+          await until('200 streams', async () => (await openStreams(edge)) === 200);
+          await page.goBack();
+        }
+        const hits = Object.entries(await edge.metrics()).filter(([line, count]) => line.startsWith('seventh_limit_hits') && count > 0);
+        assert.deepEqual(hits, []);
+      } finally {
+        await close();
+        await edge.stop();
+      }
+    });
+
+    test(`${name} over ${protocol}: through a service worker`, { timeout: 3 * PATIENCE }, async () => {
+      const edge = await Edge.start(`proxy.files = "${site}"\n`);
+      const { page, close } = await browsers[name]({ port: edge.port, spki: edge.spki, http3 });
+      try {
+        await page.goto(`https://localhost:${edge.port}/`);
+        await page.evaluate(async () => {
+          await navigator.serviceWorker.register('/sw.js');
+          await navigator.serviceWorker.ready;
+          if (!navigator.serviceWorker.controller) {
+            await new Promise((resolve) => navigator.serviceWorker.addEventListener('controllerchange', resolve, { once: true }));
+          }
+        });
+        await openMany(page, 50);
+        await edge.publish(['many'], '"x"');
+        await until('an event on each', async () => {
+          const seen = await page.evaluate(() => window.seen);
+          return seen === 50 || seen;
+        });
+      } finally {
+        await close();
+        await edge.stop();
+      }
+    });
+  }
 }

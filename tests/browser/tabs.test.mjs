@@ -2,15 +2,13 @@
 // it does when something is wrong.
 
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
-import https from 'node:https';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
 
 import { browsers } from './browsers.mjs';
-import { Edge, PATIENCE, Relay, until } from './edge.mjs';
+import { Edge, PATIENCE, Relay, front, until } from './edge.mjs';
 
 // An edge in front of a page with nothing on it.
 const site = await mkdtemp(path.join(os.tmpdir(), 'seventh-site-'));
@@ -120,25 +118,16 @@ for (const name of Object.keys(browsers)) {
     }
   });
 
-  test(`${name} over h2: nothing of a response comes before its end`, { timeout: 3 * PATIENCE }, async () => {
+  test(`${name} over h1: nothing of a response comes before its end`, { timeout: 3 * PATIENCE }, async () => {
     const edge = await start();
-    const certs = path.join(edge.folder, 'certs');
-    const files = await Promise.all((await readdir(certs)).map(async (file) => [file, await readFile(path.join(certs, file))]));
-    const pem = (what) => files.filter(([file]) => !file.startsWith('ca')).map(([, text]) => text).find((text) => text.includes(what));
     // An antivirus program that looks at all of a response first.
-    const holding = https.createServer({ cert: pem('CERTIFICATE'), key: pem('PRIVATE KEY') }, async (request, response) => {
-      const asked = https.request(`https://localhost:${edge.port}${request.url}`, { headers: request.headers, method: request.method, rejectUnauthorized: false, family: 4 });
-      asked.on('error', () => response.destroy());
-      response.on('close', () => asked.destroy());
-      asked.end();
-      const [answer] = await once(asked, 'response');
+    const holding = await front(edge, async (answer, response) => {
       const whole = Buffer.concat(await answer.toArray().catch(() => []));
       response.writeHead(answer.statusCode, { 'content-type': answer.headers['content-type'] ?? 'text/plain' }).end(whole);
     });
-    await new Promise((resolve) => holding.listen(0, '127.0.0.1', resolve));
-    const { page, close } = await browsers[name]({ port: holding.address().port, spki: edge.spki, http3: false });
+    const { page, close } = await browsers[name]({ port: holding.port, spki: edge.spki, http3: false });
     try {
-      await page.goto(`https://localhost:${holding.address().port}/`);
+      await page.goto(`https://localhost:${holding.port}/`);
       await read(page, ['held']);
       // The stream is given up after five seconds, and what is left is to poll.
       await until('a poll', async () => (await streams(edge)).length === 1 && (await page.evaluate(() => performance.getEntriesByType('resource').length)) >= 2);
@@ -149,7 +138,6 @@ for (const name of Object.keys(browsers)) {
     } finally {
       await close();
       holding.close();
-      holding.closeAllConnections();
       await edge.stop();
     }
   });
