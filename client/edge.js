@@ -59,7 +59,7 @@ class Shared {
   #heard = 0;
   #keepalive = 15;
   #polls = 0; // since when, if it does
-  #soon = 0;
+  #soon = 0; // a timer
   last = '';
 
   static of(url) {
@@ -243,15 +243,18 @@ class Shared {
         if (type === 'edge-open') {
           open = true;
           clearTimeout(late);
-          this.#keepalive = JSON.parse(message.data).keepalive;
+          // An answer to a poll that is held back comes whole: until then nothing is heard.
+          this.#keepalive = Math.max(JSON.parse(message.data).keepalive, polls ? POLL_MS / 1000 / SILENT : 0);
         }
         this.#say({ kind: 'said', type, data: message.data, lastEventId: message.id, topics: about, all: topics });
         about = [];
       }
       return polls && open ? { again: true } : { open, retry };
     } catch {
-      // Aborted, cut, or not to be reached.
-      return { again: reading.signal.reason === AGAIN, open, retry };
+      // Aborted, cut, or not to be reached: who cannot poll either has no network, and begins with a stream.
+      const again = reading.signal.reason === AGAIN;
+      if (polls && !again) this.#polls = 0;
+      return { again, open, retry };
     } finally {
       clearTimeout(late);
       reading.abort();
