@@ -56,7 +56,7 @@ pub use metrics::HubMetrics;
 pub use names::{NameBounds, TooManyNames};
 pub use resume::Resume;
 pub use retention::Retention;
-pub use subscription::{Ask, Chunk, Found, Missed, Next, Opening, Subscription};
+pub use subscription::{Ask, Chunk, Found, Next, Opening, Subscription};
 pub use wire::Wire;
 
 /// How many entries are applied, or topics prepared, under one hold of the lock.

@@ -55,40 +55,8 @@ pub struct Chunk {
     pub wire: Wire,
     /// How many of them publishers sent; the edge's own do not count.
     pub events: u64,
-    /// What they say is missing.
-    pub missed: Missed,
-}
-
-/// What a reader should have had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missed {
-    /// So many events.
-    Events(u64),
-    /// Nobody knows how many.
-    Unknown,
-}
-
-impl Missed {
-    /// Nothing.
-    pub const NONE: Self = Self::Events(0);
-
-    /// Both together.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Events(one), Self::Events(two)) => Self::Events(one + two),
-            _ => Self::Unknown,
-        }
-    }
-
-    /// Its number, if it is known.
-    #[must_use]
-    pub fn events(self) -> Option<u64> {
-        match self {
-            Self::Events(events) => Some(events),
-            Self::Unknown => None,
-        }
-    }
+    /// How many events they say are missing, if that is known.
+    pub missed: Option<u64>,
 }
 
 /// Events that a reader wants and the rings have let go of.
@@ -569,7 +537,7 @@ impl Subscription {
         Next::Chunk(Chunk {
             wire,
             events: 0,
-            missed: gap.missed.map_or(Missed::Unknown, Missed::Events),
+            missed: gap.missed,
         })
     }
 
@@ -631,7 +599,7 @@ fn join(mut wires: Wires, ledger: &Arc<Ledger>) -> Option<Chunk> {
         return Some(Chunk {
             wire,
             events: 1,
-            missed: Missed::NONE,
+            missed: Some(0),
         });
     }
     let bytes: usize = wires.iter().map(|(_, wire)| wire.len()).sum();
@@ -648,7 +616,7 @@ fn join(mut wires: Wires, ledger: &Arc<Ledger>) -> Option<Chunk> {
         Chunk {
             wire,
             events,
-            missed: Missed::NONE,
+            missed: Some(0),
         }
     })
 }

@@ -15,7 +15,7 @@ use super::{Context, streams::Registration};
 use crate::{
     backoff, clock,
     exchange::{CHUNK, EventBody, Output},
-    hub::{Chunk, Found, Missed, Next, StreamHandle, Subscription},
+    hub::{Chunk, Found, Next, StreamHandle, Subscription},
     limits::Slot,
     metrics::OpenGuard,
     sse::{self, Draft},
@@ -70,12 +70,13 @@ pub(super) struct Extras {
 #[derive(Debug)]
 pub(super) struct Replay {
     events: u64,
-    missed: Missed,
+    /// How many were told of as missing, if that is known.
+    missed: Option<u64>,
 }
 
 impl Default for Replay {
     fn default() -> Self {
-        let missed = Missed::NONE;
+        let missed = Some(0);
         Self { events: 0, missed }
     }
 }
@@ -165,7 +166,8 @@ impl EventStream {
             && let Some(replay) = self.extras.as_mut().and_then(|e| e.replay.as_mut())
         {
             replay.events += chunk.events;
-            replay.missed = replay.missed.and(chunk.missed);
+            let both = replay.missed.zip(chunk.missed);
+            replay.missed = both.map(|(before, now)| before + now);
         }
         self.counted
             .registration
@@ -261,7 +263,7 @@ impl EventStream {
             return None;
         }
         let Replay { events, missed } = self.extras.as_mut()?.replay.take()?;
-        let data = json!({ "replayed": events, "missed": missed.events() });
+        let data = json!({ "replayed": events, "missed": missed });
         Some(Draft::new(Some("edge-sync"), &data.to_string(), None).finish_without_id())
     }
 
