@@ -13,8 +13,7 @@ use serde_json::json;
 
 use super::{Context, streams::Registration};
 use crate::{
-    backoff, clock,
-    exchange::{CHUNK, EventBody, Output},
+    exchange::{Beat, CHUNK, EventBody, Output},
     hub::{Chunk, Found, Next, StreamHandle, Subscription},
     limits::Slot,
     metrics::OpenGuard,
@@ -29,8 +28,8 @@ pub(super) struct EventStream {
     opening: Option<Bytes>,
     /// What the client is told to wait when its stream is ended before its time.
     retry: Duration,
-    /// When a comment is due.
-    due: Instant,
+    /// When a keepalive is due.
+    beat: Beat,
     /// When to end, and what to tell the client to wait before it comes back.
     ending: Option<(Instant, Duration)>,
     /// The end of the token that it was opened with.
@@ -124,15 +123,12 @@ impl EventStream {
         context: Arc<Context>,
         counted: Counted,
     ) -> Self {
-        let keepalive = context.events.keepalive;
-        let phase = subscription.handle().mailbox().phase();
-        let due = backoff::next_beat(clock::origin(), now, keepalive, phase);
         Self {
+            beat: Beat::of(subscription.handle(), context.events.keepalive, now),
             counted,
             subscription,
             opening: Some(opening),
             retry,
-            due,
             ending: None,
             token_end,
             extras: None,
@@ -149,12 +145,6 @@ impl EventStream {
     pub(super) fn with(mut self, extras: Extras) -> Self {
         self.extras = Some(Box::new(extras));
         self
-    }
-
-    /// When the next keepalive is due: at the beat of its connection.
-    fn next_beat(&self, now: Instant) -> Instant {
-        let phase = self.subscription.handle().mailbox().phase();
-        backoff::next_beat(clock::origin(), now, self.keepalive(), phase)
     }
 
     /// The next events; whoever asks how far the stream is behind sees how far it has come.
@@ -314,7 +304,7 @@ impl EventBody for EventStream {
         });
         let all = [ending, token, self.poll_until(), self.age_end()];
         let all = all.into_iter().flatten();
-        all.fold(self.due, Instant::min)
+        all.fold(self.beat.due(), Instant::min)
     }
 
     fn keepalive(&self) -> Duration {
@@ -326,11 +316,11 @@ impl EventBody for EventStream {
             return Output::Chunk(opening);
         }
         if let Some(notice) = self.token_notice(now) {
-            self.due = self.next_beat(now);
+            self.beat.pass(self.keepalive(), now);
             return Output::Chunk(notice);
         }
         if let Some(notice) = self.sync_notice() {
-            self.due = self.next_beat(now);
+            self.beat.pass(self.keepalive(), now);
             return Output::Chunk(notice);
         }
         let ends = self.end(now);
@@ -341,7 +331,7 @@ impl EventBody for EventStream {
             && !self.is_revoked(now)
             && let Some(chunk) = self.take_settled(room)
         {
-            self.due = self.next_beat(now);
+            self.beat.pass(self.keepalive(), now);
             self.answered = true;
             return Output::Events(chunk.wire, chunk.events);
         }
@@ -349,9 +339,8 @@ impl EventBody for EventStream {
         if let Some(end) = ends.or_else(|| self.end(now)) {
             return Output::Last(self.last(end));
         }
-        if self.due <= now + slack {
-            // It may be early by the slack: not for the same beat twice.
-            self.due = self.next_beat(now.max(self.due));
+        if self.beat.due() <= now + slack {
+            self.beat.keep(self.keepalive(), now);
             self.context.metrics.keepalives.inc();
             return Output::Chunk(if self.sends_heartbeats() {
                 sse::ping()

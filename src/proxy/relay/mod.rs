@@ -33,7 +33,7 @@ use super::{
 use crate::{
     access::Name,
     clock,
-    exchange::{Body, Peer, Reply},
+    exchange::{Beat, Body, Peer, Reply},
     history::Order,
     hub::{Hub, HubBounds, Resume, Retention},
     limits::{Bound, Limit},
@@ -351,13 +351,13 @@ impl Relays {
         };
         let mut opening = sse::retry(feed.retry()).into_bytes();
         opening.extend_from_slice(&first);
-        let due = stream::next_beat(&subscription, visit.pace.keepalive, now);
+        let beat = Beat::of(subscription.handle(), visit.pace.keepalive, now);
         let stream = RelayStream {
             reader: feed.join(subscription.handle()),
             subscription,
             opening: Some(opening.into()),
             keepalive: visit.pace.keepalive,
-            due,
+            beat,
             ending: None,
             keepalives: self.asking.metrics.keepalives.clone(),
             _place: place,

@@ -7,8 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::feed::Reader;
 use crate::{
-    backoff, clock,
-    exchange::{CHUNK, EventBody, Output},
+    exchange::{Beat, CHUNK, EventBody, Output},
     hub::{Next, StreamHandle, Subscription},
     limits::Slot,
     metrics::OpenGuard,
@@ -23,18 +22,12 @@ pub(super) struct RelayStream {
     /// How long it may be quiet.
     pub(super) keepalive: Duration,
     /// When a comment is due.
-    pub(super) due: Instant,
+    pub(super) beat: Beat,
     /// When to end, and what to tell the client to wait before it comes back.
     pub(super) ending: Option<(Instant, Duration)>,
     pub(super) keepalives: Counter,
     pub(super) _place: Slot,
     pub(super) _open: OpenGuard,
-}
-
-/// When the next keepalive is due: at the beat of its connection.
-pub(super) fn next_beat(subscription: &Subscription, keepalive: Duration, now: Instant) -> Instant {
-    let phase = subscription.handle().mailbox().phase();
-    backoff::next_beat(clock::origin(), now, keepalive, phase)
 }
 
 impl RelayStream {
@@ -64,7 +57,8 @@ impl EventBody for RelayStream {
     }
 
     fn deadline(&self) -> Instant {
-        self.ending.map_or(self.due, |(at, _)| self.due.min(at))
+        let due = self.beat.due();
+        self.ending.map_or(due, |(at, _)| due.min(at))
     }
 
     fn keepalive(&self) -> Duration {
@@ -84,15 +78,14 @@ impl EventBody for RelayStream {
             next => next,
         };
         if let Next::Chunk(chunk) = next {
-            self.due = next_beat(&self.subscription, self.keepalive, now);
+            self.beat.pass(self.keepalive, now);
             return Output::Events(chunk.wire, chunk.events);
         }
         if let Some(last) = self.end(now) {
             return Output::Last(last);
         }
-        if self.due <= now + slack {
-            // It may be early by the slack: not for the same beat twice.
-            self.due = next_beat(&self.subscription, self.keepalive, now.max(self.due));
+        if self.beat.due() <= now + slack {
+            self.beat.keep(self.keepalive, now);
             self.keepalives.inc();
             return Output::Chunk(sse::comment());
         }
