@@ -92,11 +92,7 @@ pub(super) struct Facts<'a> {
 pub(super) fn to_app(headers: &mut HeaderMap, facts: &Facts<'_>) -> usize {
     let trailers = headers.get(header::TE).is_some_and(|te| te == "trailers");
     let trailer = headers.get(header::TRAILER).cloned();
-    remove_hop_by_hop(headers);
-    let dropped = remove_underscores(headers);
-    for name in IDENTITY.iter().chain([&SUBSCRIBE]) {
-        headers.remove(*name);
-    }
+    let dropped = remove_not_theirs(headers);
     // The edge says 100 itself, when it begins to read.
     headers.remove(header::EXPECT);
     if !facts.body {
@@ -145,11 +141,7 @@ pub(super) fn from_app(headers: &mut HeaderMap) {
 
 /// Leaves of the trailers of a request or an answer what is for whoever reads the body.
 pub(super) fn of_trailers(trailers: &mut HeaderMap) {
-    remove_hop_by_hop(trailers);
-    remove_underscores(trailers);
-    for name in IDENTITY.iter().chain([&SUBSCRIBE]) {
-        trailers.remove(*name);
-    }
+    remove_not_theirs(trailers);
     remove_forwarded(trailers);
     for name in NO_TRAILERS {
         trailers.remove(name);
@@ -230,6 +222,17 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// Removes what is of one connection, and what only the edge says. Returns how many were dropped because of
+/// an underscore in their names.
+fn remove_not_theirs(headers: &mut HeaderMap) -> usize {
+    remove_hop_by_hop(headers);
+    let dropped = remove_underscores(headers);
+    for name in IDENTITY.iter().chain([&SUBSCRIBE]) {
+        headers.remove(*name);
+    }
+    dropped
 }
 
 /// Many apps take `Remote_User` for `Remote-User`.
