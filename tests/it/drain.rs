@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::harness::{Answer, Events, TestEdge, every_protocol, lines, patiently, streaming};
-use crate::upstream::{Sent, Upstream};
+use crate::upstream::{Sent, Upstream, read_head};
 
 every_protocol!(
     event_streams_end_without_a_reset,
@@ -311,7 +311,7 @@ async fn event_streams_of_an_app_end_without_a_reset(protocol: Protocol) {
 async fn a_websocket_has_the_grace() {
     for (grace, outcome) in [("20s", Drained::Clean), ("300ms", Drained::Cut(1))] {
         let app = Upstream::accepting("127.0.0.1:0", |mut stream| async move {
-            let _head = crate::upstream::read_head(&mut stream).await;
+            let _head = read_head(&mut stream).await;
             let agreed = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
                           upgrade: websocket\r\n\r\n";
             stream
@@ -330,10 +330,9 @@ async fn a_websocket_has_the_grace() {
         let head = "GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\n\
                     upgrade: websocket\r\n\r\n";
         io.write_all(head.as_bytes()).await.expect("it is sent");
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            answer.push(patiently("an answer", io.read_u8()).await.expect("one"));
-        }
+        patiently("an answer", read_head(&mut io))
+            .await
+            .expect("one");
         let control = edge.control;
         let drained = tokio::spawn(edge.drain());
         until_not_ready(control).await;

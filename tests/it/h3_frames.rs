@@ -7,13 +7,12 @@ use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt,
     crypto::rustls::QuicClientConfig,
 };
-use rustls::{RootCertStore, crypto::aws_lc_rs};
 use seventh::{client::Protocol, load::Process};
 
 use crate::{
     commands::Server,
     h2_frames::Field,
-    harness::{TestEdge, patiently},
+    harness::{TestEdge, patiently, tls},
 };
 
 const EXCESSIVE_LOAD: u64 = 0x107;
@@ -51,19 +50,7 @@ struct Raw {
 
 impl Raw {
     async fn connect(server: std::net::SocketAddr, ca: &std::path::Path) -> Self {
-        use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_file(ca).expect("a certificate"))
-            .expect("a root");
-        let mut tls =
-            rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .expect("TLS 1.3")
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-        tls.alpn_protocols = vec![b"h3".to_vec()];
-        let crypto = QuicClientConfig::try_from(tls).expect("TLS 1.3");
+        let crypto = QuicClientConfig::try_from(tls(ca, b"h3")).expect("TLS 1.3");
         let endpoint =
             Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
         let config = ClientConfig::new(Arc::new(crypto));

@@ -490,14 +490,8 @@ async fn a_websocket_goes_through() {
     let head = "GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
                 sec-websocket-key: x\r\n\r\n";
     io.write_all(head.as_bytes()).await.expect("it is sent");
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(
-            patiently("an answer", io.read_u8())
-                .await
-                .expect("an answer"),
-        );
-    }
+    let answer = patiently("an answer", read_head(&mut io)).await;
+    let answer = answer.expect("an answer");
     let answer = String::from_utf8(answer).expect("text");
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     assert!(answer.contains("sec-websocket-accept: y\r\n"), "{answer}");
