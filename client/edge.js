@@ -19,10 +19,10 @@ const AGAIN = 'again'; // why a request is aborted that another one follows at o
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const overlap = (one, other) => one.some((topic) => other.includes(topic));
 
-/** What an event stream says: messages, and `null` for anything else that was heard. */
+/** What an event stream says: events with the topics that bring them, `{ retry }`, and `null` whenever anything was heard. */
 async function* read(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = '', message = {};
+  let rest = '', message = {}, topics = [];
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
@@ -32,13 +32,20 @@ async function* read(response) {
     for (const line of lines) {
       const [, field, text] = /^([^:]*):? ?(.*)$/s.exec(line);
       if (line !== '') message[field] = field === 'data' && message.data !== undefined ? `${message.data}\n${text}` : text;
-      else if (Object.keys(message).length > 0) {
-        if (message.retry !== undefined || message.data !== undefined) yield message;
+      else {
+        const { event, data, id: lastEventId } = message;
+        const type = event || 'message';
+        if (message.retry !== undefined) yield { retry: Number(message.retry) };
         message = {};
+        if (type === 'edge-topic') ({ topics } = JSON.parse(data));
+        else if (data !== undefined) {
+          yield { type, data, lastEventId, topics };
+          topics = [];
+        }
       }
     }
     // A lone `retry` at the end of a stream has no empty line after it.
-    if (message.retry !== undefined) yield { retry: message.retry };
+    if (message.retry !== undefined) yield { retry: Number(message.retry) };
   }
 }
 
@@ -225,7 +232,7 @@ class Shared {
     const reading = this.#reading = new AbortController();
     if (this.#polls && Date.now() - this.#polls > STREAM_AGAIN_MS) this.#polls = 0;
     const polls = this.#polls > 0;
-    let open = false, retry, about = [];
+    let open = false, retry;
     const late = setTimeout(() => {
       this.#polls ||= Date.now();
       reading.abort(polls ? undefined : AGAIN);
@@ -236,18 +243,14 @@ class Shared {
       for await (const message of read(response)) {
         this.#heard = Date.now();
         if (message === null) { if (open) this.#say({ kind: 'alive' }); continue; }
-        if (message.retry !== undefined) retry = Number(message.retry);
-        if (message.data === undefined) continue;
-        const type = message.event || 'message';
-        if (type === 'edge-topic') { about = JSON.parse(message.data).topics; continue; }
-        if (type === 'edge-open') {
+        if (message.retry !== undefined) { retry = message.retry; continue; }
+        if (message.type === 'edge-open') {
           open = true;
           clearTimeout(late);
           // An answer to a poll that is held back comes whole: until then nothing is heard.
           this.#keepalive = Math.max(JSON.parse(message.data).keepalive, polls ? POLL_MS / 1000 / SILENT : 0);
         }
-        this.#say({ kind: 'said', type, data: message.data, lastEventId: message.id, topics: about, all: topics });
-        about = [];
+        this.#say({ kind: 'said', all: topics, ...message });
       }
       return polls && open ? { again: true } : { open, retry };
     } catch {
@@ -295,13 +298,10 @@ class Shared {
     try {
       const response = await this.#ask(topics, lastEventId, false, reading.signal);
       if (!response.ok || response.status === 204) return;
-      let about = [];
       for await (const message of read(response)) {
-        const type = message?.event || 'message';
-        if (message?.data === undefined || type === 'edge-open') continue;
-        if (type === 'edge-topic') { about = JSON.parse(message.data).topics; continue; }
-        hear({ type, data: message.data, lastEventId: message.id, topics: about });
-        if (type === 'edge-sync') return;
+        if (message?.data === undefined || message.type === 'edge-open') continue;
+        hear(message);
+        if (message.type === 'edge-sync') return;
       }
     } catch {
       // The stream that all share goes on.
