@@ -5,7 +5,7 @@ use std::{hint::black_box, task::Waker, time::Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seventh::{
     clock,
-    hub::{Entry, Hub, HubBounds, Identity, Placed, Resume, Retention, Target, mailbox::Mailbox},
+    hub::{Entry, Hub, HubBounds, Placed, Resume, Retention, Target, mailbox::Mailbox},
     sse::{Draft, Epoch, Parser},
     topic::Topic,
 };
@@ -16,9 +16,7 @@ const STREAMS: usize = 100;
 fn publish(hub: &Hub, sequence: u64, topics: &[Topic], data: &str, at: Instant) {
     let target = Target {
         topics: topics.to_vec(),
-        to: None,
-        id: None,
-        identity: Identity::default(),
+        ..Target::default()
     };
     let entry = Entry::Event {
         draft: Draft::new(None, data, None),

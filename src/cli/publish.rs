@@ -10,7 +10,7 @@ use http::{Request, StatusCode, Uri, header};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::client::{Connection, Origin, Protocol, Response, Trust, Upload, full};
@@ -43,6 +43,15 @@ pub(super) struct Publish {
     /// What clients are to wait before they reconnect, in milliseconds
     #[arg(long, value_name = "MS")]
     retry: Option<u64>,
+    /// Of what the event is the newest state: topics with an interval or a replay of their own look at it
+    #[arg(long)]
+    key: Option<String>,
+    /// How long it is given to anyone, such as 30s
+    #[arg(long, value_name = "TIME")]
+    ttl: Option<String>,
+    /// Only for those who read now: it is not kept
+    #[arg(long)]
+    no_history: bool,
     /// The control listener
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7070")]
     control: Uri,
@@ -84,13 +93,12 @@ impl Publish {
 
     fn path(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        for (name, value) in [("event", &self.event), ("id", &self.id)] {
-            if let Some(value) = value {
-                query.append_pair(name, value);
-            }
+        if let Some(id) = &self.id {
+            query.append_pair("id", id);
         }
-        if let Some(retry) = self.retry {
-            query.append_pair("retry", &retry.to_string());
+        for (name, value) in self.fields() {
+            let text = value.as_str().map(str::to_owned);
+            query.append_pair(&name, &text.unwrap_or_else(|| value.to_string()));
         }
         format!(
             "/topics/{}?{}",
@@ -99,22 +107,33 @@ impl Publish {
         )
     }
 
+    /// What it has besides its topic, its data and its id.
+    fn fields(&self) -> Map<String, Value> {
+        let fields = [
+            ("event", json!(self.event)),
+            ("retry", json!(self.retry)),
+            ("key", json!(self.key)),
+            ("ttl", json!(self.ttl)),
+            ("history", json!(self.no_history.then_some(false))),
+        ];
+        let given = fields.into_iter().filter(|(_, value)| !value.is_null());
+        given
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+
     /// Standard input as the lines of JSON that the edge takes.
     fn lines(&self) -> Upload {
-        let (topic, event, retry) = (self.topic.clone(), self.event.clone(), self.retry);
+        let mut line = self.fields();
+        line.insert("topic".into(), json!(self.topic));
         let input = BufReader::new(tokio::io::stdin()).lines();
         let lines = stream::unfold(input, move |mut input| {
-            let mut line = json!({ "topic": topic });
-            if let Some(event) = &event {
-                line["event"] = json!(event);
-            }
-            if let Some(retry) = retry {
-                line["retry"] = json!(retry);
-            }
+            let mut line = line.clone();
             async move {
                 // An error of standard input is its end.
-                line["data"] = json!(input.next_line().await.ok().flatten()?);
-                let bytes = Bytes::from(format!("{line}\n"));
+                let data = json!(input.next_line().await.ok().flatten()?);
+                line.insert("data".into(), data);
+                let bytes = Bytes::from(format!("{}\n", Value::Object(line)));
                 Some((Ok(Frame::data(bytes)), input))
             }
         });
@@ -127,7 +146,7 @@ async fn print(mut response: Response) -> anyhow::Result<()> {
     let status = response.status;
     if status != StatusCode::OK {
         let text = response.bytes().await?;
-        let problem: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        let problem: Value = serde_json::from_slice(&text).unwrap_or_default();
         match problem["detail"].as_str() {
             Some(detail) => bail!("not published: {detail}"),
             None => bail!("not published: the edge answered {status}"),
@@ -142,8 +161,7 @@ async fn print(mut response: Response) -> anyhow::Result<()> {
             continue;
         };
         for line in partial[..end].split(|&b| b == b'\n') {
-            let answer: serde_json::Value =
-                serde_json::from_slice(line).context("the answer is not JSON")?;
+            let answer: Value = serde_json::from_slice(line).context("the answer is not JSON")?;
             match answer["detail"].as_str() {
                 Some(detail) => {
                     refused += 1;

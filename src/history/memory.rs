@@ -101,9 +101,7 @@ mod tests {
         let send = |at| {
             let target = Target {
                 topics: vec![topic.clone()],
-                to: None,
-                id: None,
-                identity: Identity::default(),
+                ..Target::default()
             };
             let draft = Draft::new(None, "x", None);
             memory
@@ -128,9 +126,9 @@ mod tests {
             let identity = Identity::default().with_id("1", &topics, None, "x");
             let target = Target {
                 topics,
-                to: None,
                 id: Some("1".into()),
                 identity,
+                ..Target::default()
             };
             let draft = Draft::new(None, "x", None);
             let entry = Entry::Event { draft, target };

@@ -1,6 +1,6 @@
 //! What is put into the one order, and what came of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Identity, Repeat, mailbox::Wakes};
 use crate::{sse::Draft, topic::Topic};
@@ -31,7 +31,7 @@ pub enum Entry {
 }
 
 /// For whom an event is, and under which id.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Target {
     /// The topics that it is published to. A stream that reads several of them gets it once.
     pub topics: Vec<Topic>,
@@ -41,6 +41,12 @@ pub struct Target {
     pub id: Option<Box<str>>,
     /// By what it is known if it comes again.
     pub identity: Identity,
+    /// Of what it is the newest state, in each of its topics.
+    pub key: Option<Box<str>>,
+    /// How long it is given to anyone.
+    pub ttl: Option<Duration>,
+    /// Only those are given it who read already: it is not kept.
+    pub is_live_only: bool,
 }
 
 /// An entry with its place in the order.

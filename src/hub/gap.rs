@@ -2,9 +2,9 @@
 //!
 //! No clock, no lock, no task: rings and a position in, a measure out.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Instant};
 
-use super::ring::{Ring, Stored};
+use super::{evicted::Missing, ring::Ring, stored::Stored};
 
 /// How many missing events are counted before their number is said to be unknown: anyone may ask
 /// with an old id.
@@ -96,6 +96,10 @@ pub(super) struct View<'a> {
     pub(super) ring: &'a Ring,
     /// What left the ring up to this number needs no telling, or was told.
     pub(super) told_through: u64,
+    /// The last entry before the reader began.
+    pub(super) joined: u64,
+    /// Asked for when it matters.
+    pub(super) now: fn() -> Instant,
 }
 
 /// What a ring shows of a gap: all that is looked at while it is locked.
@@ -127,7 +131,7 @@ impl View<'_> {
             return u64::MAX;
         }
         let after = cursor.max(self.told_through);
-        match self.ring.evicted_between(after, u64::MAX) {
+        match self.ring.missing(self.missing(after, u64::MAX)) {
             // That a topic was deleted is told whether anything is missing or not.
             Some(mut numbers) if !self.ring.was_deleted() => {
                 numbers.next().map_or(u64::MAX, |number| number - 1)
@@ -136,7 +140,16 @@ impl View<'_> {
         }
     }
 
-    /// Looks for what is missing to a reader. `is_meant` says whether an event is for it.
+    fn missing(&self, after: u64, through: u64) -> Missing {
+        Missing {
+            after,
+            through,
+            joined: self.joined,
+            now: self.now,
+        }
+    }
+
+    /// Looks for what is missing to a reader. `is_meant` says whether an event is for it and counts.
     pub(super) fn look(&self, position: Position, is_meant: impl Fn(&Stored) -> bool) -> Look {
         let Position {
             cursor, through, ..
@@ -148,7 +161,9 @@ impl View<'_> {
         Look {
             evicted_through: ring.evicted_through().min(through),
             after,
-            evicted: ring.evicted_between(after, through).map(Iterator::collect),
+            evicted: ring
+                .missing(self.missing(after, through))
+                .map(Iterator::collect),
             deleted_at: ring.was_deleted().then(|| ring.evicted_through()),
             limited: ring.limited_after(after),
             held: held

@@ -40,12 +40,20 @@ struct Marks {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct StreamMarks {
-    /// How many events the stream was marked for.
+    /// How many events that count the stream was marked for.
     addressed: u64,
     /// The last event it was marked for, so that one in several of its topics counts once.
     last: u64,
     /// Invariant: the key is in `ready`.
     ready: bool,
+}
+
+/// The event that streams are marked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    pub(super) sequence: u64,
+    /// Whether whoever loses it is told so.
+    pub(super) is_counted: bool,
 }
 
 /// What marking a group of streams came to.
@@ -130,18 +138,18 @@ impl Mailbox {
         self.muted.store(0, Ordering::Relaxed);
     }
 
-    /// Marks streams for the event numbered `sequence`.
-    pub(super) fn mark(&self, keys: &[u32], sequence: u64) -> Marked {
+    /// Marks streams for an event.
+    pub(super) fn mark(&self, keys: &[u32], event: Mark) -> Marked {
         let mut inner = self.lock();
         let Marks { slots, ready, .. } = &mut *inner;
         let mut fresh = 0;
         for &key in keys {
             let slot = &mut slots[key as usize];
-            if slot.last == sequence {
+            if slot.last == event.sequence {
                 continue;
             }
-            slot.last = sequence;
-            slot.addressed += 1;
+            slot.last = event.sequence;
+            slot.addressed += u64::from(event.is_counted);
             fresh += 1;
             if !slot.ready {
                 slot.ready = true;
@@ -172,7 +180,7 @@ impl Mailbox {
         }
     }
 
-    /// How many events a stream was marked for since it was opened.
+    /// How many events that count a stream was marked for since it was opened.
     #[must_use]
     pub fn addressed(&self, key: u32) -> u64 {
         self.lock().slots[key as usize].addressed
@@ -225,7 +233,7 @@ impl StreamHandle {
         &self.mailbox
     }
 
-    /// How many events the stream was marked for since it was opened.
+    /// How many events that count the stream was marked for since it was opened.
     pub(super) fn addressed(&self) -> u64 {
         self.mailbox.addressed(self.key)
     }
@@ -314,27 +322,34 @@ mod tests {
         ready
     }
 
+    fn event(sequence: u64) -> Mark {
+        Mark {
+            sequence,
+            is_counted: true,
+        }
+    }
+
     #[test]
     fn a_connection_is_woken_once_until_it_looks() {
         let mailbox = Mailbox::new(LOCAL);
         let (a, b) = (mailbox.open(), mailbox.open());
         let keys = [a.key(), b.key()];
         assert_eq!(
-            mailbox.mark(&keys, 1),
+            mailbox.mark(&keys, event(1)),
             Marked {
                 fresh: 2,
                 wake: true
             }
         );
         assert_eq!(
-            mailbox.mark(&keys, 1),
+            mailbox.mark(&keys, event(1)),
             Marked {
                 fresh: 0,
                 wake: false
             }
         );
         assert_eq!(
-            mailbox.mark(&keys, 2),
+            mailbox.mark(&keys, event(2)),
             Marked {
                 fresh: 2,
                 wake: false
@@ -342,7 +357,7 @@ mod tests {
         );
         assert_eq!(taken(&mailbox, Waker::noop()), keys);
         assert_eq!(
-            mailbox.mark(&keys[..1], 3),
+            mailbox.mark(&keys[..1], event(3)),
             Marked {
                 fresh: 1,
                 wake: true
@@ -382,7 +397,7 @@ mod tests {
         let mailbox = Mailbox::new(LOCAL);
         let stream = mailbox.open();
         let key = stream.key();
-        mailbox.mark(&[key], 1);
+        mailbox.mark(&[key], event(1));
         drop(stream);
         let stream = mailbox.open();
         assert_eq!((stream.key(), stream.addressed()), (key, 0));

@@ -2,7 +2,9 @@
 //!
 //! - [`Entry`] is what can be put into the one order; whoever keeps the order hands placed entries
 //!   to [`Hub::apply`], the one thing that changes rings, watermark and marks.
-//! - [`ring`] holds the recent events of a topic; it is also the only queue there is.
+//! - [`ring`] holds the recent events of a topic; it is also the only queue there is. `evicted` is the
+//!   numbers of those that have left it, `fleeting` what it knows of those that have terms.
+//! - [`stored`] is an event, and on what terms it is kept.
 //! - [`Subscription`] is a set of topics and a cursor; `resume` says where it begins, `gap` what it
 //!   missed.
 //! - `wire` is events as rings, readers and sockets share them, and the ledger of what is unread.
@@ -16,6 +18,8 @@
 
 mod duplicates;
 mod entry;
+mod evicted;
+mod fleeting;
 mod gap;
 pub mod mailbox;
 mod metrics;
@@ -23,6 +27,7 @@ mod names;
 mod resume;
 mod retention;
 pub mod ring;
+pub mod stored;
 mod subscription;
 mod timeline;
 mod topics;
@@ -44,7 +49,8 @@ use crate::{
     topic::Topic,
 };
 use mailbox::Wakes;
-use ring::{Ring, Stored};
+use ring::Ring;
+use stored::{Series, Stored, Terms};
 use topics::{Cell, Ids, Topics};
 use wire::Ledger;
 
@@ -241,6 +247,17 @@ impl Hub {
                     };
                     return (done, Rest::Nothing);
                 }
+                let to = target.to.map(|mut to| {
+                    to.sort_unstable();
+                    to.dedup();
+                    to.into()
+                });
+                let key = target.key;
+                let terms = Terms {
+                    series: Series { key, to },
+                    until: target.ttl.and_then(|ttl| at.checked_add(ttl)),
+                    is_live_only: target.is_live_only,
+                };
                 let event = Arc::new(Stored {
                     sequence,
                     at,
@@ -253,11 +270,7 @@ impl Hub {
                     ),
                     ledger: self.ledger.clone(),
                     id: target.id,
-                    to: target.to.map(|mut to| {
-                        to.sort_unstable();
-                        to.dedup();
-                        to.into()
-                    }),
+                    terms: terms.boxed(),
                 });
                 let ids = topics.push(&target.topics, &event);
                 (Applied::default(), Rest::Mark(event, ids))

@@ -4,10 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    GapReason,
-    ring::{Ring, Stored},
-};
+use super::{GapReason, ring::Ring, stored::Stored};
 use crate::sse::{Epoch, EventId};
 
 /// The most events that a first visit is given, whatever it asks for.

@@ -14,11 +14,13 @@ use super::{
     gap::{self, Look, Position, View},
     mailbox::{Mailbox, StreamHandle},
     resume::{self, Newest},
-    ring::{Ring, Stored},
+    ring::Ring,
+    stored::Stored,
     topics::Cell,
     wire::{Ledger, Wire},
 };
 use crate::{
+    clock,
     sse::{Draft, EventId, FRAME_HEAD},
     topic::Topic,
 };
@@ -287,9 +289,7 @@ impl Subscription {
             .iter()
             .filter(asked)
             .filter(|event| self.is_meant(event));
-        let wires: Wires = meant
-            .map(|event| (event.sequence, event.wire.clone()))
-            .collect();
+        let wires: Wires = meant.map(Picked::of).collect();
         self.settle(&wires);
         self.cursor = through;
         self.join(wires).map_or(Next::Nothing, Next::Chunk)
@@ -329,13 +329,13 @@ impl Subscription {
         if !self.tells_topics {
             return join(wires, ledger);
         }
-        let sent = wires.iter().filter(|(_, wire)| !wire.is_empty());
-        let told = sent.flat_map(|(number, wire)| {
-            let data = json!({ "topics": self.bringing(*number) }).to_string();
+        let sent = wires.into_iter().filter(|event| !event.wire.is_empty());
+        let told = sent.flat_map(|event| {
+            let data = json!({ "topics": self.bringing(event.sequence) }).to_string();
             let draft = Draft::new(Some("edge-topic"), &data, None);
-            let topics = Wire::new(draft.framed_without_id(), ledger);
-            ledger.add(&topics);
-            [(*number, topics), (*number, wire.clone())]
+            let wire = Wire::new(draft.framed_without_id(), ledger);
+            ledger.add(&wire);
+            [Picked { wire, ..event }, event]
         });
         let mut chunk = join(told.collect(), ledger)?;
         chunk.events /= 2;
@@ -352,8 +352,8 @@ impl Subscription {
     }
 
     fn settle(&mut self, wires: &Wires) {
-        let live = wires.iter().filter(|(sequence, _)| *sequence > self.joined);
-        self.settled += live.count() as u64;
+        let live = wires.iter().filter(|event| event.sequence > self.joined);
+        self.settled += live.filter(|event| event.is_counted).count() as u64;
     }
 
     fn take_of_one(&self, read: &Read, watermark: u64, max_bytes: usize) -> Result<Taken, Fallen> {
@@ -377,20 +377,20 @@ impl Subscription {
             through = through.min(end);
             all.extend(wires);
         }
-        all.sort_unstable_by_key(|(sequence, _)| *sequence);
-        all.dedup_by_key(|(sequence, _)| *sequence);
+        all.sort_unstable_by_key(|event| event.sequence);
+        all.dedup_by_key(|event| event.sequence);
         let mut bytes = 0;
         let mut fits = 0;
-        for (sequence, wire) in &all {
-            bytes += wire.len();
-            if *sequence > through || (fits > 0 && bytes > max_bytes) {
+        for event in &all {
+            bytes += event.wire.len();
+            if event.sequence > through || (fits > 0 && bytes > max_bytes) {
                 break;
             }
             fits += 1;
         }
         if fits < all.len() {
             all.truncate(fits);
-            through = all.last().map_or(through, |(sequence, _)| *sequence);
+            through = all.last().map_or(through, |event| event.sequence);
         }
         Ok((all, through))
     }
@@ -405,18 +405,24 @@ impl Subscription {
             if !self.is_meant(event) {
                 continue;
             }
+            let event = Picked::of(event);
             bytes += event.wire.len();
-            if !wires.is_empty() && bytes > max_bytes {
-                let last = wires.last().map_or(self.cursor, |(sequence, _)| *sequence);
-                return (wires, last);
+            if bytes > max_bytes
+                && let Some(last) = wires.last()
+            {
+                let through = last.sequence;
+                return (wires, through);
             }
-            wires.push((event.sequence, event.wire.clone()));
+            wires.push(event);
         }
         (wires, through)
     }
 
     fn is_meant(&self, event: &Stored) -> bool {
-        event.to.as_deref().is_none_or(|to| {
+        if event.is_live_only() && event.sequence <= self.joined {
+            return false;
+        }
+        event.to().is_none_or(|to| {
             let mut topics = self.topics();
             topics.any(|topic| to.binary_search(topic).is_ok())
         })
@@ -424,8 +430,7 @@ impl Subscription {
 
     /// Up to where the ring has all that the reader did not take yet.
     fn whole_through(&self, read: &Read, ring: &Ring) -> Result<u64, Fallen> {
-        let told_through = read.told_through;
-        let through = View { ring, told_through }.whole_through(self.cursor);
+        let through = self.view(read, ring).whole_through(self.cursor);
         if through <= self.cursor {
             let deleted = ring.was_deleted();
             return Err(Fallen { deleted });
@@ -475,7 +480,9 @@ impl Subscription {
         for read in &self.reads {
             let ring = read.cell.ring();
             told.push(ring.evicted_through().min(self.joined));
-            look(&ring, &|event| self.is_meant(event));
+            look(&ring, &|event| {
+                self.is_meant(event) && !event.is_over(clock::now)
+            });
         }
         for (read, told_through) in self.reads.iter_mut().zip(told) {
             read.told_through = told_through;
@@ -554,12 +561,19 @@ impl Subscription {
         })
     }
 
-    fn look(&self, read: &Read, position: Position) -> Look {
-        let view = View {
-            ring: &read.cell.ring(),
+    fn view<'a>(&self, read: &Read, ring: &'a Ring) -> View<'a> {
+        View {
+            ring,
             told_through: read.told_through,
-        };
-        view.look(position, |event| self.is_meant(event))
+            joined: self.joined,
+            now: clock::now,
+        }
+    }
+
+    fn look(&self, read: &Read, position: Position) -> Look {
+        let ring = read.cell.ring();
+        let view = self.view(read, &ring);
+        view.look(position, |event| event.is_counted() && self.is_meant(event))
     }
 
     /// The topics of these rings that a client knows by name: not the audience's.
@@ -585,14 +599,38 @@ struct Fallen {
     deleted: bool,
 }
 
-/// Nearly always one: the newest. Those that were taken back have no bytes.
-type Wires = SmallVec<[(u64, Wire); 1]>;
+/// An event for a reader.
+#[derive(Debug)]
+struct Picked {
+    sequence: u64,
+    /// None when it was taken back, or is over: it counts all the same.
+    wire: Wire,
+    /// Whether whoever loses it is told so.
+    is_counted: bool,
+}
+
+impl Picked {
+    fn of(event: &Arc<Stored>) -> Self {
+        Self {
+            sequence: event.sequence,
+            wire: if event.is_over(clock::now) {
+                Wire::none()
+            } else {
+                event.wire.clone()
+            },
+            is_counted: event.is_counted(),
+        }
+    }
+}
+
+/// Nearly always one: the newest.
+type Wires = SmallVec<[Picked; 1]>;
 /// Events, and the cursor once they are written.
 type Taken = (Wires, u64);
 
 /// Events one after the other; `None` when there are none.
 fn join(mut wires: Wires, ledger: &Arc<Ledger>) -> Option<Chunk> {
-    if let [(_, wire)] = &mut *wires
+    if let [Picked { wire, .. }] = &mut *wires
         && !wire.is_empty()
     {
         let wire = std::mem::replace(wire, Wire::none());
@@ -602,11 +640,12 @@ fn join(mut wires: Wires, ledger: &Arc<Ledger>) -> Option<Chunk> {
             missed: Some(0),
         });
     }
-    let bytes: usize = wires.iter().map(|(_, wire)| wire.len()).sum();
+    let bytes: usize = wires.iter().map(|event| event.wire.len()).sum();
     let mut whole = Vec::with_capacity(FRAME_HEAD + bytes);
     whole.resize(FRAME_HEAD, 0);
     let mut events = 0;
-    for (_, wire) in wires.iter().filter(|(_, wire)| !wire.is_empty()) {
+    let wires = wires.iter().map(|event| &event.wire);
+    for wire in wires.filter(|wire| !wire.is_empty()) {
         whole.extend_from_slice(wire.as_slice());
         events += 1;
     }
@@ -621,5 +660,5 @@ fn join(mut wires: Wires, ledger: &Arc<Ledger>) -> Option<Chunk> {
     })
 }
 
-// A stored event is shared by every reader; a reader costs a cursor.
-const _: () = assert!(size_of::<Subscription>() <= 128 && size_of::<Stored>() <= 96);
+// A reader costs a cursor.
+const _: () = assert!(size_of::<Subscription>() <= 128);

@@ -18,9 +18,10 @@ use smallvec::SmallVec;
 use super::{
     Applied, Identity, NameBounds, Repeat, Retention, TooManyNames,
     duplicates::Duplicates,
-    mailbox::{Mailbox, StreamHandle, Wakes},
+    mailbox::{Mailbox, Mark, StreamHandle, Wakes},
     names::{Account, Names},
-    ring::{Bounds, Ring, Stored},
+    ring::{Bounds, Ring},
+    stored::Stored,
     timeline::Timeline,
 };
 use crate::topic::Topic;
@@ -53,6 +54,8 @@ pub(super) struct Topics {
     by_name: BTreeMap<Topic, Id>,
     /// Topics with history, by the number of their last event.
     recency: BTreeSet<(u64, Id)>,
+    /// Topics with events that end, by the moment that the first of them does.
+    ends: BTreeSet<(Instant, Id)>,
     /// Invariant: the sum of `cost()` and `topic_cost()` over all topics with history.
     bytes: usize,
     /// Where the history of forgotten topics ended, and whether by their deletion.
@@ -87,6 +90,8 @@ pub(super) struct Known {
     readers: IndexMap<usize, Readers>,
     /// The number of the last event, 0 when none is held. Invariant: in `recency` unless 0.
     last: u64,
+    /// When events of it end, so that it is looked at. Invariant: in `ends` if given.
+    ends: Option<Instant>,
     /// On whose behalf it is known while it is merely read. Invariant: `None` while `last` is not 0,
     /// and while nobody reads it.
     account: Option<Arc<Account>>,
@@ -167,6 +172,7 @@ impl Topics {
             ids: HashMap::new(),
             by_name: BTreeMap::new(),
             recency: BTreeSet::new(),
+            ends: BTreeSet::new(),
             bytes: 0,
             tombstones: BTreeMap::new(),
             floor,
@@ -245,6 +251,7 @@ impl Topics {
             bytes: self.retention.topic_bytes,
             age: self.retention.age,
             remembered: REMEMBERED / self.recency.len().max(1),
+            is_compact: false,
         };
         let mut ids = Ids::with_capacity(topics.len());
         for topic in topics {
@@ -267,6 +274,9 @@ impl Topics {
             }
             self.bytes = self.bytes - freed + held;
             self.used(id, event.sequence);
+            if let Some(end) = event.end() {
+                self.ends_at(id, end);
+            }
         }
         self.evict_to(self.retention.total_bytes);
         ids
@@ -276,17 +286,21 @@ impl Topics {
     /// they are.
     pub(super) fn mark(&self, ids: &[Id], event: &Stored, wakes: &mut Wakes) -> usize {
         let mut receivers = 0;
-        let meant = event.to.as_deref().map(|to| self.streams_of(to));
+        let meant = event.to().map(|to| self.streams_of(to));
+        let event = Mark {
+            sequence: event.sequence,
+            is_counted: event.is_counted(),
+        };
         // One that was forgotten since, or whose id is another's by now, has no readers: they come
         // under the lock that is held.
         let known = ids.iter().filter_map(|id| self.known.get(*id));
         for (address, readers) in known.flat_map(|known| &known.readers) {
             let marked = match &meant {
-                None => readers.mailbox.mark(&readers.streams, event.sequence),
+                None => readers.mailbox.mark(&readers.streams, event),
                 Some(meant) => {
                     let is_meant = |key: &&u32| meant.contains(&(*address, **key));
                     let keys: Vec<u32> = readers.streams.iter().filter(is_meant).copied().collect();
-                    readers.mailbox.mark(&keys, event.sequence)
+                    readers.mailbox.mark(&keys, event)
                 }
             };
             receivers += marked.fresh;
@@ -446,6 +460,15 @@ impl Topics {
     pub(super) fn sweep(&mut self, now: Instant) -> bool {
         self.duplicates.forget_older(now);
         for _ in 0..SWEPT_AT_ONCE {
+            let Some(&(_, id)) = self.ends.first().filter(|(end, _)| *end <= now) else {
+                break;
+            };
+            self.end(id, now);
+        }
+        if self.ends.first().is_some_and(|(end, _)| *end <= now) {
+            return false;
+        }
+        for _ in 0..SWEPT_AT_ONCE {
             let Some((_, id)) = self.recency.first() else {
                 return true;
             };
@@ -479,6 +502,7 @@ impl Topics {
             }),
             readers: IndexMap::new(),
             last: 0,
+            ends: None,
             account: None,
         });
         self.ids.insert(topic.clone(), id);
@@ -488,16 +512,45 @@ impl Topics {
 
     /// Evicts what is too old from one topic. `false` when it still holds events.
     fn evict_older(&mut self, id: Id, now: Instant) -> bool {
+        let age = self.retention.age;
+        self.shrink(id, |ring| ring.evict_older(now, age)).1
+    }
+
+    /// Takes out of one topic what has ended.
+    fn end(&mut self, id: Id, now: Instant) {
+        if let Some(end) = self.known[id].ends.take() {
+            self.ends.remove(&(end, id));
+        }
+        let (next, emptied) = self.shrink(id, |ring| ring.end(now));
+        if !emptied && let Some(next) = next {
+            self.ends_at(id, next);
+        }
+    }
+
+    /// The first event of a topic that ends does so at this moment, unless another does before.
+    fn ends_at(&mut self, id: Id, end: Instant) {
+        let known = &mut self.known[id];
+        if known.ends.is_some_and(|first| first <= end) {
+            return;
+        }
+        if let Some(before) = known.ends.replace(end) {
+            self.ends.remove(&(before, id));
+        }
+        self.ends.insert((end, id));
+    }
+
+    /// Has a ring let go of events, and says what came of it and whether the ring is empty now.
+    fn shrink<T>(&mut self, id: Id, change: impl FnOnce(&mut Ring) -> T) -> (T, bool) {
         let mut ring = self.known[id].ring();
         let before = ring.bytes();
-        ring.evict_older(now, self.retention.age);
+        let done = change(&mut ring);
         let (emptied, after) = (ring.is_empty(), ring.bytes());
         drop(ring);
         self.bytes = self.bytes - before + after;
         if emptied {
             self.retire(id);
         }
-        emptied
+        (done, emptied)
     }
 
     /// Evicts from the least recently published topics until all cost at most `limit` bytes. The
@@ -584,7 +637,11 @@ impl Topics {
                 deleted: ring.was_deleted(),
             }
         };
-        let topic = self.known.remove(id).cell.topic.clone();
+        let Known { cell, ends, .. } = self.known.remove(id);
+        let topic = cell.topic.clone();
+        if let Some(end) = ends {
+            self.ends.remove(&(end, id));
+        }
         self.ids.remove(&topic);
         self.by_name.remove(&topic);
         if ended.through > self.floor {

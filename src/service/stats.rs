@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Context;
 use crate::{
     clock,
-    hub::{Entry, Identity, Target},
+    hub::{Entry, Target},
     sse::Draft,
     topic::Topic,
 };
@@ -42,9 +42,7 @@ pub(crate) async fn tell(context: &Context, started: Instant, connections: impl 
             draft: Draft::new(None, &data, None),
             target: Target {
                 topics: vec![topic],
-                to: None,
-                id: None,
-                identity: Identity::default(),
+                ..Target::default()
             },
         };
         if context.order.put(entry, now).await.is_ok() {

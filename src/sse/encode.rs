@@ -11,6 +11,8 @@ use super::EventId;
 pub const MAX_ID_BYTES: usize = 255;
 /// The longest event type, in bytes.
 pub const MAX_TYPE_BYTES: usize = 255;
+/// The longest key of an event, in bytes.
+const MAX_KEY_BYTES: usize = 255;
 /// What the types of the edge's own events begin with.
 const RESERVED_TYPE: &str = "edge-";
 /// Room at the beginning of an event for the head of a frame of HTTP/3, in bytes.
@@ -24,7 +26,7 @@ pub enum InvalidField {
     /// The value is too long.
     #[error("{field} is {len} bytes long, the limit is {limit}")]
     TooLong {
-        /// `id` or `event`.
+        /// `id`, `event` or `key`.
         field: &'static str,
         /// Its length in bytes.
         len: usize,
@@ -48,7 +50,7 @@ pub enum InvalidField {
     /// The value holds a control character, which could end the line it stands on.
     #[error("{field} holds the control character U+{:04X} at byte {at}; remove it", *.char as u32)]
     Control {
-        /// `id` or `event`.
+        /// `id`, `event` or `key`.
         field: &'static str,
         /// The character.
         char: char,
@@ -85,6 +87,15 @@ pub fn validate_type(event: &str) -> Result<(), InvalidField> {
         return Err(InvalidField::Reserved);
     }
     validate("event", event, MAX_TYPE_BYTES)
+}
+
+/// Checks the key of an event, which is not sent.
+///
+/// # Errors
+///
+/// [`InvalidField`] when it is over 255 bytes or holds a control character.
+pub fn validate_key(key: &str) -> Result<(), InvalidField> {
+    validate("key", key, MAX_KEY_BYTES)
 }
 
 fn validate(field: &'static str, value: &str, limit: usize) -> Result<(), InvalidField> {

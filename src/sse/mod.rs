@@ -8,7 +8,7 @@ mod parse;
 
 pub use encode::{
     Draft, FRAME_HEAD, InvalidField, MAX_ID_BYTES, MAX_TYPE_BYTES, comment, ping, retry,
-    validate_id, validate_type,
+    validate_id, validate_key, validate_type,
 };
 pub use id::{Epoch, EventId};
 pub use parse::{Item, Message, Overlong, Parser};

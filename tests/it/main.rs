@@ -30,5 +30,6 @@ mod replay; // resuming, gaps, history
 mod slow; // readers that do not read
 mod smuggling; // requests that say two things at once
 mod subscribe; // opening event streams
+mod topics; // what publishers and patterns say of the events of a topic
 mod validate; // requests that must not reach the service
 mod windows; // flow control

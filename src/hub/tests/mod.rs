@@ -48,9 +48,7 @@ fn event(names: &[&str], data: &str) -> Entry {
         draft: Draft::new(None, data, None),
         target: Target {
             topics: topics(names),
-            to: None,
-            id: None,
-            identity: Identity::default(),
+            ..Target::default()
         },
     }
 }
@@ -844,7 +842,7 @@ fn archive(hub: &Arc<Hub>, ask: &Ask, most: usize) -> Found {
                 &hub.ledger,
             ),
             ledger: hub.ledger.clone(),
-            to: None,
+            terms: None,
         }));
     }
     Found { events, through }

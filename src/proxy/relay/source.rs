@@ -13,7 +13,7 @@ use super::{
 use crate::{
     backoff, clock,
     history::Order,
-    hub::{Entry, Identity, Target},
+    hub::{Entry, Target},
     proxy::{
         asking::{Answer, Asking, Errand, LAST_EVENT_ID, LONGEST_RETRY},
         table::Route,
@@ -130,9 +130,8 @@ impl Source {
         });
         let target = Target {
             topics: vec![self.feed.topic.clone()],
-            to: None,
             id: Some(id.into()),
-            identity: Identity::default(),
+            ..Target::default()
         };
         let put = self.order.put(Entry::Event { draft, target }, clock::now());
         let _it_has_no_key: Result<_, _> = put.await;

@@ -73,10 +73,7 @@ mod tests {
     use super::*;
     use crate::{
         access::{Groups, Member, Standing},
-        hub::{
-            Entry, Hub, HubBounds, Identity, Next, Placed, Resume, Retention, Target,
-            mailbox::Mailbox,
-        },
+        hub::{Entry, Hub, HubBounds, Next, Placed, Resume, Retention, Target, mailbox::Mailbox},
         sse::{Draft, Epoch},
     };
 
@@ -119,7 +116,7 @@ mod tests {
             let mut topics: Vec<Topic> = to_users.iter().map(|u| name("u", *u).user_topic()).collect();
             topics.extend(expansion.users.iter().map(Name::user_topic));
             topics.extend(expansion.groups.iter().map(Name::group_topic));
-            let target = Target { topics, to: None, id: None, identity: Identity::default() };
+            let target = Target { topics, ..Target::default() };
             let entry = Entry::Event { draft: Draft::new(None, "x", None), target };
             let placed = Placed { sequence: 1, at: now, entry };
             let receivers = hub.apply([placed]).applied[0].receivers;

@@ -22,7 +22,11 @@ use crate::{
 /// The longest time a publisher may have clients wait before they reconnect.
 const MAX_RETRY: Duration = Duration::from_secs(24 * 3600);
 
+/// The longest time that an event is given to anyone: far longer than history is kept.
+const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// An event as a publisher describes it, checked.
+#[derive(Default)]
 pub(super) struct Event {
     topics: Vec<Topic>,
     /// Only for readers of one of these as well.
@@ -31,8 +35,40 @@ pub(super) struct Event {
     data: String,
     id: Option<String>,
     retry: Option<Duration>,
+    lasting: Lasting,
+    /// Of what it is the newest state.
+    key: Option<String>,
     /// What tells its request from others.
-    key: Option<Key>,
+    request: Option<Key>,
+}
+
+/// How long an event is of use.
+#[derive(Clone, Copy, Default)]
+struct Lasting {
+    ttl: Option<Duration>,
+    is_live_only: bool,
+}
+
+impl Lasting {
+    /// Of the fields `ttl` and `history`.
+    fn parse(ttl: Option<&str>, history: Option<bool>) -> Result<Self, Problem> {
+        Ok(Self {
+            ttl: ttl.map(parse_ttl).transpose()?,
+            is_live_only: history == Some(false),
+        })
+    }
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, Problem> {
+    let wrong = "is not a time; write a number and a unit, such as 30s, 500ms or 1h";
+    let ttl = humantime::parse_duration(text)
+        .map_err(|_| Problem::field("ttl", text, format!("ttl {wrong}")))?;
+    if ttl.is_zero() || ttl > MAX_TTL {
+        let detail =
+            "ttl is not between 1ms and 365days; leave it out for an event that does not end";
+        return Err(Problem::field("ttl", text, detail));
+    }
+    Ok(ttl)
 }
 
 /// The JSON of `POST /publish`.
@@ -45,6 +81,9 @@ struct Json<'a> {
     data: &'a RawValue,
     id: Option<String>,
     retry: Option<u64>,
+    key: Option<String>,
+    ttl: Option<String>,
+    history: Option<bool>,
     /// `null` is not the same as nothing: a publisher that computed it meant somebody.
     #[serde(default, deserialize_with = "present")]
     to: Option<To>,
@@ -69,6 +108,8 @@ struct Broadcast {
     data: Box<RawValue>,
     id: Option<String>,
     retry: Option<u64>,
+    ttl: Option<String>,
+    history: Option<bool>,
     #[serde(default = "yes")]
     authenticated: bool,
     #[serde(default)]
@@ -87,6 +128,8 @@ struct Send {
     data: Box<RawValue>,
     id: Option<String>,
     retry: Option<u64>,
+    ttl: Option<String>,
+    history: Option<bool>,
     #[serde(default)]
     users: Vec<String>,
     #[serde(default)]
@@ -115,8 +158,12 @@ impl Event {
             .map(|name| parse_topic(name))
             .collect::<Result<_, _>>()?;
         let event = Self::of_parts(topics, json.event, json.data, json.id, json.retry)?;
-        let to = json.to.map(|to| to.topics(&context.access)).transpose()?;
-        let event = Self { to, ..event };
+        let event = Self {
+            to: json.to.map(|to| to.topics(&context.access)).transpose()?,
+            lasting: Lasting::parse(json.ttl.as_deref(), json.history)?,
+            key: json.key,
+            ..event
+        };
         event.check(context)?;
         Ok(event)
     }
@@ -134,7 +181,10 @@ impl Event {
             let detail = "authenticated and anonymous are both false: it is for nobody";
             return Err(Problem::field("authenticated", "false", detail));
         }
-        let event = Self::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
+        let event = Self {
+            lasting: Lasting::parse(asked.ttl.as_deref(), asked.history)?,
+            ..Self::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?
+        };
         event.check(context)?;
         Ok(event)
     }
@@ -147,7 +197,10 @@ impl Event {
             groups: asked.groups,
         };
         let topics = to.topics(&context.access)?;
-        let event = Self::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?;
+        let event = Self {
+            lasting: Lasting::parse(asked.ttl.as_deref(), asked.history)?,
+            ..Self::of_parts(topics, asked.event, &asked.data, asked.id, asked.retry)?
+        };
         event.check(context)?;
         Ok(event)
     }
@@ -163,7 +216,6 @@ impl Event {
         let data = data.get();
         Ok(Self {
             topics,
-            to: None,
             event,
             data: if data.starts_with('"') {
                 let text = serde_json::from_str(data);
@@ -176,7 +228,7 @@ impl Event {
             },
             id,
             retry: retry.map(Duration::from_millis),
-            key: None,
+            ..Self::default()
         })
     }
 
@@ -185,7 +237,10 @@ impl Event {
     }
 
     pub(super) fn with_key(self, key: Option<Key>) -> Self {
-        Self { key, ..self }
+        Self {
+            request: key,
+            ..self
+        }
     }
 
     /// Leaves what other visitors would feel, or what would tell of them: the id, how long they
@@ -195,7 +250,7 @@ impl Event {
             to: None,
             id: None,
             retry: None,
-            key: None,
+            request: None,
             ..self
         }
     }
@@ -218,6 +273,9 @@ impl Event {
                 ));
             }
         }
+        if let Some(key) = &self.key {
+            sse::validate_key(key).map_err(|error| (error, key.as_str()))?;
+        }
         match self.retry {
             Some(retry) if retry < MIN_RETRY || retry > MAX_RETRY => {
                 let ms = retry.as_millis();
@@ -231,7 +289,7 @@ impl Event {
 
     /// As an entry of the order.
     pub(super) fn into_entry(self) -> Entry {
-        let identity = Identity::of_key(self.key);
+        let identity = Identity::of_key(self.request);
         let identity = match &self.id {
             Some(id) => identity.with_id(id, &self.topics, self.event.as_deref(), &self.data),
             None => identity,
@@ -243,6 +301,9 @@ impl Event {
                 to: self.to,
                 id: self.id.map(Into::into),
                 identity,
+                key: self.key.map(Into::into),
+                ttl: self.lasting.ttl,
+                is_live_only: self.lasting.is_live_only,
             },
         }
     }
@@ -255,12 +316,7 @@ impl Head {
     pub(super) fn parse(topic: &str, query: &str) -> Result<Self, Problem> {
         let mut event = Event {
             topics: vec![parse_topic(topic)?],
-            to: None,
-            event: None,
-            data: String::new(),
-            id: None,
-            retry: None,
-            key: None,
+            ..Event::default()
         };
         if percent_decode_str(query).decode_utf8().is_err() {
             let detail = "the query is not UTF-8, percent-encoded";
@@ -282,8 +338,18 @@ impl Head {
                     let ms = ms.map_err(|_| Problem::field("retry", &value, wrong))?;
                     event.retry = Some(Duration::from_millis(ms));
                 }
+                "key" => event.key = Some(value.into_owned()),
+                "ttl" => event.lasting.ttl = Some(parse_ttl(&value)?),
+                "history" => {
+                    let wrong = "history is neither true nor false";
+                    let kept: Result<bool, _> = value.parse();
+                    let kept = kept.map_err(|_| Problem::field("history", &value, wrong))?;
+                    event.lasting.is_live_only = !kept;
+                }
                 other => {
-                    let detail = format!("`{other}` is not known here; event, id and retry are");
+                    let detail = format!(
+                        "`{other}` is not known here; event, id, retry, key, ttl and history are"
+                    );
                     return Err(Problem::field("query", other, detail));
                 }
             }

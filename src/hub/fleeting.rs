@@ -1,0 +1,83 @@
+//! The events of a ring that have terms: those that are not kept, those that end, and which is the
+//! newest of its series.
+//!
+//! Pure: no clock, no lock, no task. Callers pass `now` in.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    time::Instant,
+};
+
+use super::stored::{Series, Stored};
+
+/// What a ring knows of its events that have terms. It has most of them by their numbers.
+#[derive(Debug, Default)]
+pub(super) struct Fleeting {
+    /// Those that are not kept, oldest first.
+    live_only: VecDeque<u64>,
+    /// What they cost, in bytes.
+    live_only_bytes: usize,
+    /// When those need not be held any more that end, and their numbers.
+    ends: BTreeSet<(Instant, u64)>,
+    /// The newest of each series, in topics of which only that is replayed.
+    newest: HashMap<Series, u64>,
+}
+
+impl Fleeting {
+    /// An event has come, the newest of all. `is_compact`: of each series only the newest is replayed.
+    pub(super) fn push(&mut self, event: &Stored, is_compact: bool) {
+        if let Some(end) = event.end() {
+            self.ends.insert((end, event.sequence));
+        }
+        if event.is_live_only() {
+            self.live_only.push_back(event.sequence);
+            self.live_only_bytes += event.cost();
+        } else if is_compact {
+            self.newest.insert(event.series().clone(), event.sequence);
+        }
+    }
+
+    /// An event has left.
+    pub(super) fn remove(&mut self, event: &Stored) {
+        if let Some(end) = event.end() {
+            self.ends.remove(&(end, event.sequence));
+        }
+        if event.is_live_only()
+            && let Ok(at) = self.live_only.binary_search(&event.sequence)
+        {
+            self.live_only.remove(at);
+            self.live_only_bytes -= event.cost();
+        } else if self.is_newest(event) {
+            self.newest.remove(event.series());
+        }
+    }
+
+    /// Of the series of an event that was taken back, another is the newest, or none.
+    pub(super) fn set_newest(&mut self, series: &Series, number: Option<u64>) {
+        match number {
+            Some(number) => self.newest.insert(series.clone(), number),
+            None => self.newest.remove(series),
+        };
+    }
+
+    /// Whether an event is the newest of its series, in topics where that is known.
+    pub(super) fn is_newest(&self, event: &Stored) -> bool {
+        self.newest.get(event.series()) == Some(&event.sequence)
+    }
+
+    /// Whether of each series only the newest is replayed.
+    pub(super) fn is_compact(&self) -> bool {
+        !self.newest.is_empty()
+    }
+
+    /// The oldest of those that are not kept, how many they are, and what they cost in bytes.
+    pub(super) fn live_only(&self) -> Option<(u64, usize, usize)> {
+        let oldest = self.live_only.front()?;
+        Some((*oldest, self.live_only.len(), self.live_only_bytes))
+    }
+
+    /// When the first ends, and its number.
+    pub(super) fn first_end(&self) -> Option<(Instant, u64)> {
+        self.ends.first().copied()
+    }
+}

@@ -1,0 +1,152 @@
+//! An event as the hub keeps it, and on what terms.
+//!
+//! Pure: no clock, no lock, no task. Callers pass `now` in.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::wire::{Ledger, Wire};
+use crate::topic::Topic;
+
+/// What an event costs beside its bytes: its entry in the ring, the allocation's header.
+pub(super) const OVERHEAD: usize = 96;
+/// What the terms of an event cost beside their texts, and so does each topic that it is limited to.
+const TERMS_OVERHEAD: usize = 48;
+/// How long an event that is not kept waits for readers that are slow to take it.
+pub(super) const LIVE: Duration = Duration::from_secs(10);
+
+/// An event as the hub keeps it. Every topic and every reader shares one.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its number in the hub's one order, from 1.
+    pub sequence: u64,
+    /// When it was published.
+    pub at: Instant,
+    /// The id its publisher gave it, if any.
+    pub id: Option<Box<str>>,
+    /// The whole event; none when it was taken back.
+    pub wire: Wire,
+    /// Without any it is for everyone, for as long as it is held.
+    pub terms: Option<Box<Terms>>,
+    /// Where its bytes are counted from the moment that it has left history.
+    pub(super) ledger: Arc<Ledger>,
+}
+
+/// For whom an event is, and how long: few have any of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Of which it is the newest.
+    pub series: Series,
+    /// From this moment on nobody is given it.
+    pub until: Option<Instant>,
+    /// Only those are given it who read already.
+    pub is_live_only: bool,
+}
+
+/// Events of one topic of which each takes the place of the one before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Series {
+    /// What its publisher calls it.
+    pub key: Option<Box<str>>,
+    /// For readers of one of these topics too, and no others, if given. Invariant: sorted.
+    pub to: Option<Box<[Topic]>>,
+}
+
+/// The series of events that come without terms.
+static PLAIN: Series = Series {
+    key: None,
+    to: None,
+};
+
+impl Terms {
+    /// These, unless they say nothing.
+    pub(super) fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.ledger.add(&self.wire);
+    }
+}
+
+impl Stored {
+    /// Whether it was taken back: its number stays, so that all counts stay right.
+    #[must_use]
+    pub fn is_retracted(&self) -> bool {
+        self.wire.is_empty()
+    }
+
+    /// The same event taken back.
+    #[must_use]
+    pub fn retracted(&self) -> Self {
+        Self {
+            sequence: self.sequence,
+            at: self.at,
+            id: self.id.clone(),
+            wire: Wire::none(),
+            terms: self.terms.clone(),
+            ledger: self.ledger.clone(),
+        }
+    }
+
+    /// The series that it belongs to.
+    #[must_use]
+    pub fn series(&self) -> &Series {
+        self.terms.as_ref().map_or(&PLAIN, |terms| &terms.series)
+    }
+
+    /// For readers of one of these topics too, and no others, if given.
+    #[must_use]
+    pub fn to(&self) -> Option<&[Topic]> {
+        self.series().to.as_deref()
+    }
+
+    /// Whether only those are given it who read already.
+    #[must_use]
+    pub fn is_live_only(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.is_live_only)
+    }
+
+    /// Whether whoever loses it is told so.
+    pub(super) fn is_counted(&self) -> bool {
+        !self.is_live_only()
+    }
+
+    /// From when on nobody is given it.
+    #[must_use]
+    pub fn until(&self) -> Option<Instant> {
+        self.terms.as_ref()?.until
+    }
+
+    /// Whether its time is over. `now` is asked for only if that depends on it.
+    #[must_use]
+    pub fn is_over(&self, now: impl FnOnce() -> Instant) -> bool {
+        self.until().is_some_and(|until| until <= now())
+    }
+
+    /// From when on it need not be held.
+    pub(super) fn end(&self) -> Option<Instant> {
+        let live = self.is_live_only().then(|| self.at + LIVE);
+        live.into_iter().chain(self.until()).min()
+    }
+
+    /// What it counts against the bounds, in bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        let id = self.id.as_ref().map_or(0, |id| 2 * id.len());
+        let terms = self.terms.as_ref().map_or(0, |terms| {
+            let Series { key, to } = &terms.series;
+            let to = to.iter().flatten();
+            let to: usize = to.map(|topic| topic.as_str().len() + TERMS_OVERHEAD).sum();
+            to + key.as_ref().map_or(0, |key| key.len()) + TERMS_OVERHEAD
+        });
+        self.wire.len() + id + terms + OVERHEAD
+    }
+}
+
+// It is shared by every reader.
+const _: () = assert!(size_of::<Stored>() <= 96);
