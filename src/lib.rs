@@ -17,12 +17,12 @@
 //! | [`clock`], `backoff`, `drain`, `protocol` | leaves that everything may use | `backoff`, `protocol` |
 //! | `limits` | the table of limits; places, admission, conduct | all but `hits` |
 //! | `metrics` | the registry, and guards that count; every module owns its own set | |
-//! | [`topic`], [`sse`] | names, and the event-stream format in both directions | yes |
-//! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `entry`, `ring`, `gap`, `resume`, `timeline` |
+//! | [`topic`], [`pattern`], [`sse`] | names, patterns of them, and the event-stream format in both directions | yes |
+//! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `entry`, `stored`, `ring`, `evicted`, `fleeting`, `gap`, `resume`, `timeline` |
 //! | `history` | where the one order is kept | |
 //! | `outbound` | what the edge asks of others | |
 //! | `tls` | certificates, and swapping them | |
-//! | `access` | who is asking, and who may do what | `pattern`, `groups`, `rules`, `origins` |
+//! | `access` | who is asking, and who may do what | `groups`, `rules`, `origins` |
 //! | `exchange` | requests, replies, failures | `validate` |
 //! | `proxy` | in front of an app: routes, header fields, upstreams | `headers`, `health`, `networks`, `route` |
 //! | `service` | from a request to a reply, the same for all protocols | `routes`, `stream_request` |
@@ -50,6 +50,7 @@ pub mod load;
 pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod outbound;
+pub mod pattern;
 pub(crate) mod protocol;
 pub(crate) mod proxy;
 pub(crate) mod service;

@@ -4,8 +4,7 @@ use std::{fmt, time::Instant};
 
 use thiserror::Error;
 
-use super::Pattern;
-use crate::topic::Topic;
+use crate::{pattern::Pattern, topic::Topic};
 
 /// The longest name of a user or a group, in bytes.
 const MAX_NAME: usize = 255;

@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::{Denied, Identity, Key, Name, Pattern, identity::MAX_GROUPS};
+use super::{Denied, Identity, Key, Name, identity::MAX_GROUPS};
+use crate::pattern::Pattern;
 
 /// The longest token.
 const MAX_TOKEN: usize = 8 << 10;

@@ -2,7 +2,7 @@
 //!
 //! - [`Access`] settles the identity of a request, by [`Keys`] (a JWT) or by asking the app
 //!   (`forward_auth`), and says which topics it may read.
-//! - [`Pattern`] and [`Rule`] are what operators write; [`Groups`] nests groups in one another.
+//! - [`Rule`] is what operators write; [`Groups`] nests groups in one another.
 //! - [`Origins`] says which other sites' pages may open event streams.
 
 mod denied;
@@ -13,9 +13,7 @@ mod jwks;
 mod jwt;
 mod key;
 mod origins;
-mod pattern;
 mod rules;
-
 mod token;
 
 use std::{
@@ -33,11 +31,10 @@ pub(crate) use jwks::Jwks;
 pub(crate) use jwt::{Claims, Keys, RefusedToken};
 pub(crate) use key::Key;
 pub(crate) use origins::Origins;
-pub(crate) use pattern::Pattern;
 pub(crate) use rules::{Rule, Who};
 pub(crate) use token::Token;
 
-use crate::{outbound::Outbound, topic::Topic};
+use crate::{outbound::Outbound, pattern::Pattern, topic::Topic};
 
 /// `[access]` and `[groups]`
 #[derive(Clone, Debug)]

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use super::{InvalidName, Name, Pattern, Standing};
+use super::{InvalidName, Name, Standing};
+use crate::pattern::Pattern;
 
 /// `[[access.rule]]`: whoever is allowed may read the topics that match. The first rule that
 /// matches a topic decides; a topic that none matches is for all who may open event streams.

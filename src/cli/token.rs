@@ -93,7 +93,7 @@ fn check(keys: &Keys, token: &str) -> anyhow::Result<()> {
             names.join(", ")
         }
     };
-    let patterns = |patterns: &Option<Vec<crate::access::Pattern>>, none: &str| match patterns {
+    let patterns = |patterns: &Option<Vec<crate::pattern::Pattern>>, none: &str| match patterns {
         None => none.to_owned(),
         Some(patterns) => {
             let texts: Vec<String> = patterns.iter().map(ToString::to_string).collect();

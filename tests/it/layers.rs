@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["backoff", "clock", "drain", "protocol"],
     &["limits"],
     &["metrics"],
-    &["sse", "topic"],
+    &["pattern", "sse", "topic"],
     &["hub"],
     &["history"],
     &["outbound", "tls"],
@@ -28,7 +28,7 @@ const FLOORS: &[&[&str]] = &[
 
 /// Modules that may import these and no others, whatever their floor.
 const ONLY: &[(&str, &[&str])] = &[
-    ("hub", &["clock", "sse", "topic"]),
+    ("hub", &["clock", "pattern", "sse", "topic"]),
     // Tools: they see the wire and not the server's code, and nothing of the server imports them.
     ("client", &["backoff", "clock", "protocol", "sse"]),
     ("load", &["client", "clock", "protocol", "sse"]),
@@ -40,6 +40,7 @@ const TOOLS: (&[&str], &[&str]) = (&["cli"], &["client", "load"]);
 /// Files without clock, lock, task or socket.
 const PURE: &[&str] = &[
     "backoff.rs",
+    "pattern.rs",
     "protocol.rs",
     "topic.rs",
     "sse/",
@@ -57,7 +58,6 @@ const PURE: &[&str] = &[
     "hub/timeline.rs",
     "access/groups.rs",
     "access/origins.rs",
-    "access/pattern.rs",
     "access/rules.rs",
     "exchange/validate.rs",
     "service/routes.rs",

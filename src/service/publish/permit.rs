@@ -5,9 +5,10 @@ use std::{sync::Arc, time::SystemTime};
 use http::{StatusCode, request::Parts};
 
 use crate::{
-    access::{Denied, Pattern, Publisher},
+    access::{Denied, Publisher},
     clock,
     exchange::Problem,
+    pattern::Pattern,
     service::Context,
     topic::Topic,
 };
