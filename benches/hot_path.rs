@@ -5,7 +5,7 @@ use std::{hint::black_box, task::Waker, time::Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seventh::{
     clock,
-    hub::{Entry, Hub, HubBounds, Placed, Resume, Retention, Target, mailbox::Mailbox},
+    hub::{Entry, Hub, HubBounds, Placed, Resume, Retention, Target, TopicRules, mailbox::Mailbox},
     sse::{Draft, Epoch, Parser},
     topic::Topic,
 };
@@ -34,6 +34,7 @@ fn publish(hub: &Hub, sequence: u64, topics: &[Topic], data: &str, at: Instant) 
 fn fan_out(c: &mut Criterion) {
     let hub = Hub::new(
         Retention::default(),
+        TopicRules::default(),
         HubBounds::default(),
         Epoch::from_random(1),
         0,
@@ -77,6 +78,7 @@ fn fan_out(c: &mut Criterion) {
 fn publish_alone(c: &mut Criterion) {
     let hub = Hub::new(
         Retention::default(),
+        TopicRules::default(),
         HubBounds::default(),
         Epoch::from_random(1),
         0,
@@ -104,6 +106,7 @@ fn publish_among_many(c: &mut Criterion) {
     const TOPICS: usize = 100_000;
     let hub = Hub::new(
         Retention::default(),
+        TopicRules::default(),
         HubBounds::default(),
         Epoch::from_random(1),
         0,

@@ -219,7 +219,12 @@ fn context(config: &Config, mut registry: Registry, drain: drain::Watch) -> Cont
         },
         unread_bytes: config.limits.unread_bytes.value,
     };
-    let order = Arc::new(Order::in_memory(config.history, bounds, fastrand::u64(..)));
+    let order = Arc::new(Order::in_memory(
+        config.history,
+        config.topics.clone(),
+        bounds,
+        fastrand::u64(..),
+    ));
     let hub = order.hub().clone();
     let hits = Arc::new(Hits::default());
     hub.metrics().register(&mut registry);

@@ -16,6 +16,7 @@ mod proxy;
 mod range;
 mod reader;
 mod tls;
+mod topics;
 mod value;
 
 use std::{
@@ -28,7 +29,7 @@ use std::{
 use crate::{
     access::{AccessSettings, Rule},
     drain::DrainSettings,
-    hub::Retention,
+    hub::{Retention, TopicRules},
     limits::Limits,
     net::{Advertise, Http3Settings},
     proxy::{Networks, RelaySettings, RouteSettings, covers},
@@ -66,6 +67,8 @@ pub struct Config {
     pub access: AccessSettings,
     /// `[history]`
     pub history: Retention,
+    /// `[[topic]]`
+    pub topics: TopicRules,
     /// `[[route]]` and `proxy.upstream`
     pub routes: Vec<RouteSettings>,
     /// `[relay]`
@@ -201,6 +204,7 @@ fn take(reader: &mut Reader) -> Config {
         events: events::take(reader, events_path),
         access: access::take(reader),
         history: history::take(reader),
+        topics: topics::take(reader),
         relay: proxy::take_relay(reader),
         trusted: proxy::take_trusted(reader),
         limits: limits::take(reader),
@@ -348,6 +352,11 @@ mod tests {
             [[route]]
             upstream = \"http://a\"
             send_host = \"mine\"
+            [[topic]]
+            pattern = \"\"
+            [[topic]]
+            pattern = \"a\"
+            replay = \"some\"
         ";
         let keys: Vec<String> = mistakes(text)
             .iter()
@@ -362,6 +371,8 @@ mod tests {
                 "route, number 4",
                 "proxy.upstream, number 2",
                 "access.prefix",
+                "topic, number 1",
+                "topic, number 2",
                 "trusted.networks, number 1",
                 "demo.enabled",
             ]

@@ -7,7 +7,7 @@ use std::{
 
 use super::{NotStored, Receipt};
 use crate::{
-    hub::{Entry, Hub, HubBounds, Placed, Repeat, Retention},
+    hub::{Entry, Hub, HubBounds, Placed, Repeat, Retention, TopicRules},
     sse::Epoch,
 };
 
@@ -29,9 +29,14 @@ struct Last {
 }
 
 impl Memory {
-    pub(super) fn new(retention: Retention, bounds: HubBounds, random: u64) -> Self {
+    pub(super) fn new(
+        retention: Retention,
+        rules: TopicRules,
+        bounds: HubBounds,
+        random: u64,
+    ) -> Self {
         Self {
-            hub: Hub::new(retention, bounds, Epoch::from_random(random), 0),
+            hub: Hub::new(retention, rules, bounds, Epoch::from_random(random), 0),
             last: Mutex::default(),
         }
     }
@@ -93,6 +98,7 @@ mod tests {
                 age: minute,
                 ..Retention::default()
             },
+            TopicRules::default(),
             HubBounds::default(),
             7,
         );
@@ -119,7 +125,12 @@ mod tests {
 
     #[test]
     fn what_was_prepared_for_a_repetition_is_forgotten() {
-        let memory = Memory::new(Retention::default(), HubBounds::default(), 7);
+        let memory = Memory::new(
+            Retention::default(),
+            TopicRules::default(),
+            HubBounds::default(),
+            7,
+        );
         let send = |names: std::ops::Range<u32>| {
             let topic = |n: u32| Topic::parse(&format!("t{n:03}")).expect("a topic");
             let topics: Vec<Topic> = names.map(topic).collect();

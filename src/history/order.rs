@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{NotStored, Receipt, memory::Memory};
-use crate::hub::{Ask, Entry, Found, Hub, HubBounds, Retention};
+use crate::hub::{Ask, Entry, Found, Hub, HubBounds, Retention, TopicRules};
 
 /// The one order of entries. An enum rather than a trait object: each event goes through it.
 #[derive(Debug)]
@@ -16,8 +16,13 @@ impl Order {
     /// An order in memory, whose history begins now. `random` makes its event ids unlike those of
     /// any other.
     #[must_use]
-    pub fn in_memory(retention: Retention, bounds: HubBounds, random: u64) -> Self {
-        Self::Memory(Memory::new(retention, bounds, random))
+    pub fn in_memory(
+        retention: Retention,
+        rules: TopicRules,
+        bounds: HubBounds,
+        random: u64,
+    ) -> Self {
+        Self::Memory(Memory::new(retention, rules, bounds, random))
     }
 
     /// The hub that applies what is put in.

@@ -8,6 +8,7 @@
 //! - [`Subscription`] is a set of topics and a cursor; `resume` says where it begins, `gap` what it
 //!   missed.
 //! - `wire` is events as rings, readers and sockets share them, and the ledger of what is unread.
+//! - `topic_rules` says which topics are treated in another way than most.
 //! - `timeline` remembers when entries were placed.
 //! - `names` counts the topics that are merely read, which strangers make up.
 //! - `duplicates` knows a publish that comes again.
@@ -30,6 +31,7 @@ pub mod ring;
 pub mod stored;
 mod subscription;
 mod timeline;
+mod topic_rules;
 mod topics;
 mod wire;
 
@@ -63,6 +65,7 @@ pub use names::{NameBounds, TooManyNames};
 pub use resume::Resume;
 pub use retention::Retention;
 pub use subscription::{Ask, Chunk, Found, Next, Opening, Subscription};
+pub use topic_rules::{Replay, TopicRule, TopicRules, Treatment};
 pub use wire::Wire;
 
 /// How many entries are applied, or topics prepared, under one hold of the lock.
@@ -134,12 +137,18 @@ enum Rest {
 impl Hub {
     /// An empty hub of the history `epoch`, whose entries up to `floor` are gone.
     #[must_use]
-    pub fn new(retention: Retention, bounds: HubBounds, epoch: Epoch, floor: u64) -> Arc<Self> {
+    pub fn new(
+        retention: Retention,
+        rules: TopicRules,
+        bounds: HubBounds,
+        epoch: Epoch,
+        floor: u64,
+    ) -> Arc<Self> {
         Arc::new(Self {
             epoch,
             began: (clock::now(), clock::wall()),
             metrics: HubMetrics::default(),
-            topics: Mutex::new(Topics::new(retention, bounds.names, floor)),
+            topics: Mutex::new(Topics::new(retention, rules, bounds.names, floor)),
             ledger: Ledger::new(bounds.unread_bytes),
             watermark: AtomicU64::new(floor),
             any_closed: AtomicBool::new(false),

@@ -10,7 +10,7 @@ use serde_json::json;
 use smallvec::SmallVec;
 
 use super::{
-    GapReason, Hub, Resume, TooManyNames,
+    GapReason, Hub, Replay, Resume, TooManyNames,
     gap::{self, Look, Position, View},
     mailbox::{Mailbox, StreamHandle},
     resume::{self, Newest},
@@ -359,7 +359,7 @@ impl Subscription {
     fn take_of_one(&self, read: &Read, watermark: u64, max_bytes: usize) -> Result<Taken, Fallen> {
         let ring = read.cell.ring();
         let through = watermark.min(self.whole_through(read, &ring)?);
-        Ok(self.take(&ring, through, max_bytes))
+        Ok(self.take(read, &ring, through, max_bytes))
     }
 
     fn take_of_many(&self, watermark: u64, max_bytes: usize) -> Result<Taken, Fallen> {
@@ -372,7 +372,7 @@ impl Subscription {
             }
             let ring = read.cell.ring();
             through = through.min(self.whole_through(read, &ring)?);
-            let (wires, end) = self.take(&ring, through, max_bytes);
+            let (wires, end) = self.take(read, &ring, through, max_bytes);
             drop(ring);
             through = through.min(end);
             all.extend(wires);
@@ -397,12 +397,12 @@ impl Subscription {
 
     /// The events in `(cursor, through]` that are for this reader, until they are `max_bytes` or
     /// more.
-    fn take(&self, ring: &Ring, through: u64, max_bytes: usize) -> Taken {
+    fn take(&self, read: &Read, ring: &Ring, through: u64, max_bytes: usize) -> Taken {
         let mut wires = Wires::new();
         let mut bytes = 0;
         let events = ring.after(self.cursor);
         for event in events.take_while(|event| event.sequence <= through) {
-            if !self.is_meant(event) {
+            if !self.is_meant(event) || !self.is_replayed(read, ring, event) {
                 continue;
             }
             let event = Picked::of(event);
@@ -428,6 +428,16 @@ impl Subscription {
         })
     }
 
+    /// Whether an event is given to a reader that came back after it, or came only then.
+    fn is_replayed(&self, read: &Read, ring: &Ring, event: &Stored) -> bool {
+        event.sequence > self.joined
+            || match read.cell.treatment.replay {
+                Replay::All => true,
+                Replay::Latest => ring.is_newest(event),
+                Replay::None => false,
+            }
+    }
+
     /// Up to where the ring has all that the reader did not take yet.
     fn whole_through(&self, read: &Read, ring: &Ring) -> Result<u64, Fallen> {
         let through = self.view(read, ring).whole_through(self.cursor);
@@ -450,7 +460,9 @@ impl Subscription {
                     Ok(number) => {
                         self.cursor = number;
                         for read in &mut self.reads {
-                            read.told_through = number;
+                            // What is not replayed is not missing.
+                            let is_replayed = read.cell.treatment.replay != Replay::None;
+                            read.told_through = if is_replayed { number } else { joined };
                         }
                     }
                     // What is held follows the gap, all of it. What has left by now is the gap;
@@ -481,7 +493,9 @@ impl Subscription {
             let ring = read.cell.ring();
             told.push(ring.evicted_through().min(self.joined));
             look(&ring, &|event| {
-                self.is_meant(event) && !event.is_over(clock::now)
+                self.is_meant(event)
+                    && self.is_replayed(read, &ring, event)
+                    && !event.is_over(clock::now)
             });
         }
         for (read, told_through) in self.reads.iter_mut().zip(told) {

@@ -16,7 +16,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::{
-    Applied, Identity, NameBounds, Repeat, Retention, TooManyNames,
+    Applied, Identity, NameBounds, Repeat, Replay, Retention, TooManyNames, TopicRules, Treatment,
     duplicates::Duplicates,
     mailbox::{Mailbox, Mark, StreamHandle, Wakes},
     names::{Account, Names},
@@ -45,6 +45,7 @@ const TOMBSTONES: usize = 16_384;
 #[derive(Debug)]
 pub(super) struct Topics {
     retention: Retention,
+    rules: TopicRules,
     /// The number of the last entry.
     sequence: u64,
     /// By their ids, which are used again.
@@ -108,6 +109,7 @@ struct Readers {
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) topic: Topic,
+    pub(super) treatment: Treatment,
     id: Id,
     /// The number of the last entry that concerns it: readers at or past it need not take the lock.
     changed: AtomicU64,
@@ -164,9 +166,15 @@ impl Known {
 
 impl Topics {
     /// None are known, and history up to `floor` is gone.
-    pub(super) fn new(retention: Retention, names: NameBounds, floor: u64) -> Self {
+    pub(super) fn new(
+        retention: Retention,
+        rules: TopicRules,
+        names: NameBounds,
+        floor: u64,
+    ) -> Self {
         Self {
             retention,
+            rules,
             sequence: floor,
             known: Slab::new(),
             ids: HashMap::new(),
@@ -262,6 +270,10 @@ impl Topics {
             }
             ids.push(id);
             let (freed, held) = {
+                let bounds = Bounds {
+                    is_compact: known.cell.treatment.replay == Replay::Latest,
+                    ..bounds
+                };
                 let mut ring = known.ring();
                 let freed = ring.bytes();
                 ring.push(event.clone(), &bounds);
@@ -494,6 +506,7 @@ impl Topics {
         place.insert(Known {
             cell: Arc::new(Cell {
                 topic: topic.clone(),
+                treatment: self.rules.of(topic),
                 id,
                 changed: AtomicU64::new(through),
                 ended: AtomicU64::new(0),

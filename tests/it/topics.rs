@@ -1,4 +1,5 @@
-//! What publishers say of their events: how long they are of use.
+//! What publishers say of their events, and operators of topics: how long events are of use, which take
+//! the place of others, and which are given again.
 
 use serde_json::json;
 use seventh::client::Protocol;
@@ -8,6 +9,7 @@ use crate::harness::{TestEdge, every_protocol, patiently};
 every_protocol!(
     what_is_not_kept_is_for_who_reads_now,
     what_is_over_is_given_to_nobody,
+    a_pattern_says_what_is_given_again,
 );
 
 async fn what_is_not_kept_is_for_who_reads_now(protocol: Protocol) {
@@ -54,6 +56,40 @@ async fn what_is_over_is_given_to_nobody(protocol: Protocol) {
     let mut back = edge.events_after(protocol, "topic=a", &first).await;
     assert_eq!(back.edge_event("edge-open").await.0["replay"], true);
     assert_eq!(back.data(2).await, ["offer", "last offer"]);
+}
+
+async fn a_pattern_says_what_is_given_again(protocol: Protocol) {
+    let edge = TestEdge::with(
+        r#"
+        [[topic]]
+        pattern = "ticker/*"
+        replay = "latest"
+        [[topic]]
+        pattern = "noise/**"
+        replay = "none"
+        "#,
+    );
+    let start = edge.publish_id("other", "0").await;
+    let state = async |topic: &str, key: &str, data: &'static str| {
+        let path = format!("/topics/{topic}?key={key}");
+        edge.ask("POST", &path, data).await;
+    };
+    state("ticker/1", "a", "a1").await;
+    state("ticker/1", "b", "b1").await;
+    state("noise/1/2", "b", "noise").await;
+    state("ticker/1", "a", "a2").await;
+    let query = "topic=ticker/1&topic=noise/1/2&edge=sync";
+    let mut back = edge.events_after(protocol, query, &start).await;
+    assert_eq!(back.edge_event("edge-open").await.0["replay"], true);
+    assert_eq!(back.data(2).await, ["b1", "a2"]);
+    let (sync, _) = back.edge_event("edge-sync").await;
+    assert_eq!(sync, json!({"replayed": 2, "missed": 0}));
+    state("noise/1/2", "", "now").await;
+    state("ticker/1", "a", "a3").await;
+    assert_eq!(back.data(2).await, ["now", "a3"]);
+    let query = "topic=ticker/1&topic=noise/1/2&last=9";
+    let mut newcomer = edge.events(protocol, query).await.opened().await;
+    assert_eq!(newcomer.data(2).await, ["b1", "a3"]);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the hub promises, by examples and against models.
 
 mod every_beginning;
+mod treatment;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -12,7 +13,10 @@ use std::{
 use proptest::prelude::*;
 
 use super::{mailbox::Mailbox, *};
-use crate::sse::{Draft, Item, Message, Parser};
+use crate::{
+    pattern::Pattern,
+    sse::{Draft, Item, Message, Parser},
+};
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -24,7 +28,22 @@ fn hub(events: usize) -> Arc<Hub> {
 }
 
 fn with(retention: Retention) -> Arc<Hub> {
-    Hub::new(retention, HubBounds::default(), Epoch::from_random(7), 0)
+    ruled(retention, &[])
+}
+
+/// A hub with rules, each a pattern and how its topics are treated.
+fn ruled(retention: Retention, rules: &[(&str, Treatment)]) -> Arc<Hub> {
+    let rules = rules.iter().map(|(pattern, treatment)| TopicRule {
+        pattern: Pattern::parse(pattern).expect("a pattern"),
+        treatment: *treatment,
+    });
+    Hub::new(
+        retention,
+        rules.collect(),
+        HubBounds::default(),
+        Epoch::from_random(7),
+        0,
+    )
 }
 
 /// What came of an entry, and its number.
@@ -501,7 +520,13 @@ fn what_readers_leave_unread_is_on_a_ledger() {
         events: 3,
         ..Retention::default()
     };
-    let hub = Hub::new(retention, bounds, Epoch::from_random(7), 0);
+    let hub = Hub::new(
+        retention,
+        TopicRules::default(),
+        bounds,
+        Epoch::from_random(7),
+        0,
+    );
     let mut readers: Vec<_> = (0..3)
         .map(|_| subscribe(&hub, &["a"], Resume::Live))
         .collect();

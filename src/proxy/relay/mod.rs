@@ -35,7 +35,7 @@ use crate::{
     clock,
     exchange::{Beat, Body, Peer, Reply},
     history::Order,
-    hub::{Hub, HubBounds, Resume, Retention},
+    hub::{Hub, HubBounds, Resume, Retention, TopicRules},
     limits::{Bound, Limit},
     sse,
 };
@@ -154,7 +154,12 @@ impl Relays {
         Self {
             settings,
             asking,
-            order: Arc::new(Order::in_memory(retention, bounds, fastrand::u64(..))),
+            order: Arc::new(Order::in_memory(
+                retention,
+                TopicRules::default(),
+                bounds,
+                fastrand::u64(..),
+            )),
             private: Mutex::default(),
             shared: Mutex::default(),
             lingering: Arc::default(),

@@ -73,7 +73,10 @@ mod tests {
     use super::*;
     use crate::{
         access::{Groups, Member, Standing},
-        hub::{Entry, Hub, HubBounds, Next, Placed, Resume, Retention, Target, mailbox::Mailbox},
+        hub::{
+            Entry, Hub, HubBounds, Next, Placed, Resume, Retention, Target, TopicRules,
+            mailbox::Mailbox,
+        },
         sse::{Draft, Epoch},
     };
 
@@ -102,7 +105,7 @@ mod tests {
             for (group, user) in &made_members {
                 groups.add(&name("g", *group), Member::User(name("u", *user))).expect("room");
             }
-            let hub = Hub::new(Retention::default(), HubBounds::default(), Epoch::from_random(1), 0);
+            let hub = Hub::new(Retention::default(), TopicRules::default(), HubBounds::default(), Epoch::from_random(1), 0);
             let mailbox = Mailbox::new([127, 0, 0, 1].into());
             let now = crate::clock::now();
             let mut readers: Vec<_> = streams.iter().map(|(user, own)| {
