@@ -112,6 +112,8 @@ impl Edge {
             .spawn(control.serve(control_service, metrics.clone(), None, control_watch));
         edge.private.spawn(sweep(edge.context.hub.clone()));
         edge.private.spawn(sweep(edge.context.proxy.hub().clone()));
+        let paced = edge.context.order.clone();
+        edge.private.spawn(async move { paced.keep_pace().await });
         let checked = edge.context.clone();
         edge.private
             .spawn(async move { checked.proxy.check_health().await });

@@ -18,7 +18,7 @@
 //! | `limits` | the table of limits; places, admission, conduct | all but `hits` |
 //! | `metrics` | the registry, and guards that count; every module owns its own set | |
 //! | [`topic`], [`pattern`], [`sse`] | names, patterns of them, and the event-stream format in both directions | yes |
-//! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `entry`, `stored`, `ring`, `evicted`, `fleeting`, `gap`, `resume`, `timeline` |
+//! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `entry`, `stored`, `ring`, `evicted`, `fleeting`, `pace`, `gap`, `resume`, `timeline`, `topic_rules` |
 //! | `history` | where the one order is kept | |
 //! | `outbound` | what the edge asks of others | |
 //! | `tls` | certificates, and swapping them | |

@@ -172,6 +172,9 @@ async fn print(mut response: Response) -> anyhow::Result<()> {
                     let receivers = &answer["receivers"];
                     match answer["duplicate"].as_bool() {
                         Some(true) => writeln!(out, "{id}  published before")?,
+                        _ if answer["deferred"] == true => {
+                            writeln!(out, "{id}  waits for its turn")?;
+                        }
                         _ => writeln!(out, "{id}  to {receivers} streams")?,
                     }
                 }

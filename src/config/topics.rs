@@ -1,21 +1,29 @@
 //! `[[topic]]`
 
+use std::{ops::RangeInclusive, time::Duration};
+
 use serde::Deserialize;
 use toml::Table;
 
 use super::{
     items::{each, of_table},
+    range,
     reader::Reader,
+    value::{Raw, Setting as _},
 };
 use crate::{
     hub::{Replay, TopicRule, TopicRules, Treatment},
     pattern::Pattern,
 };
 
+/// Less than that no eye sees; more than that is not a stream.
+const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(3600);
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TopicTable {
     pattern: String,
+    interval: Option<String>,
     replay: Option<String>,
 }
 
@@ -24,8 +32,9 @@ pub(super) fn take(reader: &mut Reader) -> TopicRules {
         "topic",
         Vec::new(),
         "`[[topic]]`: how the topics that match `pattern` are treated, such as `ticker/**`; the first that matches \
-         decides. `replay`: what of their history whoever comes back is given, `\"all\"` unless it is written, \
-         `\"latest\"` (the newest event of each `key`, a field of what is published) or `\"none\"`.",
+         decides. `interval`: no more than one event of each `key`, a field of what is published, goes out in this \
+         time, the first at once and from then on the newest, such as `\"1s\"`. `replay`: what of their history whoever comes back is given, `\"all\"` unless it is written, \
+         `\"latest\"` (the newest event of each `key`) or `\"none\"`.",
     );
     let rules = each(reader, "topic", tables, |table| {
         let table: TopicTable = of_table(table)?;
@@ -36,12 +45,18 @@ pub(super) fn take(reader: &mut Reader) -> TopicRules {
         Ok(TopicRule {
             pattern,
             treatment: Treatment {
+                interval: table.interval.map(interval).transpose()?,
                 replay: table.replay.as_deref().map_or(Ok(Replay::All), replay)?,
-                ..Treatment::default()
             },
         })
     });
     rules.into_iter().collect()
+}
+
+fn interval(text: String) -> Result<Duration, String> {
+    let interval = Duration::read(&Raw::One(text))?;
+    range::time(interval, &INTERVAL).map_err(|what| format!("interval is wrong: {what}"))?;
+    Ok(interval)
 }
 
 fn replay(word: &str) -> Result<Replay, String> {

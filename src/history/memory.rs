@@ -52,15 +52,8 @@ impl Memory {
         };
         self.hub.prepare(&entry);
         let mut last = self.last.lock().expect("no holder of this lock panics");
-        last.sequence += 1;
-        let sequence = last.sequence;
-        let at = last.at.map_or(now, |at| at.max(now));
-        last.at = Some(at);
-        let placed = Placed {
-            sequence,
-            at,
-            entry,
-        };
+        let placed = last.place(entry, now);
+        let sequence = placed.sequence;
         let outcome = self.hub.apply([placed]);
         drop(last);
         let applied = outcome.applied[0];
@@ -75,7 +68,30 @@ impl Memory {
             receivers: applied.receivers,
             removed: applied.removed,
             duplicate,
+            deferred: applied.deferred,
         })
+    }
+
+    /// Gives entries their places that nobody waits for an answer to.
+    pub(super) fn put_all(&self, entries: Vec<Entry>, now: Instant) {
+        let mut last = self.last.lock().expect("no holder of this lock panics");
+        let placed = entries.into_iter().map(|entry| last.place(entry, now));
+        let outcome = self.hub.apply(placed);
+        drop(last);
+        drop(outcome);
+    }
+}
+
+impl Last {
+    fn place(&mut self, entry: Entry, now: Instant) -> Placed {
+        self.sequence += 1;
+        let at = self.at.map_or(now, |at| at.max(now));
+        self.at = Some(at);
+        Placed {
+            sequence: self.sequence,
+            at,
+            entry,
+        }
     }
 }
 

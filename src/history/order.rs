@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{NotStored, Receipt, memory::Memory};
+use crate::clock;
 use crate::hub::{Ask, Entry, Found, Hub, HubBounds, Retention, TopicRules};
 
 /// The one order of entries. An enum rather than a trait object: each event goes through it.
@@ -41,6 +42,18 @@ impl Order {
     pub async fn put(&self, entry: Entry, now: Instant) -> Result<Receipt, NotStored> {
         match self {
             Self::Memory(memory) => memory.put(entry, now),
+        }
+    }
+
+    /// Has events go out whose turn has come, in topics with an interval, for as long as it is polled.
+    pub async fn keep_pace(&self) {
+        let hub = self.hub();
+        loop {
+            hub.until_turn().await;
+            let now = clock::now();
+            match self {
+                Self::Memory(memory) => memory.put_all(hub.due(now), now),
+            }
         }
     }
 

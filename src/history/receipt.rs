@@ -13,6 +13,8 @@ pub struct Receipt {
     pub removed: Option<usize>,
     /// An event that was published before under `id`; it was not published again.
     pub duplicate: bool,
+    /// It waits for its turn, in topics with an interval, and has gone to nobody yet.
+    pub deferred: bool,
 }
 
 /// Why an entry is not in the order.

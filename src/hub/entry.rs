@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Identity, Repeat, mailbox::Wakes};
+use super::{Identity, Repeat, mailbox::Wakes, stored::Series};
 use crate::{sse::Draft, topic::Topic};
 
 /// What is put into the one order. Everything that must look alike to all readers is one.
@@ -23,6 +23,15 @@ pub enum Entry {
         topics: Box<[Topic]>,
         /// Its id, the edge's or its publisher's own.
         id: Box<str>,
+    },
+    /// An event that waited for its turn in topics with an interval goes out, if it still does wait.
+    Release {
+        /// The topics that it waits in.
+        topics: Box<[Topic]>,
+        /// Its series.
+        series: Series,
+        /// The number under which it was published.
+        published: u64,
     },
     /// This topic is finished until something is published to it: streams end that read no other.
     Close(Topic),
@@ -69,6 +78,8 @@ pub struct Applied {
     pub removed: Option<usize>,
     /// What it repeats: then nothing was done.
     pub repeat: Option<Repeat>,
+    /// It waits for its turn, in topics with an interval, and has gone to nobody yet.
+    pub deferred: bool,
 }
 
 /// What came of a batch, entry by entry.

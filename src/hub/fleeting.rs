@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::stored::{Series, Stored};
+use super::stored::{Release, Series, Stored};
 
 /// What a ring knows of its events that have terms. It has most of them by their numbers.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Fleeting {
         if event.is_live_only() {
             self.live_only.push_back(event.sequence);
             self.live_only_bytes += event.cost();
-        } else if is_compact {
+        } else if is_compact && event.release() == Release::Out {
             self.newest.insert(event.series().clone(), event.sequence);
         }
     }

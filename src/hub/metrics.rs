@@ -24,6 +24,7 @@ impl EncodeLabelValue for GapReason {
 pub struct HubMetrics {
     pub(super) published: Counter,
     pub(super) duplicates: Counter,
+    pub(super) passed_over: Counter,
     pub(super) replays: Counter,
     gaps: Family<ByReason, Counter>,
 }
@@ -40,6 +41,11 @@ impl HubMetrics {
             "duplicates",
             "Events that came again, by key or id, and were not published again",
             self.duplicates.clone(),
+        );
+        registry.register(
+            "events_passed_over",
+            "Events of topics with an interval whose place a newer one took before they went out",
+            self.passed_over.clone(),
         );
         registry.register(
             "replays",

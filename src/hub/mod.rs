@@ -9,6 +9,7 @@
 //!   missed.
 //! - `wire` is events as rings, readers and sockets share them, and the ledger of what is unread.
 //! - `topic_rules` says which topics are treated in another way than most.
+//! - `pace` says when events go out in topics with an interval.
 //! - `timeline` remembers when entries were placed.
 //! - `names` counts the topics that are merely read, which strangers make up.
 //! - `duplicates` knows a publish that comes again.
@@ -25,6 +26,7 @@ mod gap;
 pub mod mailbox;
 mod metrics;
 mod names;
+mod pace;
 mod resume;
 mod retention;
 pub mod ring;
@@ -38,19 +40,21 @@ mod wire;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Instant, SystemTime},
 };
 
 use smallvec::SmallVec;
+use tokio::sync::Notify;
 
 use crate::{
     clock,
-    sse::{Epoch, EventId},
+    sse::{Draft, Epoch, EventId},
     topic::Topic,
 };
 use mailbox::Wakes;
+use pace::Waiting;
 use ring::Ring;
 use stored::{Series, Stored, Terms};
 use topics::{Cell, Ids, Topics};
@@ -117,6 +121,8 @@ pub struct Hub {
     metrics: HubMetrics,
     topics: Mutex<Topics>,
     ledger: Arc<Ledger>,
+    /// An event has its turn before all others that wait.
+    sooner: Notify,
     /// Every entry up to this number has been applied everywhere.
     watermark: AtomicU64,
     /// Whether any topic is closed, so that nobody need look at each.
@@ -144,12 +150,14 @@ impl Hub {
         epoch: Epoch,
         floor: u64,
     ) -> Arc<Self> {
+        let now = clock::now();
         Arc::new(Self {
             epoch,
-            began: (clock::now(), clock::wall()),
+            began: (now, clock::wall()),
             metrics: HubMetrics::default(),
-            topics: Mutex::new(Topics::new(retention, rules, bounds.names, floor)),
+            topics: Mutex::new(Topics::new(retention, rules, bounds.names, floor, now)),
             ledger: Ledger::new(bounds.unread_bytes),
+            sooner: Notify::new(),
             watermark: AtomicU64::new(floor),
             any_closed: AtomicBool::new(false),
             kept_from: AtomicU64::new(NOWHERE),
@@ -211,6 +219,7 @@ impl Hub {
         while batch.peek().is_some() {
             let mut topics = self.lock();
             let mut rests: SmallVec<[Rest; 1]> = SmallVec::new();
+            let turn = topics.first_turn();
             for placed in batch.by_ref().take(UNDER_ONE_LOCK) {
                 topics.advance(placed.sequence, placed.at);
                 let (done, rest) = self.apply_to_rings(&mut topics, placed);
@@ -226,12 +235,15 @@ impl Hub {
             for (done, rest) in applied[first..].iter_mut().zip(rests) {
                 match rest {
                     Rest::Mark(event, of) => {
-                        self.metrics.published.inc();
                         done.receivers = topics.mark(&of, &event, &mut wakes);
                     }
                     Rest::Tell(topic) => done.receivers = topics.tell(&topic, &mut wakes),
                     Rest::Nothing => {}
                 }
+            }
+            let first = topics.first_turn();
+            if first.is_some_and(|first| turn.is_none_or(|turn| first < turn)) {
+                self.sooner.notify_one();
             }
         }
         Outcome { applied, wakes }
@@ -256,6 +268,7 @@ impl Hub {
                     };
                     return (done, Rest::Nothing);
                 }
+                self.metrics.published.inc();
                 let to = target.to.map(|mut to| {
                     to.sort_unstable();
                     to.dedup();
@@ -266,22 +279,47 @@ impl Hub {
                     series: Series { key, to },
                     until: target.ttl.and_then(|ttl| at.checked_add(ttl)),
                     is_live_only: target.is_live_only,
+                    published: None,
                 };
-                let event = Arc::new(Stored {
-                    sequence,
-                    at,
-                    wire: Wire::new(
-                        match &target.id {
-                            Some(id) => draft.framed(id),
-                            None => draft.framed(self.id(sequence)),
-                        },
-                        &self.ledger,
-                    ),
-                    ledger: self.ledger.clone(),
-                    id: target.id,
-                    terms: terms.boxed(),
-                });
-                let ids = topics.push(&target.topics, &event);
+                let turn = topics.turn(&target.topics, &terms.series, at);
+                let waits = turn.map(|turn| (turn, draft.clone()));
+                let event = self.stored(sequence, at, draft, target.id, terms);
+                let Some((turn, draft)) = waits else {
+                    let ids = topics.push(&target.topics, &event);
+                    let before = topics.went_out(&ids, event.series(), at);
+                    self.metrics.passed_over.inc_by(before as u64);
+                    return (Applied::default(), Rest::Mark(event, ids));
+                };
+                event.wait();
+                if !event.is_live_only() {
+                    topics.push(&target.topics, &event);
+                }
+                let before = topics.wait(&target.topics, turn, Waiting { event, draft });
+                self.metrics.passed_over.inc_by(before as u64);
+                let done = Applied {
+                    deferred: true,
+                    ..Applied::default()
+                };
+                (done, Rest::Nothing)
+            }
+            Entry::Release {
+                topics: of,
+                series,
+                published,
+            } => {
+                let waited = topics.release(&of, &series, published, at);
+                let Some((waiting, of)) =
+                    waited.filter(|(waiting, _)| !waiting.event.is_over(|| at))
+                else {
+                    return (Applied::default(), Rest::Nothing);
+                };
+                let terms = Terms {
+                    published: Some(published),
+                    ..waiting.event.terms.as_deref().cloned().unwrap_or_default()
+                };
+                let draft = waiting.draft.clone();
+                let event = self.stored(sequence, at, draft, waiting.event.id.clone(), terms);
+                let ids = topics.push(&of, &event);
                 (Applied::default(), Rest::Mark(event, ids))
             }
             Entry::Delete(topic) => (topics.delete(&topic), Rest::Tell(topic)),
@@ -300,13 +338,58 @@ impl Hub {
         }
     }
 
+    fn stored(
+        &self,
+        sequence: u64,
+        at: Instant,
+        draft: Draft,
+        id: Option<Box<str>>,
+        terms: Terms,
+    ) -> Arc<Stored> {
+        let framed = match &id {
+            Some(id) => draft.framed(id),
+            None => draft.framed(self.id(sequence)),
+        };
+        Arc::new(Stored {
+            sequence,
+            at,
+            id,
+            wire: Wire::new(framed, &self.ledger),
+            terms: terms.boxed(),
+            release: AtomicU8::new(0),
+            ledger: self.ledger.clone(),
+        })
+    }
+
     /// The newest event that a ring holds under an id, the publisher's own or the edge's.
     fn find(&self, ring: &Ring, id: &str) -> Option<Arc<Stored>> {
         let sequence = ring.find(id).last().copied().or_else(|| {
             let id = EventId::parse(id).filter(|id| id.epoch == self.epoch)?;
             Some(id.sequence)
         })?;
-        ring.get(sequence).cloned()
+        ring.published(sequence).cloned()
+    }
+
+    /// Returns once the turn of an event has come, in a topic with an interval. Cancel-safe.
+    pub async fn until_turn(&self) {
+        loop {
+            let sooner = self.sooner.notified();
+            let first = self.lock().first_turn();
+            let Some(first) = first else {
+                sooner.await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(first.into()) => return,
+                () = sooner => {}
+            }
+        }
+    }
+
+    /// What is to be put into the order because its turn has come.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> Vec<Entry> {
+        self.lock().due(now)
     }
 
     /// Drops the history of topics that were last published to longer than `history.age` ago, and

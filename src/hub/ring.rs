@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::{
     evicted::{Evicted, Missing},
     fleeting::Fleeting,
-    stored::Stored,
+    stored::{Release, Stored},
 };
 
 /// What part of the bytes of a topic events may take that are not kept: they give way to one another, and
@@ -79,7 +79,7 @@ impl Ring {
         );
         self.evicted.remember(bounds.remembered);
         self.evict_older(event.at, bounds.age);
-        if event.to().is_some() && !event.is_live_only() {
+        if event.to().is_some() && event.is_counted() {
             self.limited_through = event.sequence;
         }
         if let Some(id) = &event.id {
@@ -128,7 +128,7 @@ impl Ring {
             return true;
         }
         self.evicted_through = event.sequence;
-        if event.is_retracted() {
+        if event.is_retracted() || event.release() != Release::Out {
             // Whoever comes with an old id does not miss it.
         } else if is_superseded {
             self.evicted.push_forgiven(event.sequence, None);
@@ -156,6 +156,13 @@ impl Ring {
         if let Some(fleeting) = &mut self.fleeting {
             fleeting.remove(event);
         }
+        self.forget_id(event);
+        if self.events.is_empty() {
+            self.events = VecDeque::new();
+        }
+    }
+
+    fn forget_id(&mut self, event: &Stored) {
         if let Some(id) = &event.id
             && let Some(numbers) = self.ids.get_mut(id)
         {
@@ -163,9 +170,6 @@ impl Ring {
             if numbers.is_empty() {
                 self.ids.remove(id);
             }
-        }
-        if self.events.is_empty() {
-            self.events = VecDeque::new();
         }
     }
 
@@ -221,10 +225,18 @@ impl Ring {
         if was_newest {
             let series = event.series();
             let is_of_it = |other: &&Arc<Stored>| {
-                other.series() == series && !other.is_retracted() && !other.is_live_only()
+                other.series() == series && !other.is_retracted() && other.is_counted()
             };
             let before = self.events.range(..at).rfind(is_of_it);
             fleeting.set_newest(series, before.map(|event| event.sequence));
+        }
+    }
+
+    /// Takes out the event with this number, which goes out under another.
+    pub(super) fn take_out(&mut self, sequence: u64) {
+        if let Some(event) = self.get(sequence).cloned() {
+            self.forget_id(&event);
+            self.retract(&Arc::new(event.taken_out()));
         }
     }
 
@@ -287,6 +299,17 @@ impl Ring {
         self.events.range(from..)
     }
 
+    /// The held event that was published under this number, and has another or the same.
+    #[must_use]
+    pub fn published(&self, sequence: u64) -> Option<&Arc<Stored>> {
+        let waited = |event: &&Arc<Stored>| {
+            let terms = event.terms.as_ref();
+            terms.is_some_and(|terms| terms.published == Some(sequence)) && !event.is_retracted()
+        };
+        self.get(sequence)
+            .or_else(|| self.events.iter().find(waited))
+    }
+
     /// The numbers of the held events whose publishers gave them `id`, oldest first.
     #[must_use]
     pub fn find(&self, id: &str) -> &[u64] {
@@ -347,6 +370,8 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU8;
+
     use proptest::prelude::*;
 
     use super::{
@@ -367,6 +392,7 @@ mod tests {
             id: id.map(Into::into),
             wire: Wire::new(framed, &ledger),
             terms: None,
+            release: AtomicU8::new(0),
             ledger,
         })
     }
@@ -382,6 +408,7 @@ mod tests {
             id: None,
             wire,
             terms,
+            release: AtomicU8::new(0),
             ledger,
         })
     }

@@ -3,7 +3,10 @@
 //! Pure: no clock, no lock, no task. Callers pass `now` in.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -30,8 +33,22 @@ pub struct Stored {
     pub wire: Wire,
     /// Without any it is for everyone, for as long as it is held.
     pub terms: Option<Box<Terms>>,
+    /// A [`Release`].
+    pub(super) release: AtomicU8,
     /// Where its bytes are counted from the moment that it has left history.
     pub(super) ledger: Arc<Ledger>,
+}
+
+/// Whether an event of a topic with an interval has gone out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Release {
+    /// It has, as all others do at once.
+    Out,
+    /// It waits for its turn: nobody is given it.
+    Waiting,
+    /// Another took its place: it is part of history and no more.
+    PassedOver,
 }
 
 /// For whom an event is, and how long: few have any of it.
@@ -43,6 +60,8 @@ pub struct Terms {
     pub until: Option<Instant>,
     /// Only those are given it who read already.
     pub is_live_only: bool,
+    /// The number under which it was published, if it had to wait for another.
+    pub published: Option<u64>,
 }
 
 /// Events of one topic of which each takes the place of the one before.
@@ -83,14 +102,43 @@ impl Stored {
     /// The same event taken back.
     #[must_use]
     pub fn retracted(&self) -> Self {
+        let mut retracted = self.taken_out();
+        retracted.id.clone_from(&self.id);
+        retracted
+    }
+
+    /// What stands in its place when it goes out under another number: its id is there then.
+    pub(super) fn taken_out(&self) -> Self {
         Self {
             sequence: self.sequence,
             at: self.at,
-            id: self.id.clone(),
+            id: None,
             wire: Wire::none(),
             terms: self.terms.clone(),
+            release: AtomicU8::new(self.release.load(Ordering::Relaxed)),
             ledger: self.ledger.clone(),
         }
+    }
+
+    /// Whether it has gone out, waits, or was passed over.
+    pub(super) fn release(&self) -> Release {
+        match self.release.load(Ordering::Acquire) {
+            0 => Release::Out,
+            1 => Release::Waiting,
+            _ => Release::PassedOver,
+        }
+    }
+
+    /// It has its turn later.
+    pub(super) fn wait(&self) {
+        self.release
+            .store(Release::Waiting as u8, Ordering::Release);
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn pass_over(&self) {
+        self.release
+            .store(Release::PassedOver as u8, Ordering::Release);
     }
 
     /// The series that it belongs to.
@@ -113,7 +161,7 @@ impl Stored {
 
     /// Whether whoever loses it is told so.
     pub(super) fn is_counted(&self) -> bool {
-        !self.is_live_only()
+        !self.is_live_only() && self.release() == Release::Out
     }
 
     /// From when on nobody is given it.

@@ -15,7 +15,7 @@ use super::{
     mailbox::{Mailbox, StreamHandle},
     resume::{self, Newest},
     ring::Ring,
-    stored::Stored,
+    stored::{Release, Stored},
     topics::Cell,
     wire::{Ledger, Wire},
 };
@@ -419,7 +419,13 @@ impl Subscription {
     }
 
     fn is_meant(&self, event: &Stored) -> bool {
-        if event.is_live_only() && event.sequence <= self.joined {
+        let was_there = event.sequence > self.joined;
+        let comes = match event.release() {
+            Release::Out => was_there || !event.is_live_only(),
+            Release::Waiting => false,
+            Release::PassedOver => !was_there,
+        };
+        if !comes {
             return false;
         }
         event.to().is_none_or(|to| {

@@ -16,12 +16,14 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::{
-    Applied, Identity, NameBounds, Repeat, Replay, Retention, TooManyNames, TopicRules, Treatment,
+    Applied, Entry, Identity, NameBounds, Repeat, Replay, Retention, TooManyNames, TopicRules,
+    Treatment,
     duplicates::Duplicates,
     mailbox::{Mailbox, Mark, StreamHandle, Wakes},
     names::{Account, Names},
+    pace::{Pace, Waiting},
     ring::{Bounds, Ring},
-    stored::Stored,
+    stored::{Series, Stored},
     timeline::Timeline,
 };
 use crate::topic::Topic;
@@ -38,6 +40,8 @@ const TOPIC_OVERHEAD: usize = 512;
 /// How many numbers of evicted events all topics with history remember together, 8 MiB, so that gaps
 /// can be counted; each its share.
 const REMEMBERED: usize = 1 << 20;
+/// How many series all topics with an interval may know: what is over that goes out at once.
+const SERIES: usize = 100_000;
 /// How many forgotten topics are remembered with where their history ended.
 const TOMBSTONES: usize = 16_384;
 
@@ -57,6 +61,12 @@ pub(super) struct Topics {
     recency: BTreeSet<(u64, Id)>,
     /// Topics with events that end, by the moment that the first of them does.
     ends: BTreeSet<(Instant, Id)>,
+    /// Topics with an interval of which something is known, by the moment of their first turn.
+    turns: BTreeSet<(Instant, Id)>,
+    /// Invariant: how many series they know.
+    series: usize,
+    /// Some moment of the grid that turns are on.
+    origin: Instant,
     /// Invariant: the sum of `cost()` and `topic_cost()` over all topics with history.
     bytes: usize,
     /// Where the history of forgotten topics ended, and whether by their deletion.
@@ -93,6 +103,10 @@ pub(super) struct Known {
     last: u64,
     /// When events of it end, so that it is looked at. Invariant: in `ends` if given.
     ends: Option<Instant>,
+    /// When its events go out, while that is not at once.
+    pace: Option<Box<Pace>>,
+    /// When its first turn is. Invariant: in `turns` if given.
+    turn: Option<Instant>,
     /// On whose behalf it is known while it is merely read. Invariant: `None` while `last` is not 0,
     /// and while nobody reads it.
     account: Option<Arc<Account>>,
@@ -171,6 +185,7 @@ impl Topics {
         rules: TopicRules,
         names: NameBounds,
         floor: u64,
+        origin: Instant,
     ) -> Self {
         Self {
             retention,
@@ -181,6 +196,9 @@ impl Topics {
             by_name: BTreeMap::new(),
             recency: BTreeSet::new(),
             ends: BTreeSet::new(),
+            turns: BTreeSet::new(),
+            series: 0,
+            origin,
             bytes: 0,
             tombstones: BTreeMap::new(),
             floor,
@@ -294,6 +312,137 @@ impl Topics {
         ids
     }
 
+    /// When an event of these topics goes out: at once unless all of them have an interval, and it is
+    /// not its turn yet in one of them.
+    pub(super) fn turn(&self, topics: &[Topic], series: &Series, now: Instant) -> Option<Instant> {
+        if self.series == 0 {
+            return None;
+        }
+        let mut last = None;
+        for topic in topics {
+            let known = self.get(topic);
+            let treatment = known.map_or_else(|| self.rules.of(topic), |k| k.cell.treatment);
+            treatment.interval?;
+            let pace = known.and_then(|known| known.pace.as_ref());
+            last = last.max(pace.and_then(|pace| pace.turn(series, now)));
+        }
+        last
+    }
+
+    /// An event goes out now in these topics. How many topics it takes the place of another in.
+    pub(super) fn went_out(&mut self, ids: &[Id], series: &Series, now: Instant) -> usize {
+        let mut passed_over = 0;
+        for &id in ids {
+            if self.has_pace(id, series) {
+                let before = self.paced(id, |pace| pace.went_out(series, now));
+                passed_over += usize::from(before.flatten().is_some());
+            }
+        }
+        passed_over
+    }
+
+    /// An event waits for its turn in these topics. How many topics it takes the place of another in.
+    pub(super) fn wait(&mut self, topics: &[Topic], turn: Instant, waiting: Waiting) -> usize {
+        let waiting = Arc::new(waiting);
+        let series = waiting.event.series();
+        let mut passed_over = 0;
+        for topic in topics {
+            let id = self.know(topic);
+            if self.has_pace(id, series) {
+                let before = self.paced(id, |pace| pace.wait(series, turn, waiting.clone()));
+                let before = before.flatten();
+                let is_other = before.is_some_and(|before| !Arc::ptr_eq(&before, &waiting));
+                passed_over += usize::from(is_other);
+            }
+        }
+        passed_over
+    }
+
+    /// Whether the events of a series wait for their turns in a topic; of too many series some do not.
+    fn has_pace(&mut self, id: Id, series: &Series) -> bool {
+        let known = &mut self.known[id];
+        let Some(interval) = known.cell.treatment.interval else {
+            return false;
+        };
+        let pace = &mut known.pace;
+        if self.series >= SERIES && !pace.as_ref().is_some_and(|pace| pace.knows(series)) {
+            return false;
+        }
+        pace.get_or_insert_with(|| Box::new(Pace::new(interval, self.origin)));
+        true
+    }
+
+    /// When the first turn of all is.
+    pub(super) fn first_turn(&self) -> Option<Instant> {
+        self.turns.first().map(|(turn, _)| *turn)
+    }
+
+    /// What is to go out because its turn has come, in the order in which it was published.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Entry> {
+        let mut due: BTreeMap<u64, (Arc<Waiting>, Vec<Topic>)> = BTreeMap::new();
+        while let Some(&(_, id)) = self.turns.first().filter(|(turn, _)| *turn <= now) {
+            let of_topic = self.paced(id, |pace| pace.due(now));
+            for waiting in of_topic.into_iter().flatten() {
+                let number = waiting.event.sequence;
+                let (_, topics) = due.entry(number).or_insert((waiting, Vec::new()));
+                topics.push(self.known[id].cell.topic.clone());
+            }
+        }
+        let entry = |(published, (waiting, topics)): (u64, (Arc<Waiting>, Vec<Topic>))| {
+            let series = waiting.event.series().clone();
+            Entry::Release {
+                topics: topics.into(),
+                series,
+                published,
+            }
+        };
+        due.into_iter().map(entry).collect()
+    }
+
+    /// Takes out of the history of topics an event that waits there and goes out now. Which of them it
+    /// does wait in.
+    pub(super) fn release(
+        &mut self,
+        topics: &[Topic],
+        series: &Series,
+        published: u64,
+        now: Instant,
+    ) -> Option<(Arc<Waiting>, Vec<Topic>)> {
+        let mut released = None;
+        let mut of = Vec::new();
+        for topic in topics {
+            let found = self.id(topic).and_then(|id| {
+                let waiting = self.paced(id, |pace| pace.release(series, published, now))??;
+                self.shrink(id, |ring| ring.take_out(published));
+                Some(waiting)
+            });
+            if let Some(waiting) = found {
+                of.push(topic.clone());
+                released = Some(waiting);
+            }
+        }
+        released.map(|waiting| (waiting, of))
+    }
+
+    /// Changes the turns of a topic, if it has any, and keeps the books of them.
+    fn paced<T>(&mut self, id: Id, change: impl FnOnce(&mut Pace) -> T) -> Option<T> {
+        let known = &mut self.known[id];
+        let pace = known.pace.as_mut()?;
+        let before = pace.len();
+        let done = change(pace);
+        self.series = self.series - before + pace.len();
+        // Moments of series that were forgotten may be left.
+        known.pace.take_if(|pace| pace.len() == 0);
+        let first = known.pace.as_ref().and_then(|pace| pace.first());
+        if known.turn != first {
+            if let Some(turn) = std::mem::replace(&mut known.turn, first) {
+                self.turns.remove(&(turn, id));
+            }
+            self.turns.extend(first.map(|turn| (turn, id)));
+        }
+        Some(done)
+    }
+
     /// Marks the streams that an event is for, which was put into the rings of these topics; how many
     /// they are.
     pub(super) fn mark(&self, ids: &[Id], event: &Stored, wakes: &mut Wakes) -> usize {
@@ -346,6 +495,7 @@ impl Topics {
             events
         };
         known.cell.changed.store(self.sequence, Ordering::Release);
+        self.paced(id, Pace::clear);
         self.used(id, 0);
         Applied {
             removed: Some(removed),
@@ -368,11 +518,11 @@ impl Topics {
             return Applied::default();
         };
         let retracted = Arc::new(event.retracted());
-        for id in topics.iter().filter_map(|topic| self.ids.get(topic)) {
-            let mut ring = self.known[*id].ring();
-            let before = ring.bytes();
-            ring.retract(&retracted);
-            self.bytes = self.bytes - before + ring.bytes();
+        for topic in topics {
+            if let Some(id) = self.id(topic) {
+                self.paced(id, |pace| pace.take(event.series(), event.sequence));
+                self.shrink(id, |ring| ring.retract(&retracted));
+            }
         }
         Applied {
             removed: Some(1),
@@ -516,6 +666,8 @@ impl Topics {
             readers: IndexMap::new(),
             last: 0,
             ends: None,
+            pace: None,
+            turn: None,
             account: None,
         });
         self.ids.insert(topic.clone(), id);
@@ -643,6 +795,8 @@ impl Topics {
         if known.last != 0 || !known.readers.is_empty() {
             return;
         }
+        self.paced(id, Pace::clear);
+        let known = &self.known[id];
         let ended = {
             let ring = known.ring();
             Ended {
@@ -678,6 +832,16 @@ impl Topics {
         let merely_read = known().filter(|known| known.last == 0);
         let merely_read = merely_read.inspect(|known| assert!(known.account.is_some()));
         assert_eq!(self.names.total(), merely_read.count());
+        assert_eq!(
+            self.turns.len(),
+            known().filter(|known| known.turn.is_some()).count()
+        );
+        assert_eq!(
+            self.ends.len(),
+            known().filter(|known| known.ends.is_some()).count()
+        );
+        let series = known().filter_map(|known| known.pace.as_ref());
+        assert_eq!(self.series, series.map(|pace| pace.len()).sum::<usize>());
         assert_eq!(self.by_name.len(), self.known.len());
         for (topic, id) in &self.by_name {
             assert_eq!((self.ids[topic], &self.known[*id].cell.topic), (*id, topic));

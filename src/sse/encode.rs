@@ -113,7 +113,7 @@ fn validate(field: &'static str, value: &str, limit: usize) -> Result<(), Invali
 ///
 /// The id comes last because it is known only when the hub has numbered the event, under its lock:
 /// what is left to do there is one short append. The order of fields has no meaning to readers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Draft {
     /// Behind [`FRAME_HEAD`].
     wire: Vec<u8>,

@@ -1,15 +1,17 @@
 //! What publishers say of their events, and operators of topics: how long events are of use, which take
 //! the place of others, and which are given again.
 
+use http::Request;
 use serde_json::json;
-use seventh::client::Protocol;
+use seventh::client::{Protocol, full};
 
-use crate::harness::{TestEdge, every_protocol, patiently};
+use crate::harness::{Answer, TestEdge, every_protocol, patiently};
 
 every_protocol!(
     what_is_not_kept_is_for_who_reads_now,
     what_is_over_is_given_to_nobody,
     a_pattern_says_what_is_given_again,
+    of_what_changes_too_fast_the_newest_comes_in_time,
 );
 
 async fn what_is_not_kept_is_for_who_reads_now(protocol: Protocol) {
@@ -90,6 +92,70 @@ async fn a_pattern_says_what_is_given_again(protocol: Protocol) {
     let query = "topic=ticker/1&topic=noise/1/2&last=9";
     let mut newcomer = edge.events(protocol, query).await.opened().await;
     assert_eq!(newcomer.data(2).await, ["b1", "a3"]);
+}
+
+async fn of_what_changes_too_fast_the_newest_comes_in_time(protocol: Protocol) {
+    const STATES: usize = 300;
+    let edge = TestEdge::with(
+        r#"
+        [[topic]]
+        pattern = "ticker/*"
+        interval = "50ms"
+        [[topic]]
+        pattern = "slow"
+        interval = "1h"
+        "#,
+    );
+    let query = "topic=ticker/1&topic=slow&topic=chat";
+    let mut events = edge.events(protocol, query).await.opened().await;
+    let first = edge.publish("slow", "first").await;
+    assert_eq!(
+        (&first["receivers"], &first["deferred"]),
+        (&json!(1), &json!(null))
+    );
+    let second = edge.publish("slow", "second").await;
+    assert_eq!(
+        (&second["receivers"], &second["deferred"]),
+        (&json!(0), &json!(true))
+    );
+    let lines: String = (0..STATES)
+        .flat_map(|n| ["a", "b"].map(|key| (n, key)))
+        .map(|(n, key)| {
+            let line = json!({"topic": "ticker/1", "key": key, "data": format!("{key} {n}")});
+            format!("{line}\n")
+        })
+        .collect();
+    let request = Request::post("/publish").header("content-type", "application/x-ndjson");
+    let request = request.body(full(lines)).expect("a request");
+    let mut control = edge.control(Protocol::Http1).await;
+    let answers = Answer::of(&mut control, request).await;
+    assert_eq!(answers.status, 200);
+    // What is published elsewhere meanwhile does not wait.
+    let chat = edge.publish("chat", "hello").await;
+    assert_eq!(chat["receivers"], 1);
+
+    let (mut ticks, mut all) = ([Vec::new(), Vec::new()], Vec::new());
+    while ticks.iter().any(|got| got.last() != Some(&(STATES - 1)))
+        || !all.contains(&"hello".into())
+    {
+        let data = events.data(1).await.remove(0);
+        if let Some((key, n)) = data.split_once(' ') {
+            ticks[usize::from(key == "b")].push(n.parse().expect("a number"));
+        }
+        all.push(data);
+    }
+    assert_eq!(all[0], "first");
+    assert!(!all.contains(&"second".into()));
+    for got in &ticks {
+        assert_eq!(got[0], 0);
+        assert!(got.is_sorted_by(|a, b| a < b), "{got:?}");
+    }
+    // What did not come was passed over, and is history.
+    let passed_over = edge.metric("seventh_events_passed_over_total").await;
+    let came: usize = ticks.iter().map(Vec::len).sum();
+    assert_eq!(came as u64 + passed_over, 2 * STATES as u64);
+    let held = edge.ask("GET", "/topics/ticker%2F1", "").await.json();
+    assert_eq!(held["events"], 2 * STATES);
 }
 
 #[tokio::test]

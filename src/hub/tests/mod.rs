@@ -5,7 +5,7 @@ mod treatment;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU8},
     task::Waker,
     time::Duration,
 };
@@ -868,6 +868,7 @@ fn archive(hub: &Arc<Hub>, ask: &Ask, most: usize) -> Found {
             ),
             ledger: hub.ledger.clone(),
             terms: None,
+            release: AtomicU8::new(0),
         }));
     }
     Found { events, through }

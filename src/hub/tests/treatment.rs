@@ -1,5 +1,7 @@
 //! Topics whose events are not all of the same use: what of them goes out, and what is given again.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn replayed(replay: Replay, events: usize) -> Arc<Hub> {
@@ -83,4 +85,283 @@ fn what_is_not_given_again_is_not_missing() {
         publish(&hub, &["x/1"], &n.to_string());
     }
     assert_eq!(gap(&drain(&mut reader, 999)[0])["missed"], 2);
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn every(interval: Duration) -> Treatment {
+    Treatment {
+        interval: Some(interval),
+        ..Treatment::default()
+    }
+}
+
+/// A hub with topics that have an interval, and its time, which stands still until it is told to go on.
+struct Paced {
+    hub: Arc<Hub>,
+    now: Instant,
+}
+
+impl Paced {
+    fn new() -> Self {
+        let hub = ruled(
+            Retention::default(),
+            &[("t/*", every(SECOND)), ("u/*", every(2 * SECOND))],
+        );
+        let now = hub.began.0;
+        Self { hub, now }
+    }
+
+    /// Publishes a state; whether it has to wait.
+    fn state(&self, names: &[&str], key: &str, data: &str) -> bool {
+        self.publish(names, key, data, |_| ()).0
+    }
+
+    fn publish(
+        &self,
+        names: &[&str],
+        key: &str,
+        data: &str,
+        change: impl FnOnce(&mut Target),
+    ) -> (bool, String) {
+        let mut entry = event(names, data);
+        if let Entry::Event { target, .. } = &mut entry {
+            target.key = Some(key.into());
+            change(target);
+        }
+        let (applied, number) = put(&self.hub, entry, self.now);
+        (applied.deferred, self.hub.id(number).to_string())
+    }
+
+    /// Lets time go on, and what comes to its turn go out, each at its moment.
+    fn go_on(&mut self, by: Duration) {
+        let then = self.now + by;
+        loop {
+            let first = self.hub.lock().first_turn();
+            let Some(turn) = first.filter(|turn| *turn <= then) else {
+                break;
+            };
+            for entry in self.hub.due(turn) {
+                put(&self.hub, entry, turn);
+            }
+        }
+        self.now = then;
+    }
+
+    fn passed_over(&self) -> u64 {
+        self.hub.metrics.passed_over.get()
+    }
+}
+
+#[test]
+fn the_first_goes_out_at_once_and_the_newest_at_its_turn() {
+    let mut paced = Paced::new();
+    let mut reader = subscribe(&paced.hub, &["t/1", "chat"], Resume::Live);
+    assert!(!paced.state(&["t/1"], "a", "a1"));
+    assert!(!paced.state(&["t/1"], "b", "b1"));
+    assert!(paced.state(&["t/1"], "a", "a2"));
+    assert!(paced.state(&["t/1"], "a", "a3"));
+    assert!(!paced.state(&["t/2"], "a", "other"));
+    publish(&paced.hub, &["chat"], "hello");
+    assert_eq!(data(&drain(&mut reader, 999)), ["a1", "b1", "hello"]);
+    paced.go_on(SECOND - Duration::from_millis(1));
+    assert_eq!(drain(&mut reader, 999).len(), 0);
+    paced.go_on(Duration::from_millis(1));
+    let read = drain(&mut reader, 999);
+    assert_eq!((data(&read), paced.passed_over()), (vec!["a3"], 1));
+    // It has the place in the order at which it went out: a client that is cut resumes after it.
+    let mut again = subscribe(&paced.hub, &["t/1", "chat"], Resume::After(&read[0].id));
+    assert_eq!(drain(&mut again, 999).len(), 0);
+    // What was passed over is history; what went out is there once.
+    let mut late = subscribe(&paced.hub, &["t/1"], Resume::Last(9));
+    assert_eq!(data(&drain(&mut late, 999)), ["a1", "b1", "a2", "a3"]);
+    // After a rest the next one is the first again.
+    paced.go_on(SECOND);
+    assert!(!paced.state(&["t/1"], "a", "a4"));
+    assert_eq!(data(&drain(&mut reader, 999)), ["a4"]);
+    paced.go_on(2 * SECOND);
+    assert_eq!(paced.hub.lock().first_turn(), None);
+    assert_eq!(reader.settled(), reader.handle().addressed());
+    paced.hub.lock().audit();
+}
+
+#[test]
+fn an_event_of_several_topics_waits_for_all_of_them_and_not_if_one_has_no_interval() {
+    let mut paced = Paced::new();
+    let mut reader = subscribe(&paced.hub, &["t/1", "u/1", "plain"], Resume::Live);
+    let mut of_one = subscribe(&paced.hub, &["t/1"], Resume::Live);
+    assert!(!paced.state(&["t/1", "u/1"], "", "1"));
+    assert!(paced.state(&["t/1", "u/1"], "", "2"));
+    assert!(!paced.state(&["t/1", "plain"], "", "3"));
+    paced.go_on(SECOND);
+    assert_eq!(data(&drain(&mut reader, 999)), ["1", "3"]);
+    paced.go_on(SECOND);
+    // In the one topic it was passed over, in the other it was the newest.
+    assert_eq!(data(&drain(&mut reader, 999)), ["2"]);
+    assert_eq!(data(&drain(&mut of_one, 999)), ["1", "3"]);
+    paced.hub.lock().audit();
+}
+
+#[test]
+fn readers_of_their_own_take_no_place_of_what_is_for_others() {
+    let mut paced = Paced::new();
+    let mut ann = subscribe(&paced.hub, &["t/1", "for/ann"], Resume::Live);
+    let mut bob = subscribe(&paced.hub, &["t/1", "for/bob"], Resume::Live);
+    for (name, data) in [
+        ("for/ann", "1"),
+        ("for/bob", "2"),
+        ("for/ann", "3"),
+        ("for/bob", "4"),
+    ] {
+        let (waits, _) = paced.publish(&["t/1"], "a", data, |target| {
+            target.to = Some(topics(&[name]));
+        });
+        assert_eq!(waits, data > "2");
+    }
+    paced.go_on(2 * SECOND);
+    assert_eq!(data(&drain(&mut ann, 999)), ["1", "3"]);
+    assert_eq!(data(&drain(&mut bob, 999)), ["2", "4"]);
+}
+
+#[test]
+fn what_waits_can_be_taken_back_deleted_and_over() {
+    let mut paced = Paced::new();
+    let mut reader = subscribe(&paced.hub, &["t/1"], Resume::Live);
+    let retract = |paced: &Paced, id: &str| {
+        let entry = Entry::Retract {
+            topics: topics(&["t/1"]).into(),
+            id: id.into(),
+        };
+        put(&paced.hub, entry, paced.now).0.removed
+    };
+    paced.state(&["t/1"], "a", "1");
+    let (waits, id) = paced.publish(&["t/1"], "a", "2", |_| ());
+    assert!(waits);
+    assert_eq!(retract(&paced, &id), Some(1));
+    paced.go_on(2 * SECOND);
+    assert_eq!(data(&drain(&mut reader, 999)), ["1"]);
+
+    paced.state(&["t/1"], "a", "3");
+    let (_, id) = paced.publish(&["t/1"], "a", "4", |_| ());
+    paced.go_on(2 * SECOND);
+    assert_eq!(data(&drain(&mut reader, 999)), ["3", "4"]);
+    // Its publisher knows it by the id that it was told.
+    assert_eq!(retract(&paced, &id), Some(1));
+    assert_eq!(retract(&paced, &id), None);
+
+    paced.state(&["t/1"], "a", "5");
+    paced.publish(&["t/1"], "a", "6", |target| target.ttl = Some(SECOND / 2));
+    paced.go_on(2 * SECOND);
+    assert_eq!(data(&drain(&mut reader, 999)), ["5"]);
+
+    paced.state(&["t/1"], "a", "7");
+    paced.publish(&["t/1"], "a", "8", |target| target.is_live_only = true);
+    let mut late = subscribe(&paced.hub, &["t/1"], Resume::Live);
+    paced.go_on(2 * SECOND);
+    assert_eq!(data(&drain(&mut reader, 999)), ["7", "8"]);
+    assert_eq!(data(&drain(&mut late, 999)), ["8"]);
+    assert_eq!(reader.settled(), reader.handle().addressed());
+
+    paced.state(&["t/1"], "a", "9");
+    assert!(paced.state(&["t/1"], "a", "10"));
+    delete(&paced.hub, "t/1");
+    paced.go_on(2 * SECOND);
+    let read = drain(&mut reader, 999);
+    assert_eq!((read.len(), &*read[0].event), (1, "edge-gap"));
+    paced.hub.lock().audit();
+}
+
+#[test]
+fn an_event_that_left_history_while_it_waited_goes_out_all_the_same() {
+    let retention = Retention {
+        events: 2,
+        ..Retention::default()
+    };
+    let hub = ruled(retention, &[("t/*", every(SECOND))]);
+    let now = hub.began.0;
+    let mut paced = Paced { hub, now };
+    let mut reader = subscribe(&paced.hub, &["t/1"], Resume::Live);
+    paced.state(&["t/1"], "a", "a1");
+    assert!(paced.state(&["t/1"], "a", "a2"));
+    for n in 0..9 {
+        paced.state(&["t/1"], &format!("k{n}"), &n.to_string());
+    }
+    drain(&mut reader, 999);
+    paced.go_on(SECOND);
+    assert_eq!(data(&drain(&mut reader, 999)), ["a2"]);
+    assert_eq!(reader.settled(), reader.handle().addressed());
+}
+
+proptest! {
+    /// However states come, and however often a reader is cut: it never gets an older state after a
+    /// newer one, nothing twice, in the end the newest of each key; and one that is not cut gets of no
+    /// key more than one in an interval, and the first at once.
+    #[test]
+    fn in_the_end_a_reader_has_the_newest_of_every_key(
+        steps in proptest::collection::vec((0u8..3, 0u8..3, 0u64..700, any::<bool>()), 1..60),
+        latest in any::<bool>(),
+    ) {
+        let treatment = Treatment {
+            replay: if latest { Replay::Latest } else { Replay::All },
+            ..every(SECOND)
+        };
+        let hub = ruled(Retention::default(), &[("t/*", treatment), ("u/*", every(2 * SECOND))]);
+        let now = hub.began.0;
+        let mut paced = Paced { hub, now };
+        const READ: [&str; 2] = ["t/1", "chat"];
+        let mut steady = subscribe(&paced.hub, &READ, Resume::Live);
+        let mut cut = subscribe(&paced.hub, &READ, Resume::Live);
+        let mut cursor = paced.hub.id(0).to_string();
+        let mut newest: BTreeMap<u8, usize> = BTreeMap::new();
+        // The states that each of the readers got, by key, and when.
+        type Got = BTreeMap<u8, Vec<(usize, Instant)>>;
+        let (mut of_steady, mut of_cut) = (Got::new(), Got::new());
+        let note = |got: &mut Got, read: Vec<Message>, now: Instant| {
+            let last = read.last().map(|message| message.id.clone());
+            for message in read {
+                let (key, state) = message.data.split_once(' ').expect("key and state");
+                let all = got.entry(key.parse().expect("a key")).or_default();
+                all.push((state.parse().expect("a number"), now));
+            }
+            last
+        };
+        for (n, (key, kind, later, is_cut)) in steps.into_iter().enumerate() {
+            let then = paced.now + Duration::from_millis(later);
+            // Each turn is looked at by itself.
+            loop {
+                let first = paced.hub.lock().first_turn();
+                let Some(turn) = first.filter(|turn| *turn <= then) else { break };
+                paced.go_on(turn - paced.now);
+                note(&mut of_steady, drain(&mut steady, 100), turn);
+            }
+            paced.go_on(then - paced.now);
+            let names: &[&str] = [&["t/1"][..], &["t/1", "u/1"], &["t/1", "chat"]][kind as usize];
+            let (waits, _) = paced.publish(names, &key.to_string(), &format!("{key} {n}"), |_| ());
+            newest.insert(key, n);
+            note(&mut of_steady, drain(&mut steady, 100), then);
+            if !waits {
+                prop_assert_eq!(of_steady[&key].last(), Some(&(n, then)));
+            }
+            if is_cut {
+                if let Some(last) = note(&mut of_cut, drain(&mut cut, 100), then) {
+                    cursor = last;
+                }
+                cut = subscribe(&paced.hub, &READ, Resume::After(&cursor));
+            }
+        }
+        paced.go_on(10 * SECOND);
+        note(&mut of_steady, drain(&mut steady, 100), paced.now);
+        note(&mut of_cut, drain(&mut cut, 100), paced.now);
+        for got in [&of_steady, &of_cut] {
+            for (key, all) in got {
+                let states: Vec<usize> = all.iter().map(|(state, _)| *state).collect();
+                prop_assert!(states.is_sorted_by(|a, b| a < b), "{} {:?}", key, states);
+            }
+            let last = got.iter().map(|(key, all)| (*key, all.last().expect("some").0));
+            prop_assert_eq!(&last.collect::<BTreeMap<_, _>>(), &newest);
+        }
+        prop_assert_eq!(steady.settled(), steady.handle().addressed());
+        prop_assert_eq!(cut.settled(), cut.handle().addressed());
+        paced.hub.lock().audit();
+    }
 }

@@ -17,6 +17,9 @@ pub(super) struct Published {
     /// It was published before, under this id, and not again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
+    /// It waits for its turn, in topics with an interval, and has gone to nobody yet.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    deferred: bool,
 }
 
 impl Published {
@@ -28,6 +31,7 @@ impl Published {
             receivers: receipt.receivers,
             delivered: None,
             duplicate: receipt.duplicate,
+            deferred: receipt.deferred,
         })
     }
 
