@@ -19,20 +19,20 @@ pub(super) struct Fleeting {
     live_only_bytes: usize,
     /// When those need not be held any more that end, and their numbers.
     ends: BTreeSet<(Instant, u64)>,
-    /// The newest of each series, in topics of which only that is replayed.
+    /// The newest of each series, in topics where that is to be known.
     newest: HashMap<Series, u64>,
 }
 
 impl Fleeting {
-    /// An event has come, the newest of all. `is_compact`: of each series only the newest is replayed.
-    pub(super) fn push(&mut self, event: &Stored, is_compact: bool) {
+    /// An event has come, the newest of all. `knows_newest`: of each series that is to be known.
+    pub(super) fn push(&mut self, event: &Stored, knows_newest: bool) {
         if let Some(end) = event.end() {
             self.ends.insert((end, event.sequence));
         }
         if event.is_live_only() {
             self.live_only.push_back(event.sequence);
             self.live_only_bytes += event.cost();
-        } else if is_compact && event.release() == Release::Out {
+        } else if knows_newest && event.release() == Release::Out {
             self.newest.insert(event.series().clone(), event.sequence);
         }
     }
@@ -63,11 +63,6 @@ impl Fleeting {
     /// Whether an event is the newest of its series, in topics where that is known.
     pub(super) fn is_newest(&self, event: &Stored) -> bool {
         self.newest.get(event.series()) == Some(&event.sequence)
-    }
-
-    /// Whether of each series only the newest is replayed.
-    pub(super) fn is_compact(&self) -> bool {
-        !self.newest.is_empty()
     }
 
     /// The oldest of those that are not kept, how many they are, and what they cost in bytes.

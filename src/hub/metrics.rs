@@ -26,6 +26,8 @@ pub struct HubMetrics {
     pub(super) duplicates: Counter,
     pub(super) passed_over: Counter,
     pub(super) replays: Counter,
+    pub(super) skipped: Counter,
+    pub(super) disconnected: Counter,
     gaps: Family<ByReason, Counter>,
 }
 
@@ -51,6 +53,16 @@ impl HubMetrics {
             "replays",
             "Event streams that began behind the newest event",
             self.replays.clone(),
+        );
+        registry.register(
+            "overflows_skipped",
+            "Event streams too slow for a topic that went on with its newest events (`overflow = \"latest\"`)",
+            self.skipped.clone(),
+        );
+        registry.register(
+            "overflows_disconnected",
+            "Event streams too slow for a topic that were ended for it (`overflow = \"disconnect\"`)",
+            self.disconnected.clone(),
         );
         registry.register(
             "gaps",

@@ -69,7 +69,7 @@ pub use names::{NameBounds, TooManyNames};
 pub use resume::Resume;
 pub use retention::Retention;
 pub use subscription::{Ask, Chunk, Found, Next, Opening, Subscription};
-pub use topic_rules::{Replay, TopicRule, TopicRules, Treatment};
+pub use topic_rules::{Overflow, Replay, TopicRule, TopicRules, Treatment};
 pub use wire::Wire;
 
 /// How many entries are applied, or topics prepared, under one hold of the lock.

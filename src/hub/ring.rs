@@ -33,6 +33,8 @@ pub struct Bounds {
     pub remembered: usize,
     /// Whether of each series only the newest is replayed.
     pub is_compact: bool,
+    /// Whether the newest of each series is to be known.
+    pub knows_newest: bool,
 }
 
 /// The events of one topic, oldest first.
@@ -54,6 +56,8 @@ pub struct Ring {
     /// Publishers' own ids of events that are held, which may repeat: the numbers of each, oldest
     /// first. Invariant: none is empty.
     ids: BTreeMap<Box<str>, SmallVec<[u64; 1]>>,
+    /// Whether of each series only the newest is replayed.
+    is_compact: bool,
     /// What few rings know.
     fleeting: Option<Box<Fleeting>>,
 }
@@ -78,6 +82,7 @@ impl Ring {
                 .is_none_or(|e| e.sequence < event.sequence)
         );
         self.evicted.remember(bounds.remembered);
+        self.is_compact = bounds.is_compact;
         self.evict_older(event.at, bounds.age);
         if event.to().is_some() && event.is_counted() {
             self.limited_through = event.sequence;
@@ -88,9 +93,9 @@ impl Ring {
         }
         self.retracted += usize::from(event.is_retracted());
         self.bytes += event.cost();
-        if event.terms.is_some() || bounds.is_compact {
+        if event.terms.is_some() || bounds.knows_newest {
             let fleeting = self.fleeting.get_or_insert_default();
-            fleeting.push(&event, bounds.is_compact);
+            fleeting.push(&event, bounds.knows_newest);
         }
         self.events.push_back(event);
         while self.events.len() > 1 && self.is_over(bounds) {
@@ -242,8 +247,7 @@ impl Ring {
 
     /// Whether a newer event of its series is held, where that matters to those who come back.
     fn is_superseded(&self, event: &Stored) -> bool {
-        let fleeting = self.fleeting.as_ref();
-        fleeting.is_some_and(|fleeting| fleeting.is_compact() && !fleeting.is_newest(event))
+        self.is_compact && !self.is_newest(event)
     }
 
     fn position(&self, sequence: u64) -> Option<usize> {
@@ -316,8 +320,7 @@ impl Ring {
         self.ids.get(id).map_or(&[], |numbers| numbers)
     }
 
-    /// Whether whoever comes back is to be given an event that is held, if of each series only the newest
-    /// is replayed.
+    /// Whether an event that is held is the newest of its series, where that is known.
     #[must_use]
     pub fn is_newest(&self, event: &Stored) -> bool {
         let fleeting = self.fleeting.as_ref();
@@ -420,6 +423,7 @@ mod tests {
             age: Duration::from_secs(3600),
             remembered: 1024,
             is_compact: false,
+            knows_newest: false,
         }
     }
 
@@ -565,6 +569,7 @@ mod tests {
         let mut ring = Ring::default();
         let bounds = Bounds {
             is_compact: true,
+            knows_newest: true,
             ..bounds(4, 4000)
         };
         let of = |key: &str| Terms {

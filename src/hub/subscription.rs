@@ -10,8 +10,8 @@ use serde_json::json;
 use smallvec::SmallVec;
 
 use super::{
-    GapReason, Hub, Replay, Resume, TooManyNames,
-    gap::{self, Look, Position, View},
+    GapReason, Hub, Overflow, Replay, Resume, TooManyNames,
+    gap::{self, Gap, Look, Position, View},
     mailbox::{Mailbox, StreamHandle},
     resume::{self, Newest},
     ring::Ring,
@@ -43,7 +43,8 @@ pub enum Next {
     /// What the rings do not hold any more and is kept elsewhere: to be found, and handed to
     /// [`Subscription::answer`]. Until then it is asked for again at each call.
     Ask(Ask),
-    /// An operator has ended the stream: nothing more is for it.
+    /// An operator has ended the stream, or it was too slow for a topic that ends such streams: nothing
+    /// more is for it.
     Ended,
     /// Nothing: the connection's mailbox tells when to ask again. After an answer there may be
     /// more at once.
@@ -86,6 +87,8 @@ struct Read {
     cell: Arc<Cell>,
     /// What left its ring up to this number needs no telling, or was told.
     told_through: u64,
+    /// Up to this number only the newest event of each series is for it, as it was too slow for all.
+    newest_through: u64,
 }
 
 /// How many gaps a stream is told of until it has caught up, before the last tells of all that is
@@ -156,6 +159,7 @@ impl Hub {
         let reads = once.into_iter().map(|topic| Read {
             cell: guard.join(topic, &handle, now),
             told_through: joined,
+            newest_through: 0,
         });
         let reads = reads.collect();
         let mut subscription = Subscription {
@@ -289,7 +293,7 @@ impl Subscription {
             .iter()
             .filter(asked)
             .filter(|event| self.is_meant(event));
-        let wires: Wires = meant.map(Picked::of).collect();
+        let wires: Wires = meant.map(|event| Picked::of(event, false)).collect();
         self.settle(&wires);
         self.cursor = through;
         self.join(wires).map_or(Next::Nothing, Next::Chunk)
@@ -405,7 +409,8 @@ impl Subscription {
             if !self.is_meant(event) || !self.is_replayed(read, ring, event) {
                 continue;
             }
-            let event = Picked::of(event);
+            let is_skipped = event.sequence <= read.newest_through && !ring.is_newest(event);
+            let event = Picked::of(event, is_skipped);
             bytes += event.wire.len();
             if bytes > max_bytes
                 && let Some(last) = wires.last()
@@ -529,6 +534,17 @@ impl Subscription {
         };
         let known = self.gap.take();
         let gap = gap::measure(&looks, position, known);
+        let overflow = self.overflow(&gap);
+        match overflow {
+            Overflow::Gap => {}
+            Overflow::Latest => {
+                hub.metrics.skipped.inc();
+            }
+            Overflow::Disconnect => {
+                hub.metrics.disconnected.inc();
+                return Next::Ended;
+            }
+        }
         let (from, to) = {
             let topics = hub.lock();
             let timeline = topics.timeline();
@@ -552,9 +568,12 @@ impl Subscription {
         for (read, look) in self.reads.iter_mut().zip(looks) {
             let told = look.evicted_through.min(gap.through);
             read.told_through = read.told_through.max(told);
+            if overflow == Overflow::Latest && read.cell.treatment.overflow == Overflow::Latest {
+                read.newest_through = position.through;
+            }
         }
         self.gaps = self.gaps.saturating_add(1);
-        if gap.is_of_nothing() {
+        if gap.is_of_nothing() || overflow == Overflow::Latest {
             return Next::Nothing;
         }
         hub.metrics.gap(gap.reason);
@@ -566,6 +585,19 @@ impl Subscription {
             events: 0,
             missed: gap.missed,
         })
+    }
+
+    /// What becomes of the reader because of a gap: what the topics say that it is slow for, of several
+    /// that want it otherwise the most careful. One that came back is told in any case.
+    fn overflow(&self, gap: &Gap) -> Overflow {
+        if gap.reason != GapReason::Slow || gap.is_of_nothing() {
+            return Overflow::Gap;
+        }
+        let mut all = gap.rings.iter();
+        let of_ring = |ring: &usize| self.reads[*ring].cell.treatment.overflow;
+        let first = all.next().map_or(Overflow::Gap, of_ring);
+        let agree = all.all(|ring| of_ring(ring) == first);
+        if agree { first } else { Overflow::Gap }
     }
 
     /// Where it stands, and what of the order is settled: all of one moment. `None` when it was
@@ -623,17 +655,18 @@ struct Fallen {
 #[derive(Debug)]
 struct Picked {
     sequence: u64,
-    /// None when it was taken back, or is over: it counts all the same.
+    /// None when it was taken back, is over or skipped: it counts all the same.
     wire: Wire,
     /// Whether whoever loses it is told so.
     is_counted: bool,
 }
 
 impl Picked {
-    fn of(event: &Arc<Stored>) -> Self {
+    /// An event, of which the reader gets nothing if it is skipped.
+    fn of(event: &Arc<Stored>, is_skipped: bool) -> Self {
         Self {
             sequence: event.sequence,
-            wire: if event.is_over(clock::now) {
+            wire: if is_skipped || event.is_over(clock::now) {
                 Wire::none()
             } else {
                 event.wire.clone()

@@ -16,6 +16,18 @@ pub enum Replay {
     None,
 }
 
+/// What becomes of a reader that was too slow for what a topic holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// It is told of the gap, and goes on with what is held.
+    #[default]
+    Gap,
+    /// It goes on with the newest event of each series that is held: what it missed is old.
+    Latest,
+    /// Its stream ends, in good order: it comes back, or does not.
+    Disconnect,
+}
+
 /// `[[topic]]`: how the topics that match are treated. The first that matches a topic decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicRule {
@@ -32,6 +44,16 @@ pub struct Treatment {
     pub interval: Option<Duration>,
     /// What of its history whoever comes back is given.
     pub replay: Replay,
+    /// What becomes of a reader that was too slow.
+    pub overflow: Overflow,
+}
+
+impl Treatment {
+    /// Whether the newest event of each series is to be known.
+    #[must_use]
+    pub fn knows_newest(&self) -> bool {
+        self.replay == Replay::Latest || self.overflow == Overflow::Latest
+    }
 }
 
 /// All rules, in their order.

@@ -278,6 +278,7 @@ impl Topics {
             age: self.retention.age,
             remembered: REMEMBERED / self.recency.len().max(1),
             is_compact: false,
+            knows_newest: false,
         };
         let mut ids = Ids::with_capacity(topics.len());
         for topic in topics {
@@ -290,6 +291,7 @@ impl Topics {
             let (freed, held) = {
                 let bounds = Bounds {
                     is_compact: known.cell.treatment.replay == Replay::Latest,
+                    knows_newest: known.cell.treatment.knows_newest(),
                     ..bounds
                 };
                 let mut ring = known.ring();

@@ -365,3 +365,70 @@ proptest! {
         paced.hub.lock().audit();
     }
 }
+
+fn overflowing(overflow: Overflow) -> Arc<Hub> {
+    let treatment = Treatment {
+        overflow,
+        ..Treatment::default()
+    };
+    let retention = Retention {
+        events: 4,
+        ..Retention::default()
+    };
+    ruled(retention, &[("x/*", treatment)])
+}
+
+#[test]
+fn a_reader_too_slow_goes_on_with_the_newest_of_each_key() {
+    let hub = overflowing(Overflow::Latest);
+    let mut reader = subscribe(&hub, &["x/1", "chat"], Resume::Live);
+    let start = publish(&hub, &["chat"], "hello").id;
+    for (key, data) in [
+        ("a", "a1"),
+        ("b", "b1"),
+        ("a", "a2"),
+        ("b", "b2"),
+        ("a", "a3"),
+        ("a", "a4"),
+    ] {
+        publish_state(&hub, "x/1", key, data);
+    }
+    assert_eq!(data(&drain(&mut reader, 999)), ["hello", "b2", "a4"]);
+    assert_eq!(hub.metrics.skipped.get(), 1);
+    // From then on it gets all again.
+    publish_state(&hub, "x/1", "a", "a5");
+    publish_state(&hub, "x/1", "a", "a6");
+    assert_eq!(data(&drain(&mut reader, 999)), ["a5", "a6"]);
+    assert_eq!(reader.settled(), reader.handle().addressed());
+    // One that comes back is told what it missed, and is given all that is held.
+    let mut back = subscribe(&hub, &["x/1", "chat"], Resume::After(&start));
+    let read = drain(&mut back, 999);
+    assert_eq!(gap(&read[0])["missed"], 4);
+    assert_eq!(data(&read[1..]), ["a3", "a4", "a5", "a6"]);
+    // So is one that is too slow for a topic that says nothing of it as well.
+    let mut reader = subscribe(&hub, &["x/1", "chat"], Resume::Live);
+    for n in 0..5 {
+        publish_state(&hub, "x/1", "a", &n.to_string());
+        publish(&hub, &["chat"], &n.to_string());
+    }
+    let read = drain(&mut reader, 999);
+    assert_eq!(gap(&read[0])["topics"], serde_json::json!(["x/1", "chat"]));
+    assert_eq!(reader.settled(), reader.handle().addressed());
+}
+
+#[test]
+fn a_reader_too_slow_is_ended_and_comes_back() {
+    let hub = overflowing(Overflow::Disconnect);
+    let mut reader = subscribe(&hub, &["x/1"], Resume::Live);
+    let first = publish_state(&hub, "x/1", "", "1");
+    assert_eq!(data(&drain(&mut reader, 999)), ["1"]);
+    for n in 2..=9 {
+        publish_state(&hub, "x/1", "", &n.to_string());
+    }
+    assert_eq!(reader.next(999), Next::Ended);
+    assert_eq!(hub.metrics.disconnected.get(), 1);
+    let mut back = subscribe(&hub, &["x/1"], Resume::After(&first));
+    let read = drain(&mut back, 999);
+    assert_eq!(gap(&read[0])["missed"], 4);
+    assert_eq!(data(&read[1..]), ["6", "7", "8", "9"]);
+}
