@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -18,9 +18,10 @@ use crate::{
     drain,
     history::Order,
     hub::{Hub, HubBounds, NameBounds},
-    limits::{Admission, Hits},
+    limits::{Admission, Hits, Places},
     metrics::{self, Registry},
     net::{self, BindError, HttpsListener, PlainListener},
+    networks::Networks,
     outbound::Outbound,
     proxy::{Proxy, ProxyMetrics},
     service::{self, Context, Gate, Service},
@@ -121,7 +122,7 @@ impl Edge {
         edge.private.spawn(async move {
             service::tell_stats(&said, clock::now(), || counted.open_connections()).await;
         });
-        let admission = Arc::new(Admission::new(&config.limits));
+        let admission = Arc::new(Admission::new(&config.limits, exempt(config)));
         let port = edge.https.first().map_or(443, SocketAddr::port);
         let port = config.http3.port(port);
         for listener in http {
@@ -212,6 +213,12 @@ impl Edge {
     }
 }
 
+/// Whose addresses may take any number of places.
+fn exempt(config: &Config) -> Arc<Networks> {
+    let all = config.exempt.0.iter().chain(&config.trusted.0);
+    Arc::new(Networks(all.copied().collect()))
+}
+
 /// What the requests of an edge share, which is counted in `registry`.
 fn context(config: &Config, mut registry: Registry, drain: drain::Watch) -> Context {
     let bounds = HubBounds {
@@ -246,6 +253,12 @@ fn context(config: &Config, mut registry: Registry, drain: drain::Watch) -> Cont
         streams: Arc::default(),
         metrics: service::ServiceMetrics::register(&mut registry),
         limits: config.limits,
+        places: Places::new(
+            config.limits.event_streams,
+            config.limits.address_event_streams,
+            exempt(config),
+        ),
+        refusals: Mutex::default(),
         hits,
         events: config.events.clone(),
         proxy,

@@ -14,8 +14,8 @@
 //!
 //! | module | what lives there | pure |
 //! |---|---|---|
-//! | [`clock`], `backoff`, `drain`, `protocol` | leaves that everything may use | `backoff`, `protocol` |
-//! | `limits` | the table of limits; places, admission, conduct | all but `hits` |
+//! | [`clock`], `backoff`, `drain`, `networks`, `protocol` | leaves that everything may use | `backoff`, `networks`, `protocol` |
+//! | `limits` | the table of limits; places, admission, conduct | all but `hits` and `shares` |
 //! | `metrics` | the registry, and guards that count; every module owns its own set | |
 //! | [`topic`], [`pattern`], [`sse`] | names, patterns of them, and the event-stream format in both directions | yes |
 //! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `entry`, `stored`, `ring`, `evicted`, `fleeting`, `pace`, `gap`, `resume`, `timeline`, `topic_rules` |
@@ -24,7 +24,7 @@
 //! | `tls` | certificates, and swapping them | |
 //! | `access` | who is asking, and who may do what | `groups`, `rules`, `origins` |
 //! | `exchange` | requests, replies, failures | `validate` |
-//! | `proxy` | in front of an app: routes, header fields, upstreams | `headers`, `health`, `networks`, `route` |
+//! | `proxy` | in front of an app: routes, header fields, upstreams | `headers`, `health`, `route` |
 //! | `service` | from a request to a reply, the same for all protocols | `routes`, `stream_request` |
 //! | `net` | sockets, the three drivers | `turns`, `h3::guard`, `h3::field_section` |
 //! | [`config`] | what may be written, checked whole | `range`, `value` |
@@ -49,6 +49,7 @@ pub(crate) mod limits;
 pub mod load;
 pub(crate) mod metrics;
 pub(crate) mod net;
+pub(crate) mod networks;
 pub(crate) mod outbound;
 pub mod pattern;
 pub(crate) mod protocol;

@@ -17,6 +17,15 @@ impl Protocol {
     /// Every protocol.
     pub const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Http3];
 
+    /// Its name in ALPN (RFC 7301 6).
+    #[must_use]
+    pub fn alpn(self) -> &'static str {
+        match self {
+            Self::Http1 => "http/1.1",
+            _ => self.as_str(),
+        }
+    }
+
     /// Its name in metrics and logs, as ALPN spells it but for HTTP/1.1.
     #[must_use]
     pub fn as_str(self) -> &'static str {

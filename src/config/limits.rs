@@ -2,11 +2,25 @@
 
 use std::time::Duration;
 
-use super::{range, reader::Reader, value::Bytes};
-use crate::limits::{LimitRow, LimitSource, Limits};
+use super::{proxy::take_networks, range, reader::Reader, value::Bytes};
+use crate::{
+    limits::{LimitRow, LimitSource, Limits},
+    networks::Networks,
+};
 
 pub(super) fn take(reader: &mut Reader) -> Limits {
     Limits::take(reader)
+}
+
+/// Whoever is on this machine is its operator, or comes through a proxy that tells of nobody else.
+pub(super) fn take_exempt(reader: &mut Reader) -> Networks {
+    take_networks(
+        reader,
+        "limits.exempt",
+        &["127.0.0.0/8", "::1/128"],
+        "The networks whose addresses may take any number of connections and event streams that are left, such as \
+         those of a balancer; `trusted.networks` are exempt too.",
+    )
 }
 
 impl LimitSource for Reader {

@@ -32,7 +32,8 @@ use crate::{
     hub::{Retention, TopicRules},
     limits::Limits,
     net::{Advertise, Http3Settings},
-    proxy::{Networks, RelaySettings, RouteSettings, covers},
+    networks::Networks,
+    proxy::{RelaySettings, RouteSettings, covers},
     service::{EventSettings, public_paths},
     tls::CertificateFiles,
     topic::STATS,
@@ -81,6 +82,8 @@ pub struct Config {
     pub trusted: Networks,
     /// `[limits]`
     pub limits: Limits,
+    /// `limits.exempt`: whose addresses may take any number of places.
+    pub exempt: Networks,
     /// `[drain]`
     pub drain: DrainSettings,
     /// `[log]`
@@ -208,6 +211,7 @@ fn take(reader: &mut Reader) -> Config {
         relay: proxy::take_relay(reader),
         trusted: proxy::take_trusted(reader),
         limits: limits::take(reader),
+        exempt: limits::take_exempt(reader),
         drain: drain::take(reader),
         log: log::take(reader),
         demo: false,

@@ -16,8 +16,9 @@ use super::{
     value::Bytes,
 };
 use crate::{
+    networks::Networks,
     outbound::Address,
-    proxy::{HostPattern, Networks, PathPattern, RelaySettings, RouteSettings, SendHost, Target},
+    proxy::{HostPattern, PathPattern, RelaySettings, RouteSettings, SendHost, Target},
 };
 
 /// `[[route]]`
@@ -204,13 +205,24 @@ pub(super) fn take_relay(reader: &mut Reader) -> RelaySettings {
 }
 
 pub(super) fn take_trusted(reader: &mut Reader) -> Networks {
-    let networks: Vec<String> = reader.take(
+    take_networks(
+        reader,
         "trusted.networks",
-        Vec::new(),
+        &[],
         "The networks of proxies in front of the edge, such as `10.0.0.0/8` or `192.0.2.7`: only what these say \
          of a client (`X-Forwarded-For` and its kin, `Forwarded`, `X-Request-Id`) is kept.",
-    );
-    Networks(each(reader, "trusted.networks", networks, |text| {
+    )
+}
+
+pub(super) fn take_networks(
+    reader: &mut Reader,
+    key: &'static str,
+    default: &[&str],
+    doc: &'static str,
+) -> Networks {
+    let default = default.iter().map(|&network| network.to_owned());
+    let networks: Vec<String> = reader.take(key, default.collect(), doc);
+    Networks(each(reader, key, networks, |text| {
         let address = || text.parse::<std::net::IpAddr>().map(Into::into);
         text.parse().or_else(|_| address()).map_err(|_| {
             format!("`{text}` is not a network; write ADDRESS/BITS, such as 10.0.0.0/8")

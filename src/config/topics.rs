@@ -12,7 +12,7 @@ use super::{
     value::{Raw, Setting as _},
 };
 use crate::{
-    hub::{Replay, TopicRule, TopicRules, Treatment},
+    hub::{Overflow, Replay, TopicRule, TopicRules, Treatment},
     pattern::Pattern,
 };
 
@@ -25,6 +25,7 @@ struct TopicTable {
     pattern: String,
     interval: Option<String>,
     replay: Option<String>,
+    overflow: Option<String>,
 }
 
 pub(super) fn take(reader: &mut Reader) -> TopicRules {
@@ -34,7 +35,9 @@ pub(super) fn take(reader: &mut Reader) -> TopicRules {
         "`[[topic]]`: how the topics that match `pattern` are treated, such as `ticker/**`; the first that matches \
          decides. `interval`: no more than one event of each `key`, a field of what is published, goes out in this \
          time, the first at once and from then on the newest, such as `\"1s\"`. `replay`: what of their history whoever comes back is given, `\"all\"` unless it is written, \
-         `\"latest\"` (the newest event of each `key`) or `\"none\"`.",
+         `\"latest\"` (the newest event of each `key`) or `\"none\"`. \
+         `overflow`: what becomes of a reader that is too slow for what history holds, `\"gap\"` (it is told, unless \
+         another is written), `\"latest\"` (it goes on with the newest event of each `key`) or `\"disconnect\"`.",
     );
     let rules = each(reader, "topic", tables, |table| {
         let table: TopicTable = of_table(table)?;
@@ -47,6 +50,10 @@ pub(super) fn take(reader: &mut Reader) -> TopicRules {
             treatment: Treatment {
                 interval: table.interval.map(interval).transpose()?,
                 replay: table.replay.as_deref().map_or(Ok(Replay::All), replay)?,
+                overflow: table
+                    .overflow
+                    .as_deref()
+                    .map_or(Ok(Overflow::Gap), overflow)?,
             },
         })
     });
@@ -57,6 +64,17 @@ fn interval(text: String) -> Result<Duration, String> {
     let interval = Duration::read(&Raw::One(text))?;
     range::time(interval, &INTERVAL).map_err(|what| format!("interval is wrong: {what}"))?;
     Ok(interval)
+}
+
+fn overflow(word: &str) -> Result<Overflow, String> {
+    match word {
+        "gap" => Ok(Overflow::Gap),
+        "latest" => Ok(Overflow::Latest),
+        "disconnect" => Ok(Overflow::Disconnect),
+        other => Err(format!(
+            "overflow is `{other}`; write gap, latest or disconnect"
+        )),
+    }
 }
 
 fn replay(word: &str) -> Result<Replay, String> {

@@ -10,5 +10,5 @@ mod validate;
 pub(crate) use beat::Beat;
 pub(crate) use failure::Problem;
 pub(crate) use reply::{Body, BodyStream, CHUNK, EventBody, Output, Reply, Tunnel};
-pub(crate) use request::{BodyError, Peer, Request, RequestBody, is_chromium};
+pub(crate) use request::{BodyError, Peer, Request, RequestBody, Seat, is_chromium};
 pub(crate) use validate::{HeaderBounds, authority, validate};

@@ -164,6 +164,14 @@ impl Reply {
         Self::short_stream(crate::sse::retry(retry).into())
     }
 
+    /// The same for which a limit is to blame, as a comment says.
+    #[must_use]
+    pub(crate) fn no_room(retry: Duration, limit: Limit) -> Self {
+        let mut bytes = crate::sse::retry(retry);
+        bytes.push_str(&format!(": {} is reached\n", limit.key()));
+        Self::short_stream(bytes.into()).bitten_by(limit)
+    }
+
     /// An event stream that is over once it has said this.
     #[must_use]
     pub(crate) fn short_stream(bytes: Bytes) -> Self {

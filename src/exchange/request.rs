@@ -8,7 +8,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::{
     hub::mailbox::Mailbox,
-    limits::{Limit, Limits, Slot, Slots},
+    limits::{Limit, Limits, Place, Slot, Slots, Tenant},
     protocol::Protocol,
 };
 
@@ -35,27 +35,42 @@ pub(crate) struct Peer {
     pub protocol: Protocol,
     /// Its address.
     pub remote: SocketAddr,
+    /// Whether its address is what a proxy says that is trusted: the connection is the proxy's.
+    pub by_proxy: bool,
     /// The mailbox of its connection.
     pub mailbox: Arc<Mailbox>,
     /// The event streams of its connection.
     pub places: Slots,
+    /// Where it comes from, as far as event streams are shared out.
+    pub tenant: Arc<Tenant>,
     /// What tells it that HTTP/3 is there, if it is and the peer does not use it.
     pub alt_svc: Option<HeaderValue>,
 }
 
 impl Peer {
-    /// Takes a place for an event stream on the connection, of as many as the client's kind can have
-    /// without being left with nothing else.
+    /// Takes a place for an event stream: on the connection, of as many as the client's kind can have
+    /// without being left with nothing else, and among all there are.
     ///
     /// # Errors
     ///
     /// The limit that bites.
-    pub(crate) fn take_place(&self, chromium: bool, limits: &Limits) -> Result<Slot, Limit> {
-        match self.protocol {
+    pub(crate) fn take_place(&self, chromium: bool, limits: &Limits) -> Result<Seat, Limit> {
+        let on_connection = match self.protocol {
             Protocol::Http2 if chromium => self.places.take_within(limits.event_streams_http2),
             _ => self.places.take(),
-        }
+        };
+        Ok(Seat {
+            _on_connection: on_connection?,
+            _of_all: self.tenant.take()?,
+        })
     }
+}
+
+/// The place of an event stream; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    _on_connection: Slot,
+    _of_all: Place,
 }
 
 /// Whether a request comes from Chromium or one of its kin.

@@ -1,31 +1,34 @@
 //! Who may connect.
 
-use super::{Limit, Limits, PENDING_HANDSHAKES, Slot, Slots};
+use std::{net::IpAddr, sync::Arc};
+
+use super::{Limit, Limits, PENDING_HANDSHAKES, Place, Places, Slot, Slots};
+use crate::networks::Networks;
 
 /// Lets connections in, as long as there is room.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    connections: Slots,
+    connections: Places,
     handshakes: Slots,
 }
 
 impl Admission {
     /// Shared by all listeners that these limits are for.
     #[must_use]
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, exempt: Arc<Networks>) -> Self {
         Self {
-            connections: Slots::new(limits.connections),
+            connections: Places::new(limits.connections, limits.address_connections, exempt),
             handshakes: Slots::new(PENDING_HANDSHAKES),
         }
     }
 
-    /// Room for one more connection, held as long as it lives.
+    /// Room for one more connection from `address`, held as long as it lives.
     ///
     /// # Errors
     ///
-    /// [`Limit::Connections`] when there is none: whoever comes is turned away.
-    pub(crate) fn connection(&self) -> Result<Slot, Limit> {
-        self.connections.take()
+    /// The limit that bites when there is none: whoever comes is turned away.
+    pub(crate) fn connection(&self, address: IpAddr) -> Result<Place, Limit> {
+        self.connections.tenant(address).take()
     }
 
     /// Room for one more QUIC handshake, held while it lasts.

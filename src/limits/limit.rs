@@ -132,6 +132,19 @@ limits! {
         /// systems commonly give 20,000 or more to a server; where they give fewer, it is lowered.
         Connections, "limits.connections": connections: usize = count(10_000, 1..=usize::MAX),
             "The most connections of all public listeners together; more are turned away. Lowered at start to what the open files leave room for.";
+        /// The connections of one address, which may be an office or a mobile carrier: beside its share,
+        /// which holds once connections are scarce.
+        AddressConnections, "limits.address_connections": address_connections: usize = count(100_000, 1..=usize::MAX),
+            "The most connections of one address (of IPv6 a /64). Once three quarters of all are taken, an address that has some gets no more than its share, and the last sixteenth is for addresses that have none; beyond it the bound is this.";
+        /// The event streams of all connections: 2 to 3 KB each.
+        EventStreams, "limits.event_streams": event_streams: usize = count(250_000, 1..=usize::MAX),
+            "The most event streams of all clients together.";
+        /// The event streams of one address, as its connections.
+        AddressEventStreams, "limits.address_event_streams": address_event_streams: usize = count(100_000, 1..=usize::MAX),
+            "The most event streams of one address (of IPv6 a /64), which shares them with others as it does connections.";
+        /// Five tabs with a thousand streams each.
+        UserEventStreams, "limits.user_event_streams": user_event_streams: usize = count(5000, 1..=usize::MAX),
+            "The most event streams of one user, wherever they come from.";
         /// From connecting to the first request. Slow networks take seconds; who takes more holds a
         /// place for nothing.
         Handshake, "limits.handshake": handshake: Duration = time(Duration::from_secs(10), TIMES),
@@ -200,6 +213,21 @@ limits! {
             "256 KiB of request headers on an HTTP/3 connection of which only a part has come.";
         UselessBytes, "useless_bytes":
             "A connection's bytes that lead to nothing: an eighth of all it sends, over what is useful by 1 MiB, and by 256 bytes more a second.";
+    }
+}
+
+impl Limit {
+    /// Whether it is one that the client's own connection has reached.
+    #[must_use]
+    pub(crate) const fn is_of_a_connection(self) -> bool {
+        matches!(
+            self,
+            Self::Http1Streams
+                | Self::Http2Streams
+                | Self::Http2EventStreams
+                | Self::Http3EventStreams
+                | Self::ConnectionTopics
+        )
     }
 }
 

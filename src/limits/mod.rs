@@ -1,16 +1,19 @@
 //! Every bound that is not history's: its name, its default with its reason, and who minds it.
 //!
 //! - [`Limit`] is the table, and [`Limits`] what it is set to; [`Hits`] counts how often each bit.
-//! - [`Slots`] are places taken and given back; [`Admission`] lets connections in; [`Conduct`]
-//!   judges what they do; [`Bucket`] is so many at once and so many more a second.
+//! - [`Slots`] are places taken and given back, [`Places`] those that many addresses share;
+//!   [`Admission`] lets connections in; [`Conduct`] judges what they do; [`Bucket`] is so many at once
+//!   and so many more a second; [`Refusals`] says how long whoever finds no room is to stay away.
 //!
-//! Pure but for the counters of [`Hits`]: no clock, no lock, no task.
+//! Pure but for the counters of [`Hits`] and the lock of [`Places`]: no clock, no task.
 
 mod abuse;
 mod admission;
 mod bucket;
 mod hits;
 mod limit;
+mod refusals;
+mod shares;
 mod slots;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -23,6 +26,8 @@ pub(crate) use limit::{
     Bound, DEMO_BYTES, DEMO_TOPICS_AT_ONCE, HTTP1_STREAMS, Limit, LimitRow, LimitSource, Limits,
     PENDING_HANDSHAKES,
 };
+pub(crate) use refusals::Refusals;
+pub(crate) use shares::{Place, Places, Tenant};
 pub(crate) use slots::{Slot, Slots};
 
 /// Where a client comes from, as far as clients are told apart: of IPv6 a network of /64, which is

@@ -1,6 +1,12 @@
 //! What the connections of a listener share, and how they are logged.
 
-use std::{fmt::Display, future::Future, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    fmt::Display,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use tokio::task::JoinError;
 use tracing::Span;
@@ -13,7 +19,7 @@ use crate::{
     clock,
     exchange::Peer,
     hub::mailbox::Mailbox,
-    limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Slot, Slots, source},
+    limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Place, Slot, Slots},
     metrics::OpenGuard,
     protocol::Protocol,
     service::{Context, Service},
@@ -92,14 +98,14 @@ impl Listening {
         self.metrics.accept_errors.inc();
     }
 
-    /// Room for one more connection, held as long as it lives; `None` when there is none, which is
+    /// Room for one more connection from `address`, held as long as it lives; `None` when there is none, which is
     /// counted.
-    pub(super) fn admit(&self) -> Option<Option<Slot>> {
+    pub(super) fn admit(&self, address: IpAddr) -> Option<Option<Place>> {
         let Some(admission) = &self.admission else {
             return Some(None);
         };
-        match admission.connection() {
-            Ok(slot) => Some(Some(slot)),
+        match admission.connection(address) {
+            Ok(place) => Some(Some(place)),
             Err(limit) => {
                 self.context().hits.count(limit);
                 None
@@ -153,11 +159,14 @@ impl Listening {
             Protocol::Http2 => less_headroom(limits.http2_streams),
             Protocol::Http3 => limits.event_streams_http3,
         };
+        let tenant = self.context().places.tenant(remote.ip());
         Peer {
             protocol,
             remote,
-            mailbox: Mailbox::new(source(remote.ip())),
+            by_proxy: false,
+            mailbox: Mailbox::new(tenant.source()),
             places: Slots::new(places),
+            tenant,
             alt_svc: match protocol {
                 Protocol::Http3 => None,
                 _ => self.alt_svc.as_ref().map(AltSvc::value),

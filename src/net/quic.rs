@@ -131,7 +131,7 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
             Some(ended) = connections.join_next() => report_panic(ended),
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
-                let Some(admission) = listening.admit() else {
+                let Some(admission) = listening.admit(incoming.remote_address().ip()) else {
                     incoming.refuse();
                     continue;
                 };

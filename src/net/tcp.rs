@@ -69,7 +69,7 @@ pub(super) async fn accept(
                 Ok((stream, remote)) => {
                     failing = false;
                     // Closed at once, a browser tries again later.
-                    if let Some(admission) = listening.admit() {
+                    if let Some(admission) = listening.admit(remote.ip()) {
                         let served = serve(stream, remote, tls.clone(), listening.clone(), drain.clone());
                         let served = async move {
                             served.await;

@@ -16,7 +16,6 @@ use hyper::body::Incoming;
 use super::{
     headers::{self, Facts},
     metrics::{Outcome, ProxyMetrics},
-    networks::Networks,
     route::SendHost,
     table::Route,
     upload::{Failure, Progress},
@@ -27,6 +26,7 @@ use crate::{
     clock,
     exchange::{Request, authority},
     limits::{Bound, Hits, Limit, Limits},
+    networks::Networks,
     outbound::Unanswered,
 };
 

@@ -14,7 +14,6 @@ use super::{
     asking::{Answer, Asking, Errand, NoAnswer},
     headers,
     metrics::ProxyMetrics,
-    networks::Networks,
     relay::{Ends, Pace, RelaySettings, Relays, Visit},
     route::RouteSettings,
     table::{Behind, Route, Table},
@@ -26,6 +25,7 @@ use crate::{
     exchange::{Body, BodyError, BodyStream, Problem, Reply, Request, Tunnel, is_chromium},
     hub::Hub,
     limits::{Bound, Hits, Limits},
+    networks::Networks,
     outbound::Unanswered,
     sse,
 };

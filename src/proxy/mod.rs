@@ -10,7 +10,6 @@ mod forward;
 mod headers;
 mod health;
 mod metrics;
-mod networks;
 mod relay;
 mod route;
 mod table;
@@ -19,7 +18,6 @@ mod upstream;
 
 pub(crate) use forward::{Answered, Asker, Handed, Proxy};
 pub(crate) use metrics::ProxyMetrics;
-pub(crate) use networks::Networks;
 pub(crate) use relay::{Pace, RelaySettings};
 pub(crate) use route::{HostPattern, PathPattern, RouteSettings, SendHost, Target, covers};
 pub(crate) use table::Route;

@@ -1,17 +1,21 @@
 //! What every request of an edge shares.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use http::HeaderValue;
 
 use super::{ServiceMetrics, stream_request::NamedStream, streams::Streams};
 use crate::{
-    access::Access,
-    backoff,
+    access::{Access, Name},
+    backoff, clock,
     drain::Watch,
     history::Order,
     hub::Hub,
-    limits::{Bound, Hits, Limit, Limits},
+    limits::{Bound, Hits, Limit, Limits, Places, Refusals},
     metrics::Registry,
     proxy::Proxy,
 };
@@ -71,6 +75,9 @@ impl Default for EventSettings {
     }
 }
 
+/// One who asks for event streams: an address, and a user if it is known who.
+pub(super) type Visitor = (IpAddr, Option<Name>);
+
 /// What every request of an edge shares.
 #[derive(Debug)]
 pub struct Context {
@@ -87,6 +94,10 @@ pub struct Context {
     /// Everything that is counted, for `/metrics`.
     pub registry: Registry,
     pub limits: Limits,
+    /// The event streams that there may be.
+    pub(crate) places: Places,
+    /// Who found no room of late.
+    pub(crate) refusals: Mutex<Refusals<Visitor>>,
     /// How often each bit.
     pub hits: Arc<Hits>,
     /// `[events]`
@@ -135,6 +146,22 @@ impl Context {
     /// A time to come back after for those who cannot be let in just now.
     pub(super) fn long_retry(&self) -> Duration {
         self.retry() * REFUSED_RETRY
+    }
+
+    /// The same for one who finds no room, longer each time that it comes back in vain.
+    pub(super) fn refused_retry(&self, who: Visitor) -> Duration {
+        let usual = self.events.retry * REFUSED_RETRY / 2;
+        let mut refusals = self.refusals();
+        refusals.refuse(who, usual, clock::now(), fastrand::f64())
+    }
+
+    /// One was let in that may have been refused before.
+    pub(super) fn let_in(&self, who: &Visitor) {
+        self.refusals().forget(who);
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals<Visitor>> {
+        self.refusals.lock().expect("no holder of this lock panics")
     }
 
     /// A time to come back after for clients of an edge that ends.

@@ -13,9 +13,8 @@ use serde_json::json;
 
 use super::{Context, streams::Registration};
 use crate::{
-    exchange::{Beat, CHUNK, EventBody, Output},
+    exchange::{Beat, CHUNK, EventBody, Output, Seat},
     hub::{Chunk, Found, Next, StreamHandle, Subscription},
-    limits::Slot,
     metrics::OpenGuard,
     sse::{self, Draft},
 };
@@ -100,7 +99,7 @@ type Reading = Pin<Box<dyn Future<Output = Option<Found>> + Send>>;
 /// What holds a stream's place among the open ones.
 pub(super) struct Counted {
     pub(super) _open: OpenGuard,
-    pub(super) _place: Option<Slot>,
+    pub(super) _place: Option<Seat>,
     pub(super) registration: Registration,
 }
 

@@ -12,6 +12,7 @@ pub struct ServiceMetrics {
     pub(super) keepalives: Counter,
     pub(super) aged: Counter,
     pub(super) panics: Counter,
+    pub(super) http1_crowds: Counter,
 }
 
 impl ServiceMetrics {
@@ -31,6 +32,12 @@ impl ServiceMetrics {
             "Requests whose handler panicked, each a bug",
             panics.clone(),
         );
+        let http1_crowds = Counter::default();
+        registry.register(
+            "http1_crowds",
+            "How often a browser came to five event streams over HTTP/1.1, of six connections that it has",
+            http1_crowds.clone(),
+        );
         registry.register("keepalives", "Keepalives sent", keepalives.clone());
         Self {
             requests: Opened::register(
@@ -49,6 +56,7 @@ impl ServiceMetrics {
             keepalives,
             aged,
             panics,
+            http1_crowds,
         }
     }
 }

@@ -81,6 +81,8 @@ impl Service {
         let via = request.peer.remote.ip();
         if let Some(client) = context.proxy.client(via, &request.parts.headers) {
             request.peer.remote.set_ip(client);
+            request.peer.by_proxy = true;
+            request.peer.tenant = context.places.tenant(client);
         }
         let head = request.parts.method == Method::HEAD;
         let alt_svc = request.peer.alt_svc.clone();

@@ -1,8 +1,9 @@
 //! Who is connected: every open event stream, for operators to see and to end.
 
 use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher as _},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,9 +11,13 @@ use std::{
     time::SystemTime,
 };
 
+use http::{HeaderMap, header};
+
 use crate::{
     access::{Identity, Name},
+    exchange::Peer,
     hub::mailbox::Mailbox,
+    limits::{Bound, Limit},
     protocol::Protocol,
     topic::Topic,
 };
@@ -21,7 +26,50 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Streams {
     next: AtomicU64,
-    open: Mutex<BTreeMap<u64, Arc<StreamInfo>>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    by_id: BTreeMap<u64, Arc<StreamInfo>>,
+    /// How many each user has. Invariant: none is 0.
+    of_users: HashMap<Name, usize>,
+    /// The same of browsers over HTTP/1.1.
+    of_browsers: HashMap<Browser, usize>,
+}
+
+/// So many event streams of a browser over HTTP/1.1 are one less than the connections that it has.
+pub(super) const CROWD: usize = 5;
+
+/// A browser that comes over HTTP/1.1, as far as browsers of one address are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Browser {
+    address: IpAddr,
+    user_agent: u64,
+}
+
+impl Browser {
+    /// The one that asks, if it is one, and the connection is its own.
+    pub(super) fn of(peer: &Peer, fields: &HeaderMap) -> Option<Self> {
+        let user_agent = fields.get(header::USER_AGENT)?.as_bytes();
+        let is_one = user_agent.starts_with(b"Mozilla/");
+        let counts = is_one && peer.protocol == Protocol::Http1 && !peer.by_proxy;
+        counts.then(|| Self {
+            address: peer.remote.ip(),
+            user_agent: {
+                let mut hasher = DefaultHasher::new();
+                user_agent.hash(&mut hasher);
+                hasher.finish()
+            },
+        })
+    }
+}
+
+/// Whether a browser comes to have so many streams that it will have no connection left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Crowd {
+    Begins,
+    No,
 }
 
 /// What is known of an open event stream.
@@ -39,6 +87,8 @@ pub struct StreamInfo {
     /// Its place in its connection's mailbox.
     pub mailbox: Arc<Mailbox>,
     pub key: u32,
+    /// If it is one over HTTP/1.1.
+    browser: Option<Box<Browser>>,
     /// How many events it was given.
     settled: AtomicU64,
     ended: AtomicBool,
@@ -91,6 +141,7 @@ impl StreamInfo {
         remote: SocketAddr,
         since: SystemTime,
         (mailbox, key): (Arc<Mailbox>, u32),
+        browser: Option<Browser>,
     ) -> Self {
         Self {
             identity,
@@ -100,6 +151,7 @@ impl StreamInfo {
             since,
             mailbox,
             key,
+            browser: browser.map(Box::new),
             settled: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }
@@ -119,35 +171,62 @@ impl StreamInfo {
 }
 
 impl Streams {
-    pub(super) fn register(self: &Arc<Self>, info: StreamInfo) -> Registration {
+    /// Counts a stream in, of which a user may have as many as `of_user` says.
+    ///
+    /// # Errors
+    ///
+    /// The limit, when the user has so many.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        info: StreamInfo,
+        of_user: Bound<usize>,
+    ) -> Result<(Registration, Crowd), Limit> {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let info = Arc::new(info);
-        self.lock().insert(id, info.clone());
-        Registration {
+        let mut open = self.lock();
+        if let Some(user) = info.identity.user() {
+            let own = open.of_users.entry(user.clone()).or_default();
+            if *own >= of_user.value {
+                return Err(of_user.limit);
+            }
+            *own += 1;
+        }
+        let mut crowd = Crowd::No;
+        if let Some(browser) = &info.browser {
+            let own = open.of_browsers.entry(**browser).or_default();
+            *own += 1;
+            if *own == CROWD {
+                crowd = Crowd::Begins;
+            }
+        }
+        open.by_id.insert(id, info.clone());
+        drop(open);
+        let registration = Registration {
             streams: self.clone(),
             id,
             info,
-        }
+        };
+        Ok((registration, crowd))
     }
 
     /// The streams after `after` that the filter takes, by id, at most `limit`.
     #[must_use]
     pub fn list(&self, after: u64, limit: usize, filter: &Filter) -> Vec<(u64, Arc<StreamInfo>)> {
         let open = self.lock();
-        let later = open.range(after.saturating_add(1)..);
+        let later = open.by_id.range(after.saturating_add(1)..);
         let taken = later.filter(|(_, info)| filter.takes(info)).take(limit);
         taken.map(|(id, info)| (*id, info.clone())).collect()
     }
 
     /// Ends every stream that `ends` says.
     pub(super) fn end_where(&self, ends: impl Fn(&StreamInfo) -> bool) {
-        let all: Vec<Arc<StreamInfo>> = self.lock().values().cloned().collect();
+        let all: Vec<Arc<StreamInfo>> = self.lock().by_id.values().cloned().collect();
         all.iter()
             .filter(|info| ends(info))
             .for_each(|info| info.end());
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<StreamInfo>>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().expect("no holder of this lock panics")
     }
 }
@@ -163,8 +242,25 @@ impl Registration {
     }
 }
 
+/// One less, which must be there.
+fn count_out<K: Eq + Hash>(of: &mut HashMap<K, usize>, key: &K) {
+    if let Some(own) = of.get_mut(key) {
+        *own -= 1;
+        if *own == 0 {
+            of.remove(key);
+        }
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.streams.lock().remove(&self.id);
+        let mut open = self.streams.lock();
+        open.by_id.remove(&self.id);
+        if let Some(user) = self.info.identity.user() {
+            count_out(&mut open.of_users, user);
+        }
+        if let Some(browser) = &self.info.browser {
+            count_out(&mut open.of_browsers, browser);
+        }
     }
 }

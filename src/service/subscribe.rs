@@ -1,7 +1,7 @@
 //! `GET /events`: opening an event stream.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 
@@ -11,16 +11,17 @@ use serde_json::json;
 
 use super::{
     Context,
+    context::Visitor,
     event_stream::{Counted, EventStream, Extras, Replay},
     stream_request::{Poll, StreamRequest},
-    streams::StreamInfo,
+    streams::{Browser, CROWD, Crowd, StreamInfo},
 };
 use crate::{
     access::{Denied, Identity},
     backoff, clock,
-    exchange::{Body, EventBody as _, Peer, Problem, Reply, authority, is_chromium},
+    exchange::{Body, EventBody as _, Peer, Problem, Reply, Seat, authority, is_chromium},
     hub::{Opening, TooManyNames},
-    limits::{Limit, Slot},
+    limits::Limit,
     protocol::Protocol,
     proxy::Handed,
     sse::{Draft, EventId},
@@ -34,16 +35,18 @@ const PADDING: usize = 2 << 10;
 
 /// Opens an event stream of what the edge says of itself, for its operator.
 pub(super) fn stats(context: &Arc<Context>, peer: &Peer) -> Reply {
+    let identity = Identity::anonymous();
     let place = match peer.take_place(false, &context.limits) {
         Ok(place) => place,
-        Err(limit) => return no_room(context, limit),
+        Err(limit) => return no_room(context, who(peer, &identity), limit),
     };
     let plan = Plan {
-        identity: Identity::anonymous(),
+        identity,
         is_audience: false,
         place: Some(place),
         generation: context.access.generation(),
         first: Bytes::new(),
+        browser: None,
     };
     reply(context, peer, &StreamRequest::stats(), plan)
 }
@@ -109,7 +112,7 @@ pub(super) fn handed(
         })?;
     let place = match peer.take_place(is_chromium(&handed.fields), &context.limits) {
         Ok(place) => place,
-        Err(limit) => return Ok(no_room(context, limit)),
+        Err(limit) => return Ok(no_room(context, who(peer, &identity), limit)),
     };
     let plan = Plan {
         identity,
@@ -117,6 +120,7 @@ pub(super) fn handed(
         place: Some(place),
         generation: context.access.generation(),
         first: handed.first,
+        browser: Browser::of(peer, &handed.fields),
     };
     let mut reply = reply(context, peer, &asked, plan);
     for (name, value) in &handed.head {
@@ -131,11 +135,13 @@ struct Plan {
     /// Whether it also gets what is for those of its standing, user and groups.
     is_audience: bool,
     /// Its place on its connection; HEAD takes none.
-    place: Option<Slot>,
+    place: Option<Seat>,
     /// How often someone had been disconnected when it was asked who this is.
     generation: u64,
     /// Events that come before all others.
     first: Bytes,
+    /// Whose connections over HTTP/1.1 may come to an end.
+    browser: Option<Browser>,
 }
 
 /// What came of settling.
@@ -178,6 +184,7 @@ impl Plan {
             place: None,
             generation,
             first: Bytes::new(),
+            browser: Browser::of(peer, &parts.headers),
         };
         if parts.method == Method::HEAD {
             return Ok(Settled::Open(plan));
@@ -188,15 +195,39 @@ impl Plan {
         }
         match peer.take_place(is_chromium(&parts.headers), &context.limits) {
             Ok(place) => plan.place = Some(place),
-            Err(limit) => return Ok(Settled::Refused(no_room(context, limit))),
+            Err(limit) => {
+                let refusal = no_room(context, who(peer, &plan.identity), limit);
+                return Ok(Settled::Refused(refusal));
+            }
         }
         Ok(Settled::Open(plan))
     }
 }
 
-/// The refusal for which a limit is to blame.
-fn no_room(context: &Context, limit: Limit) -> Reply {
-    Reply::gentle_refusal(context.long_retry()).bitten_by(limit)
+/// The refusal for which a limit is to blame. Whoever comes back in vain is asked to wait longer each
+/// time, but for what its own connection is in the way of.
+fn no_room(context: &Context, who: Visitor, limit: Limit) -> Reply {
+    let retry = if limit.is_of_a_connection() {
+        context.long_retry()
+    } else {
+        context.refused_retry(who)
+    };
+    Reply::no_room(retry, limit)
+}
+
+/// Says once what it means that a browser has so many event streams over HTTP/1.1.
+fn tell_of_crowds() {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::warn!(
+            "a browser has {CROWD} event streams over HTTP/1.1: it opens six connections at most, and what it \
+             asks for next waits for ever; have it come over HTTP/2 or HTTP/3, or use edge.js (docs/networks.md)"
+        );
+    });
+}
+
+fn who(peer: &Peer, identity: &Identity) -> Visitor {
+    (peer.tenant.source(), identity.user().cloned())
 }
 
 /// The refusal that fits: for good where that is meant, gently where another attempt may succeed.
@@ -222,9 +253,10 @@ fn head() -> Reply {
 /// Opens the stream, and says what it is; or says why there is none.
 fn reply(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Plan) -> Reply {
     let generation = plan.generation;
+    let who = who(peer, &plan.identity);
     let mut stream = match open(context, peer, asked, plan) {
         Ok(stream) => stream,
-        Err(NotOpened::Limit(limit)) => return no_room(context, limit),
+        Err(NotOpened::Limit(limit)) => return no_room(context, who, limit),
         // An `EventSource` that gets it does not come back (HTML 9.2.3).
         Err(NotOpened::Finished) => return no_content(),
     };
@@ -271,6 +303,7 @@ fn open(
         is_audience,
         place,
         first,
+        browser,
         ..
     } = plan;
     // Audience is topics: everyone also reads those of their standing, user and groups.
@@ -297,10 +330,10 @@ fn open(
     let named: Box<[Topic]> = named.cloned().collect();
     let token_end = identity.expires();
     // What was said before has ids of its own: the edge's last one counts.
-    let first = [first, first_bytes(context, asked, &named, &opening, retry)]
-        .concat()
-        .into();
+    let said = first_bytes(context, asked, peer.protocol, &named, &opening, retry);
+    let first = [first, said].concat().into();
     let handle = subscription.handle();
+    let visitor = who(peer, &identity);
     let info = StreamInfo::new(
         Arc::new(identity),
         named,
@@ -308,12 +341,20 @@ fn open(
         peer.remote,
         clock::wall(),
         (handle.mailbox().clone(), handle.key()),
+        browser,
     );
+    let of_user = context.limits.user_event_streams;
+    let registered = context.streams.register(info, of_user);
+    if let Ok((_, Crowd::Begins)) = registered {
+        context.metrics.http1_crowds.inc();
+        tell_of_crowds();
+    }
     let counted = Counted {
         _open: context.metrics.event_streams.guard(peer.protocol),
         _place: place,
-        registration: context.streams.register(info),
+        registration: registered.map_err(NotOpened::Limit)?.0,
     };
+    context.let_in(&visitor);
     Ok(EventStream::new(
         subscription,
         first,
@@ -328,6 +369,7 @@ fn open(
 fn first_bytes(
     context: &Context,
     asked: &StreamRequest<'_>,
+    protocol: Protocol,
     topics: &[Topic],
     opening: &Opening,
     retry: Duration,
@@ -353,6 +395,8 @@ fn first_bytes(
         } else {
             json!(keepalive.as_secs_f64())
         },
+        // Over HTTP/1.1 a browser has six connections, and the seventh stream waits for ever.
+        "protocol": protocol.alpn(),
         "now": humantime::format_rfc3339_millis(clock::wall()).to_string(),
     });
     let draft = Draft::new(Some("edge-open"), &data.to_string(), Some(retry));

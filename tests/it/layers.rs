@@ -9,7 +9,7 @@ use std::{
 
 /// The floors of the server, from the ground up: a module may import those of the floors below.
 const FLOORS: &[&[&str]] = &[
-    &["backoff", "clock", "drain", "protocol"],
+    &["backoff", "clock", "drain", "networks", "protocol"],
     &["limits"],
     &["metrics"],
     &["pattern", "sse", "topic"],
@@ -40,6 +40,7 @@ const TOOLS: (&[&str], &[&str]) = (&["cli"], &["client", "load"]);
 /// Files without clock, lock, task or socket.
 const PURE: &[&str] = &[
     "backoff.rs",
+    "networks.rs",
     "pattern.rs",
     "protocol.rs",
     "topic.rs",

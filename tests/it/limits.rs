@@ -6,7 +6,12 @@ use seventh::{
     client::{Protocol, full},
     sse::Item,
 };
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
+};
 
+use crate::access;
 use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently, streaming};
 
 every_protocol!(
@@ -15,6 +20,8 @@ every_protocol!(
     a_connection_that_asks_for_nothing_is_closed,
     a_body_may_take_its_time_but_not_pause,
     strangers_who_make_up_topics_evict_nobodys_history,
+    one_address_does_not_take_all_event_streams,
+    a_user_has_so_many_event_streams,
 );
 
 async fn hits(edge: &TestEdge, limit: &str) -> u64 {
@@ -177,6 +184,141 @@ async fn strangers_who_make_up_topics_evict_nobodys_history(protocol: Protocol) 
     .await;
     edge.events(protocol, &query(300, 19)).await.opened().await;
     assert_eq!(hits(&edge, "limits.topics").await, 1);
+}
+
+/// A stream of a client from this address, as a proxy that is trusted says it.
+async fn from(edge: &TestEdge, protocol: Protocol, address: &str) -> Events {
+    let mut connection = edge.connect(protocol).await;
+    let fields = [("x-forwarded-for", address)];
+    let events = Events::open(&mut connection, "topic=a", &fields).await;
+    events.owning(connection)
+}
+
+/// What a refusal tells its client to wait, in milliseconds; it says which limit it was, and ends.
+async fn refused(mut events: Events, limit: &str) -> u64 {
+    let Some(Item::Retry(retry)) = events.any_item().await else {
+        panic!("it is not refused");
+    };
+    let said = events.any_item().await;
+    assert_eq!(said, Some(Item::Comment(format!(" {limit} is reached"))));
+    assert_eq!(events.any_item().await, None);
+    retry.as_millis() as u64
+}
+
+async fn one_address_does_not_take_all_event_streams(protocol: Protocol) {
+    let edge = TestEdge::with(
+        "limits.event_streams = 8\nlimits.address_event_streams = 7\ntrusted.networks = [\"127.0.0.0/8\"]",
+    );
+    let mut open = Vec::new();
+    // Two addresses of one customer's network are one.
+    for n in 0..6 {
+        let address = format!("2001:db8:0:1::{n}");
+        open.push(from(&edge, protocol, &address).await.opened().await);
+    }
+    let seventh = from(&edge, protocol, "2001:db8:0:1::7").await;
+    let limit = "limits.address_event_streams";
+    let first = refused(seventh, limit).await;
+    // A page with many streams is asked to wait as long as for one; others of the address too.
+    let second = refused(from(&edge, protocol, "2001:db8:0:1::8").await, limit).await;
+    for retry in [first, second] {
+        assert!((9_000..=18_000).contains(&retry), "{retry}");
+    }
+    for _ in 0..2 {
+        open.push(from(&edge, protocol, "192.0.2.1").await.opened().await);
+    }
+    refused(
+        from(&edge, protocol, "192.0.2.2").await,
+        "limits.event_streams",
+    )
+    .await;
+    assert_eq!(hits(&edge, limit).await, 2);
+    assert_eq!(hits(&edge, "limits.event_streams").await, 1);
+    // What is given back can be taken.
+    drop(open.pop());
+    edge.until_metric(
+        &format!("seventh_event_streams{{protocol=\"{protocol}\"}}"),
+        7,
+    )
+    .await;
+    from(&edge, protocol, "192.0.2.2").await.opened().await;
+}
+
+async fn a_user_has_so_many_event_streams(protocol: Protocol) {
+    let edge = access::with_secret("limits.user_event_streams = 2");
+    let bearer = format!("Bearer {}", access::token(&access::claims()));
+    let fields = [("authorization", &*bearer)];
+    let mut open = Vec::new();
+    for n in 0..3 {
+        let mut connection = edge.connect(protocol).await;
+        let events = Events::open(&mut connection, "topic=a", &fields).await;
+        let events = events.owning(connection);
+        if n < 2 {
+            open.push(events.opened().await);
+        } else {
+            refused(events, "limits.user_event_streams").await;
+        }
+    }
+    drop(open);
+    edge.until_metric(
+        &format!("seventh_event_streams{{protocol=\"{protocol}\"}}"),
+        0,
+    )
+    .await;
+    let mut connection = edge.connect(protocol).await;
+    let events = Events::open(&mut connection, "topic=a", &fields).await;
+    events.opened().await;
+}
+
+/// The seventh stream of a browser over HTTP/1.1 cannot reach the edge; that there are five can be seen.
+#[tokio::test]
+async fn a_browser_that_comes_near_six_streams_over_http1_is_counted() {
+    let edge = TestEdge::start();
+    let browser = [("user-agent", "Mozilla/5.0 (X11) Firefox/140.0")];
+    let program = [("user-agent", "curl/8")];
+    let mut open = Vec::new();
+    for (protocol, fields, crowds) in [
+        (Protocol::Http2, browser, 0),
+        (Protocol::Http1, program, 0),
+        (Protocol::Http1, browser, 1),
+    ] {
+        for _ in 0..6 {
+            let mut connection = edge.connect(protocol).await;
+            let events = Events::open(&mut connection, "topic=a", &fields).await;
+            open.push(events.owning(connection).opened().await);
+        }
+        assert_eq!(edge.metric("seventh_http1_crowds_total").await, crowds);
+    }
+}
+
+/// Connections are shared out as event streams are: over TCP and QUIC, before anything was asked.
+#[tokio::test]
+async fn one_address_does_not_take_all_connections() {
+    let edge = TestEdge::with(
+        "limits.connections = 8\nlimits.exempt = []\nhttp.listen = [\"127.0.0.1:0\"]",
+    );
+    let connect = async |last: u8| {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind(([127, 0, 0, last], 0).into())
+            .expect("an address of this machine");
+        let mut stream = socket.connect(edge.http()[0]).await.expect("it connects");
+        // One that is turned away is closed at once; one that is let in is waited for.
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.ok();
+        let mut first = [0; 1];
+        let read = patiently("an end or an answer", stream.read(&mut first)).await;
+        read.is_ok_and(|read| read == 1).then_some(stream)
+    };
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        held.push(connect(1).await.expect("there is room"));
+    }
+    assert!(connect(1).await.is_none());
+    for _ in 0..2 {
+        held.push(connect(2).await.expect("there is room for another address"));
+    }
+    assert!(connect(3).await.is_none());
+    assert_eq!(hits(&edge, "limits.address_connections").await, 1);
+    assert_eq!(hits(&edge, "limits.connections").await, 1);
 }
 
 mod multiplexed {

@@ -43,6 +43,7 @@ async fn the_first_bytes_leave_at_once(protocol: Protocol) {
         (&data["topics"], &data["replay"], &data["keepalive"]),
         (&json!(["a", "b"]), &json!(false), &json!(15))
     );
+    assert_eq!(data["protocol"], protocol.alpn());
     assert!(id.ends_with("-0"), "{id}");
 }
 

@@ -250,7 +250,7 @@ impl Relays {
         loop {
             let (opened, early) = match self.opened(&key, route, &errand, visit) {
                 Ok(opened) => opened,
-                Err(limit) => return Reply::gentle_refusal(visit.pace.long_retry).bitten_by(limit),
+                Err(limit) => return Reply::no_room(visit.pace.long_retry, limit),
             };
             let feed = match opened.await {
                 Ok(feed) => feed,
@@ -345,14 +345,14 @@ impl Relays {
     ) -> Reply {
         let place = match visit.peer.take_place(visit.chromium, &self.asking.limits) {
             Ok(place) => place,
-            Err(limit) => return Reply::gentle_refusal(visit.pace.long_retry).bitten_by(limit),
+            Err(limit) => return Reply::no_room(visit.pace.long_retry, limit),
         };
         let now = clock::now();
         let topics = [feed.topic.clone()];
         let mailbox = &visit.peer.mailbox;
         let subscribed = self.hub().subscribe(&topics, resume, mailbox, now);
         let Ok((subscription, _)) = subscribed else {
-            return Reply::gentle_refusal(visit.pace.long_retry).bitten_by(Limit::Topics);
+            return Reply::no_room(visit.pace.long_retry, Limit::Topics);
         };
         let mut opening = sse::retry(feed.retry()).into_bytes();
         opening.extend_from_slice(&first);

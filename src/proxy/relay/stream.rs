@@ -7,9 +7,8 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::feed::Reader;
 use crate::{
-    exchange::{Beat, CHUNK, EventBody, Output},
+    exchange::{Beat, CHUNK, EventBody, Output, Seat},
     hub::{Next, StreamHandle, Subscription},
-    limits::Slot,
     metrics::OpenGuard,
     sse,
 };
@@ -26,7 +25,7 @@ pub(super) struct RelayStream {
     /// When to end, and what to tell the client to wait before it comes back.
     pub(super) ending: Option<(Instant, Duration)>,
     pub(super) keepalives: Counter,
-    pub(super) _place: Slot,
+    pub(super) _place: Seat,
     pub(super) _open: OpenGuard,
 }
 

@@ -131,7 +131,7 @@ fn keyring() -> Keyring {
 }
 
 /// An edge with the HS256 key.
-fn with_secret(more: &str) -> TestEdge {
+pub fn with_secret(more: &str) -> TestEdge {
     TestEdge::with(&format!(
         "{more}\n[[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
     ))
