@@ -52,11 +52,16 @@ impl Memory {
         };
         self.hub.prepare(&entry);
         let mut last = self.last.lock().expect("no holder of this lock panics");
-        let placed = last.place(entry, now);
-        let sequence = placed.sequence;
-        let outcome = self.hub.apply([placed]);
+        // What waits in a topic that is closed goes out before its streams end.
+        let first = match &entry {
+            Entry::Close(topic) => self.hub.waiting_in(topic),
+            _ => Vec::new(),
+        };
+        let all = first.into_iter().chain([entry]);
+        let outcome = self.hub.apply(all.map(|entry| last.place(entry, now)));
+        let sequence = last.sequence;
         drop(last);
-        let applied = outcome.applied[0];
+        let applied = *outcome.applied.last().expect("there is one for each entry");
         drop(outcome.wakes);
         let (sequence, duplicate) = match applied.repeat {
             None => (sequence, false),

@@ -1,10 +1,16 @@
 //! The one order, whatever keeps it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{NotStored, Receipt, memory::Memory};
 use crate::clock;
 use crate::hub::{Ask, Entry, Found, Hub, HubBounds, Retention, TopicRules};
+
+/// How long readers have to take what went out at once.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// The one order of entries. An enum rather than a trait object: each event goes through it.
 #[derive(Debug)]
@@ -51,8 +57,15 @@ impl Order {
         loop {
             hub.until_turn().await;
             let now = clock::now();
+            // The ring is the readers' queue: what is due goes out in parts that it holds a few of.
+            let most = (hub.retention().events / 8).clamp(8, 256);
+            let due = hub.due(now, most);
+            let is_all = due.len() < most;
             match self {
-                Self::Memory(memory) => memory.put_all(hub.due(now), now),
+                Self::Memory(memory) => memory.put_all(due, now),
+            }
+            if !is_all {
+                tokio::time::sleep(BREATH).await;
             }
         }
     }

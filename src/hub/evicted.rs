@@ -16,6 +16,8 @@ pub(super) struct Evicted {
     most: usize,
     /// They are complete above this one.
     known_after: u64,
+    /// Above this one they are, but for those that nobody is given who comes back.
+    lost_through: u64,
     /// Those of them that whoever comes back would not have been given, or no more from some moment on.
     forgiven: VecDeque<(u64, Option<Instant>)>,
 }
@@ -46,6 +48,7 @@ impl Evicted {
             numbers: VecDeque::new(),
             most: *REMEMBERED.end(),
             known_after: floor,
+            lost_through: floor,
             forgiven: VecDeque::new(),
         }
     }
@@ -59,15 +62,15 @@ impl Evicted {
     pub(super) fn push(&mut self, number: u64) {
         self.numbers.push_back(number);
         while self.numbers.len() > self.most {
-            self.known_after = self.numbers.pop_front().expect("it has some");
+            let oldest = self.numbers.pop_front().expect("it has some");
+            let forgiven = self.forgiven.pop_front_if(|(number, _)| *number == oldest);
+            self.known_after = oldest;
+            if forgiven.is_none_or(|(_, until)| until.is_some()) {
+                self.lost_through = oldest;
+            }
         }
         if self.numbers.capacity() > 4 * self.most {
             self.numbers.shrink_to(self.most);
-        }
-        while let Some((oldest, _)) = self.forgiven.front()
-            && *oldest <= self.known_after
-        {
-            self.forgiven.pop_front();
         }
     }
 
@@ -80,8 +83,15 @@ impl Evicted {
     /// The numbers of those that are missing to a reader, or `None` when they are not remembered that
     /// far back.
     pub(super) fn missing(&self, missing: Missing) -> Option<impl Iterator<Item = u64> + '_> {
-        let Missing { after, through, .. } = missing;
-        if self.known_after > after {
+        let Missing {
+            after,
+            through,
+            joined,
+            ..
+        } = missing;
+        let known =
+            self.known_after <= after || self.lost_through <= after && self.known_after <= joined;
+        if !known {
             return None;
         }
         let from = self.numbers.partition_point(|&s| s <= after);

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::stored::{Release, Series, Stored};
+use super::stored::{Series, Stored};
 
 /// What a ring knows of its events that have terms. It has most of them by their numbers.
 #[derive(Debug, Default)]
@@ -20,7 +20,15 @@ pub(super) struct Fleeting {
     /// When those need not be held any more that end, and their numbers.
     ends: BTreeSet<(Instant, u64)>,
     /// The newest of each series, in topics where that is to be known.
-    newest: HashMap<Series, u64>,
+    newest: HashMap<Series, Newest>,
+}
+
+/// The newest event of a series.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    number: u64,
+    /// How many of the series are held.
+    held: u32,
 }
 
 impl Fleeting {
@@ -32,13 +40,18 @@ impl Fleeting {
         if event.is_live_only() {
             self.live_only.push_back(event.sequence);
             self.live_only_bytes += event.cost();
-        } else if knows_newest && event.release() == Release::Out {
-            self.newest.insert(event.series().clone(), event.sequence);
+        } else if knows_newest && event.is_counted() {
+            let number = event.sequence;
+            let newest = self.newest.entry(event.series().clone());
+            let newest = newest.or_insert(Newest { number, held: 0 });
+            newest.number = number;
+            newest.held += 1;
         }
     }
 
-    /// An event has left.
-    pub(super) fn remove(&mut self, event: &Stored) {
+    /// An event has left, or was taken back. Whether another has to be found that is the newest of its
+    /// series.
+    pub(super) fn remove(&mut self, event: &Stored) -> bool {
         if let Some(end) = event.end() {
             self.ends.remove(&(end, event.sequence));
         }
@@ -47,22 +60,30 @@ impl Fleeting {
         {
             self.live_only.remove(at);
             self.live_only_bytes -= event.cost();
-        } else if self.is_newest(event) {
-            self.newest.remove(event.series());
         }
+        let counts = event.is_counted() && !event.is_retracted();
+        let Some(newest) = self.newest.get_mut(event.series()).filter(|_| counts) else {
+            return false;
+        };
+        newest.held -= 1;
+        if newest.held == 0 {
+            self.newest.remove(event.series());
+            return false;
+        }
+        newest.number == event.sequence
     }
 
-    /// Of the series of an event that was taken back, another is the newest, or none.
-    pub(super) fn set_newest(&mut self, series: &Series, number: Option<u64>) {
-        match number {
-            Some(number) => self.newest.insert(series.clone(), number),
-            None => self.newest.remove(series),
-        };
+    /// Of the series of an event that was taken back, another is the newest.
+    pub(super) fn set_newest(&mut self, series: &Series, number: u64) {
+        if let Some(newest) = self.newest.get_mut(series) {
+            newest.number = number;
+        }
     }
 
     /// Whether an event is the newest of its series, in topics where that is known.
     pub(super) fn is_newest(&self, event: &Stored) -> bool {
-        self.newest.get(event.series()) == Some(&event.sequence)
+        let newest = self.newest.get(event.series());
+        newest.is_some_and(|newest| newest.number == event.sequence)
     }
 
     /// The oldest of those that are not kept, how many they are, and what they cost in bytes.

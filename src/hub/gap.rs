@@ -293,7 +293,8 @@ fn missed_before(looks: &[Look], position: Position) -> Option<u64> {
         }
     }
     // What left one topic may still be held in another.
-    for (number, _) in looks.iter().flat_map(|look| &look.held) {
+    let held = looks.iter().flat_map(|look| &look.held);
+    for (number, _) in held.filter(|(_, meant)| *meant) {
         missed.remove(number);
     }
     Some(missed.len() as u64)

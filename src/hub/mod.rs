@@ -119,6 +119,8 @@ pub struct Hub {
     /// When it began, by both clocks.
     began: (Instant, SystemTime),
     metrics: HubMetrics,
+    retention: Retention,
+    rules: TopicRules,
     topics: Mutex<Topics>,
     ledger: Arc<Ledger>,
     /// An event has its turn before all others that wait.
@@ -155,6 +157,8 @@ impl Hub {
             epoch,
             began: (now, clock::wall()),
             metrics: HubMetrics::default(),
+            retention,
+            rules: rules.clone(),
             topics: Mutex::new(Topics::new(retention, rules, bounds.names, floor, now)),
             ledger: Ledger::new(bounds.unread_bytes),
             sooner: Notify::new(),
@@ -162,6 +166,12 @@ impl Hub {
             any_closed: AtomicBool::new(false),
             kept_from: AtomicU64::new(NOWHERE),
         })
+    }
+
+    /// How much history is kept.
+    #[must_use]
+    pub fn retention(&self) -> &Retention {
+        &self.retention
     }
 
     /// What it counts.
@@ -276,12 +286,17 @@ impl Hub {
                 });
                 let key = target.key;
                 let terms = Terms {
-                    series: Series { key, to },
+                    series: Series {
+                        key,
+                        to,
+                        is_live_only: target.is_live_only,
+                    },
                     until: target.ttl.and_then(|ttl| at.checked_add(ttl)),
-                    is_live_only: target.is_live_only,
                     published: None,
                 };
                 let turn = topics.turn(&target.topics, &terms.series, at);
+                // One that is over by then goes out at once or never.
+                let turn = turn.filter(|turn| terms.until.is_none_or(|until| until > *turn));
                 let waits = turn.map(|turn| (turn, draft.clone()));
                 let event = self.stored(sequence, at, draft, target.id, terms);
                 let Some((turn, draft)) = waits else {
@@ -290,11 +305,11 @@ impl Hub {
                     self.metrics.passed_over.inc_by(before as u64);
                     return (Applied::default(), Rest::Mark(event, ids));
                 };
-                event.wait();
+                let waiting = Waiting::new(event.clone(), draft, &topics.waiting_bytes);
                 if !event.is_live_only() {
                     topics.push(&target.topics, &event);
                 }
-                let before = topics.wait(&target.topics, turn, Waiting { event, draft });
+                let before = topics.wait(&target.topics, turn, waiting);
                 self.metrics.passed_over.inc_by(before as u64);
                 let done = Applied {
                     deferred: true,
@@ -386,10 +401,16 @@ impl Hub {
         }
     }
 
-    /// What is to be put into the order because its turn has come.
+    /// Some of what is to be put into the order because its turn has come, at most so many.
     #[must_use]
-    pub fn due(&self, now: Instant) -> Vec<Entry> {
-        self.lock().due(now)
+    pub fn due(&self, now: Instant, most: usize) -> Vec<Entry> {
+        self.lock().due(now, most)
+    }
+
+    /// What is to be put into the order before a topic is closed: all that waits in it.
+    #[must_use]
+    pub fn waiting_in(&self, topic: &Topic) -> Vec<Entry> {
+        self.lock().waiting_in(topic)
     }
 
     /// Drops the history of topics that were last published to longer than `history.age` ago, and

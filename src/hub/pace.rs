@@ -7,8 +7,11 @@
 //! Pure: no clock, no lock, no task. Callers pass `now` in.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,10 +28,28 @@ pub(super) struct Waiting {
     pub(super) event: Arc<Stored>,
     /// What goes out, under the number that it gets then.
     pub(super) draft: Draft,
+    /// What all that wait cost, in bytes.
+    pub(super) bytes: Arc<AtomicUsize>,
+}
+
+impl Waiting {
+    /// An event, which is counted in `bytes` while it waits.
+    pub(super) fn new(event: Arc<Stored>, draft: Draft, bytes: &Arc<AtomicUsize>) -> Self {
+        event.wait();
+        bytes.fetch_add(2 * event.cost(), Ordering::Relaxed);
+        let bytes = bytes.clone();
+        Self {
+            event,
+            draft,
+            bytes,
+        }
+    }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        self.bytes
+            .fetch_sub(2 * self.event.cost(), Ordering::Relaxed);
         self.event.pass_over();
     }
 }
@@ -40,15 +61,17 @@ pub(super) struct Pace {
     /// Some moment of the grid.
     origin: Instant,
     turns: HashMap<Arc<Series>, Turn>,
-    /// The same by their moments. One that was put off is here more than once.
-    moments: BTreeMap<Instant, Vec<Arc<Series>>>,
+    /// When each is to be looked at, at the least.
+    moments: BTreeMap<Instant, HashSet<Arc<Series>>>,
 }
 
-/// When the next event of a series may go out, and which it is so far.
+/// How far a series is.
 #[derive(Debug)]
 struct Turn {
-    at: Instant,
-    waiting: Option<Arc<Waiting>>,
+    /// From when on an event may go out.
+    free: Instant,
+    /// The one that waits, and when its turn is: later than that where another topic has it wait.
+    waiting: Option<(Instant, Arc<Waiting>)>,
 }
 
 impl Pace {
@@ -81,59 +104,60 @@ impl Pace {
     /// When the next event of a series may go out; `None` is at once.
     pub(super) fn turn(&self, series: &Series, now: Instant) -> Option<Instant> {
         let turn = self.turns.get(series)?;
-        (turn.at > now).then_some(turn.at)
+        (turn.free > now).then_some(turn.free)
     }
 
     /// An event has gone out. What waited is passed over, if it did.
     pub(super) fn went_out(&mut self, series: &Series, now: Instant) -> Option<Arc<Waiting>> {
-        let next = self.not_before(now) + self.interval;
-        self.put_off(series, next)
+        let free = self.not_before(now) + self.interval;
+        self.change(series, free, |turn| {
+            turn.free = free;
+            turn.waiting.take()
+        })
     }
 
     /// An event waits for its turn. What waited before is passed over, if it did.
     pub(super) fn wait(
         &mut self,
         series: &Series,
-        turn: Instant,
+        at: Instant,
         waiting: Arc<Waiting>,
     ) -> Option<Arc<Waiting>> {
-        let before = self.put_off(series, turn);
-        if let Some(turn) = self.turns.get_mut(series) {
-            turn.waiting = Some(waiting);
-        }
-        before
+        self.change(series, at, |turn| turn.waiting.replace((at, waiting)))
     }
 
-    /// The events whose turn it is by `now`, which stay until they are [released](Self::release). Series that
-    /// nothing waits in are forgotten.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<Arc<Waiting>> {
+    /// Some of the events whose turn it is by `now`, at most so many; they stay until they are
+    /// [released](Self::release). Series that nothing waits in are forgotten.
+    pub(super) fn due(&mut self, now: Instant, most: usize) -> Vec<Arc<Waiting>> {
         let mut due = Vec::new();
-        while let Some(moment) = self.moments.first_entry()
+        while due.len() < most
+            && let Some(mut moment) = self.moments.first_entry()
             && *moment.key() <= now
         {
-            for series in moment.remove() {
-                match self.turns.get(&series) {
-                    Some(turn) if turn.at > now => {}
-                    Some(Turn {
-                        waiting: Some(waiting),
-                        ..
-                    }) => due.push((series, waiting.clone())),
-                    _ => drop(self.turns.remove(&series)),
+            let Some(series) = moment.get().iter().next().cloned() else {
+                moment.remove();
+                continue;
+            };
+            moment.get_mut().remove(&series);
+            let Some(turn) = self.turns.get(&series) else {
+                continue;
+            };
+            match &turn.waiting {
+                Some((at, waiting)) if *at <= now => {
+                    due.push(waiting.clone());
+                    // If nothing comes of it, it is looked at again.
+                    let again = self.not_after(now) + self.interval;
+                    self.moments.entry(again).or_default().insert(series);
                 }
+                None if turn.free <= now => drop(self.turns.remove(&series)),
+                // It has another moment.
+                _ => {}
             }
         }
-        let next = self.not_after(now) + self.interval;
-        let put_off = |(series, waiting): (Arc<Series>, _)| {
-            self.moments.entry(next).or_default().push(series.clone());
-            if let Some(turn) = self.turns.get_mut(&series) {
-                turn.at = next;
-            }
-            waiting
-        };
-        due.into_iter().map(put_off).collect()
+        due
     }
 
-    /// When the first turn is, if anything is known.
+    /// When a series is to be looked at next, if anything is known.
     pub(super) fn first(&self) -> Option<Instant> {
         self.moments.keys().next().copied()
     }
@@ -146,8 +170,11 @@ impl Pace {
         now: Instant,
     ) -> Option<Arc<Waiting>> {
         let waiting = self.take(series, sequence)?;
-        let next = self.not_after(now) + self.interval;
-        self.put_off(series, next);
+        let free = self.not_after(now) + self.interval;
+        self.change(series, free, |turn| {
+            turn.free = free;
+            None
+        });
         Some(waiting)
     }
 
@@ -155,22 +182,32 @@ impl Pace {
     pub(super) fn take(&mut self, series: &Series, sequence: u64) -> Option<Arc<Waiting>> {
         let turn = self.turns.get_mut(series)?;
         let waiting = &mut turn.waiting;
-        waiting.take_if(|waiting| waiting.event.sequence == sequence)
+        let taken = waiting.take_if(|(_, waiting)| waiting.event.sequence == sequence);
+        taken.map(|(_, waiting)| waiting)
     }
 
-    /// The next event of a series goes out at `next` and not before; what waited waits no more.
-    fn put_off(&mut self, series: &Series, next: Instant) -> Option<Arc<Waiting>> {
+    /// All that wait.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Arc<Waiting>> {
+        let all = self.turns.values();
+        all.filter_map(|turn| turn.waiting.as_ref().map(|(_, waiting)| waiting))
+    }
+
+    /// Changes how far a series is, which is to be looked at at this moment.
+    fn change(
+        &mut self,
+        series: &Series,
+        at: Instant,
+        change: impl FnOnce(&mut Turn) -> Option<(Instant, Arc<Waiting>)>,
+    ) -> Option<Arc<Waiting>> {
         let known = self.turns.get_key_value(series);
         let series = known.map_or_else(|| Arc::new(series.clone()), |(series, _)| series.clone());
         let turn = self.turns.entry(series.clone()).or_insert(Turn {
-            at: self.origin,
+            free: self.origin,
             waiting: None,
         });
-        if turn.at != next {
-            turn.at = next;
-            self.moments.entry(next).or_default().push(series);
-        }
-        turn.waiting.take()
+        let before = change(turn);
+        self.moments.entry(at).or_default().insert(series);
+        before.map(|(_, waiting)| waiting)
     }
 
     fn step(&self) -> Duration {

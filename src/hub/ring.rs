@@ -133,9 +133,10 @@ impl Ring {
             return true;
         }
         self.evicted_through = event.sequence;
-        if event.is_retracted() || event.release() != Release::Out {
+        if event.release() != Release::Out {
+            // It was given to nobody.
+        } else if event.is_retracted() || is_superseded {
             // Whoever comes with an old id does not miss it.
-        } else if is_superseded {
             self.evicted.push_forgiven(event.sequence, None);
         } else if let Some(until) = event.until() {
             self.evicted.push_forgiven(event.sequence, Some(until));
@@ -216,24 +217,23 @@ impl Ring {
         if retracted.is_live_only() {
             return self.remove(retracted.sequence);
         }
-        let event = std::mem::replace(&mut self.events[at], retracted.clone());
-        if event.is_retracted() {
+        if self.events[at].is_retracted() {
             return;
         }
+        let event = std::mem::replace(&mut self.events[at], retracted.clone());
         self.retracted += 1;
         self.bytes = self.bytes - event.cost() + retracted.cost();
         let Some(fleeting) = &mut self.fleeting else {
             return;
         };
-        let was_newest = fleeting.is_newest(&event);
-        fleeting.remove(&event);
-        if was_newest {
+        if fleeting.remove(&event) {
             let series = event.series();
             let is_of_it = |other: &&Arc<Stored>| {
                 other.series() == series && !other.is_retracted() && other.is_counted()
             };
-            let before = self.events.range(..at).rfind(is_of_it);
-            fleeting.set_newest(series, before.map(|event| event.sequence));
+            if let Some(before) = self.events.range(..at).rfind(is_of_it) {
+                fleeting.set_newest(series, before.sequence);
+            }
         }
     }
 
@@ -510,7 +510,10 @@ mod tests {
         let now = clock::now();
         let mut ring = Ring::default();
         let live = Terms {
-            is_live_only: true,
+            series: Series {
+                is_live_only: true,
+                ..Series::default()
+            },
             ..Terms::default()
         };
         let bounds = bounds(3, 4000);
@@ -575,7 +578,7 @@ mod tests {
         let of = |key: &str| Terms {
             series: Series {
                 key: Some(key.into()),
-                to: None,
+                ..Series::default()
             },
             ..Terms::default()
         };

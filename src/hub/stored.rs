@@ -58,8 +58,6 @@ pub struct Terms {
     pub series: Series,
     /// From this moment on nobody is given it.
     pub until: Option<Instant>,
-    /// Only those are given it who read already.
-    pub is_live_only: bool,
     /// The number under which it was published, if it had to wait for another.
     pub published: Option<u64>,
 }
@@ -71,12 +69,15 @@ pub struct Series {
     pub key: Option<Box<str>>,
     /// For readers of one of these topics too, and no others, if given. Invariant: sorted.
     pub to: Option<Box<[Topic]>>,
+    /// Only those are given it who read already: it takes no place of what is kept.
+    pub is_live_only: bool,
 }
 
 /// The series of events that come without terms.
 static PLAIN: Series = Series {
     key: None,
     to: None,
+    is_live_only: false,
 };
 
 impl Terms {
@@ -156,7 +157,7 @@ impl Stored {
     /// Whether only those are given it who read already.
     #[must_use]
     pub fn is_live_only(&self) -> bool {
-        self.terms.as_ref().is_some_and(|terms| terms.is_live_only)
+        self.series().is_live_only
     }
 
     /// Whether whoever loses it is told so.
@@ -187,7 +188,7 @@ impl Stored {
     pub fn cost(&self) -> usize {
         let id = self.id.as_ref().map_or(0, |id| 2 * id.len());
         let terms = self.terms.as_ref().map_or(0, |terms| {
-            let Series { key, to } = &terms.series;
+            let Series { key, to, .. } = &terms.series;
             let to = to.iter().flatten();
             let to: usize = to.map(|topic| topic.as_str().len() + TERMS_OVERHEAD).sum();
             to + key.as_ref().map_or(0, |key| key.len()) + TERMS_OVERHEAD

@@ -10,7 +10,7 @@ use serde_json::json;
 use smallvec::SmallVec;
 
 use super::{
-    GapReason, Hub, Overflow, Replay, Resume, TooManyNames,
+    GapReason, Hub, Overflow, Replay, Resume, TooManyNames, Treatment,
     gap::{self, Gap, Look, Position, View},
     mailbox::{Mailbox, StreamHandle},
     resume::{self, Newest},
@@ -148,6 +148,8 @@ impl Hub {
             .enumerate()
             .filter(|named| !named_before(*named));
         let once: Vec<&Topic> = once.map(|(_, topic)| topic).collect();
+        // Looked up before the lock is held: names are made up by strangers.
+        let treatments: Vec<Treatment> = once.iter().map(|topic| self.rules.of(topic)).collect();
         let handle = mailbox.open();
         let mut guard = self.lock();
         if let Err(too_many) = guard.check_names(&once, mailbox) {
@@ -156,8 +158,9 @@ impl Hub {
         }
         // Not the last entry that was placed: what is not applied yet will be marked for it.
         let joined = guard.sequence();
-        let reads = once.into_iter().map(|topic| Read {
-            cell: guard.join(topic, &handle, now),
+        let reads = once.into_iter().zip(treatments);
+        let reads = reads.map(|(topic, treatment)| Read {
+            cell: guard.join(topic, treatment, &handle, now),
             told_through: joined,
             newest_through: 0,
         });
@@ -502,7 +505,11 @@ impl Subscription {
         let mut told: SmallVec<[u64; 4]> = SmallVec::new();
         for read in &self.reads {
             let ring = read.cell.ring();
-            told.push(ring.evicted_through().min(self.joined));
+            told.push(if read.cell.treatment.replay == Replay::None {
+                self.joined
+            } else {
+                ring.evicted_through().min(self.joined)
+            });
             look(&ring, &|event| {
                 self.is_meant(event)
                     && self.is_replayed(read, &ring, event)
@@ -556,7 +563,7 @@ impl Subscription {
         let mut data = json!({
             "reason": gap.reason.as_str(),
             "missed": gap.missed,
-            "topics": self.named(&gap.rings),
+            "topics": self.named(&gap),
         });
         for (name, at) in [("from", from), ("to", to)] {
             if let Some(at) = at {
@@ -625,12 +632,18 @@ impl Subscription {
     fn look(&self, read: &Read, position: Position) -> Look {
         let ring = read.cell.ring();
         let view = self.view(read, &ring);
-        view.look(position, |event| event.is_counted() && self.is_meant(event))
+        view.look(position, |event| {
+            event.is_counted() && self.is_meant(event) && self.is_replayed(read, &ring, event)
+        })
     }
 
-    /// The topics of these rings that a client knows by name: not the audience's.
-    fn named(&self, rings: &[usize]) -> Vec<&str> {
-        let topics = rings.iter().map(|&ring| &self.reads[ring].cell.topic);
+    /// The topics of a gap that a client knows by name: not the audience's, nor those that are not given
+    /// again to one that comes back.
+    fn named(&self, gap: &Gap) -> Vec<&str> {
+        let cells = gap.rings.iter().map(|&ring| &self.reads[ring].cell);
+        let is_slow = gap.reason == GapReason::Slow;
+        let told = cells.filter(|cell| is_slow || cell.treatment.replay != Replay::None);
+        let topics = told.map(|cell| &cell.topic);
         let named = topics.filter(|topic| topic.is_named());
         named.map(Topic::as_str).collect()
     }

@@ -6,7 +6,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -65,6 +65,8 @@ pub(super) struct Topics {
     turns: BTreeSet<(Instant, Id)>,
     /// Invariant: how many series they know.
     series: usize,
+    /// What all events that wait cost, in bytes.
+    pub(super) waiting_bytes: Arc<AtomicUsize>,
     /// Some moment of the grid that turns are on.
     origin: Instant,
     /// Invariant: the sum of `cost()` and `topic_cost()` over all topics with history.
@@ -198,6 +200,7 @@ impl Topics {
             ends: BTreeSet::new(),
             turns: BTreeSet::new(),
             series: 0,
+            waiting_bytes: Arc::default(),
             origin,
             bytes: 0,
             tombstones: BTreeMap::new(),
@@ -317,7 +320,8 @@ impl Topics {
     /// When an event of these topics goes out: at once unless all of them have an interval, and it is
     /// not its turn yet in one of them.
     pub(super) fn turn(&self, topics: &[Topic], series: &Series, now: Instant) -> Option<Instant> {
-        if self.series == 0 {
+        let too_much = self.waiting_bytes.load(Ordering::Relaxed) > self.retention.total_bytes / 4;
+        if self.series == 0 || too_much {
             return None;
         }
         let mut last = None;
@@ -326,6 +330,9 @@ impl Topics {
             let treatment = known.map_or_else(|| self.rules.of(topic), |k| k.cell.treatment);
             treatment.interval?;
             let pace = known.and_then(|known| known.pace.as_ref());
+            if self.series >= SERIES && !pace.is_some_and(|pace| pace.knows(series)) {
+                return None;
+            }
             last = last.max(pace.and_then(|pace| pace.turn(series, now)));
         }
         last
@@ -337,7 +344,7 @@ impl Topics {
         for &id in ids {
             if self.has_pace(id, series) {
                 let before = self.paced(id, |pace| pace.went_out(series, now));
-                passed_over += usize::from(before.flatten().is_some());
+                passed_over += self.pass_over(id, before.flatten());
             }
         }
         passed_over
@@ -352,12 +359,25 @@ impl Topics {
             let id = self.know(topic);
             if self.has_pace(id, series) {
                 let before = self.paced(id, |pace| pace.wait(series, turn, waiting.clone()));
+                // It is named twice.
                 let before = before.flatten();
-                let is_other = before.is_some_and(|before| !Arc::ptr_eq(&before, &waiting));
-                passed_over += usize::from(is_other);
+                let other = before.filter(|before| !Arc::ptr_eq(before, &waiting));
+                passed_over += self.pass_over(id, other);
             }
         }
         passed_over
+    }
+
+    /// An event waits no more in a topic, as another took its place. Where nobody is given it again it
+    /// takes no place in history. How many that are.
+    fn pass_over(&mut self, id: Id, waiting: Option<Arc<Waiting>>) -> usize {
+        let Some(waiting) = waiting else {
+            return 0;
+        };
+        if self.known[id].cell.treatment.replay != Replay::All {
+            self.shrink(id, |ring| ring.take_out(waiting.event.sequence));
+        }
+        1
     }
 
     /// Whether the events of a series wait for their turns in a topic; of too many series some do not.
@@ -379,26 +399,31 @@ impl Topics {
         self.turns.first().map(|(turn, _)| *turn)
     }
 
-    /// What is to go out because its turn has come, in the order in which it was published.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<Entry> {
-        let mut due: BTreeMap<u64, (Arc<Waiting>, Vec<Topic>)> = BTreeMap::new();
-        while let Some(&(_, id)) = self.turns.first().filter(|(turn, _)| *turn <= now) {
-            let of_topic = self.paced(id, |pace| pace.due(now));
+    /// Some of what is to go out because its turn has come, in the order in which it was published.
+    pub(super) fn due(&mut self, now: Instant, most: usize) -> Vec<Entry> {
+        let mut due: Due = BTreeMap::new();
+        while due.len() < most
+            && let Some(&(_, id)) = self.turns.first().filter(|(turn, _)| *turn <= now)
+        {
+            let of_topic = self.paced(id, |pace| pace.due(now, most));
             for waiting in of_topic.into_iter().flatten() {
                 let number = waiting.event.sequence;
                 let (_, topics) = due.entry(number).or_insert((waiting, Vec::new()));
                 topics.push(self.known[id].cell.topic.clone());
             }
         }
-        let entry = |(published, (waiting, topics)): (u64, (Arc<Waiting>, Vec<Topic>))| {
-            let series = waiting.event.series().clone();
-            Entry::Release {
-                topics: topics.into(),
-                series,
-                published,
-            }
+        released(due)
+    }
+
+    /// What is to go out before a topic is closed: all that waits in it.
+    pub(super) fn waiting_in(&self, topic: &Topic) -> Vec<Entry> {
+        let pace = self.get(topic).and_then(|known| known.pace.as_ref());
+        let all = pace.into_iter().flat_map(|pace| pace.waiting());
+        let entry = |waiting: &Arc<Waiting>| {
+            let topics = vec![topic.clone()];
+            (waiting.event.sequence, (waiting.clone(), topics))
         };
-        due.into_iter().map(entry).collect()
+        released(all.map(entry).collect())
     }
 
     /// Takes out of the history of topics an event that waits there and goes out now. Which of them it
@@ -582,8 +607,14 @@ impl Topics {
     }
 
     /// Has a stream read a topic. Its events that are too old go first.
-    pub(super) fn join(&mut self, topic: &Topic, stream: &StreamHandle, now: Instant) -> Arc<Cell> {
-        let id = self.know(topic);
+    pub(super) fn join(
+        &mut self,
+        topic: &Topic,
+        treatment: Treatment,
+        stream: &StreamHandle,
+        now: Instant,
+    ) -> Arc<Cell> {
+        let id = self.know_as(topic, |_| treatment);
         let known = &mut self.known[id];
         let cell = known.cell.clone();
         let mailbox = stream.mailbox();
@@ -645,9 +676,14 @@ impl Topics {
 
     /// The id of a topic, which is known from now on at the latest.
     fn know(&mut self, topic: &Topic) -> Id {
+        self.know_as(topic, |rules| rules.of(topic))
+    }
+
+    fn know_as(&mut self, topic: &Topic, treatment: impl FnOnce(&TopicRules) -> Treatment) -> Id {
         if let Some(id) = self.id(topic) {
             return id;
         }
+        let treatment = treatment(&self.rules);
         let ended = self.tombstones.remove(topic);
         let Ended { through, deleted } = ended.unwrap_or(Ended {
             through: self.floor,
@@ -658,7 +694,7 @@ impl Topics {
         place.insert(Known {
             cell: Arc::new(Cell {
                 topic: topic.clone(),
-                treatment: self.rules.of(topic),
+                treatment,
                 id,
                 changed: AtomicU64::new(through),
                 ended: AtomicU64::new(0),
@@ -861,6 +897,19 @@ impl Topics {
             self.tombstones.len(),
         ]
     }
+}
+
+/// Events that go out, by their numbers, with the topics that they wait in.
+type Due = BTreeMap<u64, (Arc<Waiting>, Vec<Topic>)>;
+
+fn released(due: Due) -> Vec<Entry> {
+    let entry =
+        |(published, (waiting, topics)): (u64, (Arc<Waiting>, Vec<Topic>))| Entry::Release {
+            topics: topics.into(),
+            series: waiting.event.series().clone(),
+            published,
+        };
+    due.into_iter().map(entry).collect()
 }
 
 fn address(mailbox: &Arc<Mailbox>) -> usize {

@@ -3,7 +3,10 @@
 
 use http::Request;
 use serde_json::json;
-use seventh::client::{Protocol, full};
+use seventh::{
+    client::{Protocol, full},
+    sse::Item,
+};
 
 use crate::harness::{Answer, TestEdge, every_protocol, patiently};
 
@@ -12,6 +15,7 @@ every_protocol!(
     what_is_over_is_given_to_nobody,
     a_pattern_says_what_is_given_again,
     of_what_changes_too_fast_the_newest_comes_in_time,
+    what_waits_comes_before_the_end_of_its_topic,
 );
 
 async fn what_is_not_kept_is_for_who_reads_now(protocol: Protocol) {
@@ -158,12 +162,32 @@ async fn of_what_changes_too_fast_the_newest_comes_in_time(protocol: Protocol) {
     assert_eq!(held["events"], 2 * STATES);
 }
 
+/// The last event of a topic that is closed, in the middle of its interval.
+async fn what_waits_comes_before_the_end_of_its_topic(protocol: Protocol) {
+    let edge = TestEdge::with("[[topic]]\npattern = \"**\"\ninterval = \"1h\"");
+    let mut events = edge.events(protocol, "topic=a").await.opened().await;
+    edge.publish("a", "1").await;
+    edge.ask("POST", "/topics/a?key=other", "2").await;
+    assert_eq!(edge.publish("a", "3").await["deferred"], true);
+    assert_eq!(events.data(2).await, ["1", "2"]);
+    let closed = edge.ask("POST", "/topics/a/close", "last").await;
+    assert_eq!(closed.json()["last"]["deferred"], true);
+    assert_eq!(events.data(1).await, ["last"]);
+    assert!(matches!(events.item().await, Some(Item::Retry(_))));
+    assert!(events.item().await.is_none());
+    // It stays closed.
+    let mut connection = edge.connect(protocol).await;
+    let answer = connection.get("/events?topic=a").await.expect("an answer");
+    assert_eq!(answer.status, 204);
+}
+
 #[tokio::test]
 async fn what_is_wrong_with_a_time_is_said() {
     let edge = TestEdge::start();
     for (query, field) in [
         ("ttl=soon", "ttl"),
         ("ttl=0s", "ttl"),
+        ("ttl=100us", "ttl"),
         ("ttl=2years", "ttl"),
         ("history=no", "history"),
         ("key=%0A", "key"),

@@ -141,7 +141,7 @@ impl Paced {
             let Some(turn) = first.filter(|turn| *turn <= then) else {
                 break;
             };
-            for entry in self.hub.due(turn) {
+            for entry in self.hub.due(turn, 2) {
                 put(&self.hub, entry, turn);
             }
         }
@@ -224,7 +224,7 @@ fn readers_of_their_own_take_no_place_of_what_is_for_others() {
 }
 
 #[test]
-fn what_waits_can_be_taken_back_deleted_and_over() {
+fn what_waits_can_be_taken_back_deleted_and_be_over() {
     let mut paced = Paced::new();
     let mut reader = subscribe(&paced.hub, &["t/1"], Resume::Live);
     let retract = |paced: &Paced, id: &str| {
@@ -250,12 +250,19 @@ fn what_waits_can_be_taken_back_deleted_and_over() {
     assert_eq!(retract(&paced, &id), None);
 
     paced.state(&["t/1"], "a", "5");
-    paced.publish(&["t/1"], "a", "6", |target| target.ttl = Some(SECOND / 2));
+    paced.publish(&["t/1"], "a", "6", |target| target.ttl = Some(2 * SECOND));
+    // Late, as on a machine that was asleep.
+    paced.now += 2 * SECOND;
+    for entry in paced.hub.due(paced.now, 9) {
+        put(&paced.hub, entry, paced.now);
+    }
     paced.go_on(2 * SECOND);
     assert_eq!(data(&drain(&mut reader, 999)), ["5"]);
 
-    paced.state(&["t/1"], "a", "7");
-    paced.publish(&["t/1"], "a", "8", |target| target.is_live_only = true);
+    for (data, waits) in [("7", false), ("8", true)] {
+        let live = |target: &mut Target| target.is_live_only = true;
+        assert_eq!(paced.publish(&["t/1"], "a", data, live).0, waits);
+    }
     let mut late = subscribe(&paced.hub, &["t/1"], Resume::Live);
     paced.go_on(2 * SECOND);
     assert_eq!(data(&drain(&mut reader, 999)), ["7", "8"]);
@@ -431,4 +438,147 @@ fn a_reader_too_slow_is_ended_and_comes_back() {
     let read = drain(&mut back, 999);
     assert_eq!(gap(&read[0])["missed"], 4);
     assert_eq!(data(&read[1..]), ["6", "7", "8", "9"]);
+}
+
+#[test]
+fn any_number_of_old_states_is_not_missing() {
+    let hub = replayed(Replay::Latest, 4);
+    let start = publish(&hub, &["other"], "0").id;
+    for n in 0..3000 {
+        publish_state(&hub, "x/1", "a", &n.to_string());
+    }
+    let mut reader = subscribe(&hub, &["x/1"], Resume::After(&start));
+    assert_eq!(data(&drain(&mut reader, 999)), ["2999"]);
+    // One of another key was the newest of it, long ago.
+    publish_state(&hub, "x/1", "b", "lost");
+    for n in 0..3000 {
+        publish_state(&hub, "x/1", "a", &n.to_string());
+    }
+    let mut reader = subscribe(&hub, &["x/1"], Resume::After(&start));
+    let read = drain(&mut reader, 999);
+    assert_eq!(
+        (&*read[0].event, data(&read[1..])),
+        ("edge-gap", vec!["2999"])
+    );
+}
+
+#[test]
+fn what_is_held_where_it_is_not_given_again_is_missing() {
+    let treatment = Treatment {
+        replay: Replay::None,
+        ..Treatment::default()
+    };
+    let retention = Retention {
+        events: 2,
+        ..Retention::default()
+    };
+    let hub = ruled(retention, &[("x/*", treatment)]);
+    let start = publish(&hub, &["other"], "0").id;
+    publish(&hub, &["x/1", "room"], "1");
+    for n in 2..=3 {
+        publish(&hub, &["room"], &n.to_string());
+    }
+    let mut reader = subscribe(&hub, &["x/1", "room"], Resume::After(&start));
+    let read = drain(&mut reader, 999);
+    assert_eq!(gap(&read[0])["missed"], 1);
+    assert_eq!(data(&read[1..]), ["2", "3"]);
+    // What leaves such a topic while others are replayed is not missing.
+    let mut reader = subscribe(&hub, &["x/1", "room"], Resume::Last(9));
+    for n in 4..=6 {
+        publish(&hub, &["x/1"], &n.to_string());
+    }
+    let read = drain(&mut reader, 999);
+    assert_eq!(data(&read[..2]), ["2", "3"]);
+    assert_eq!(gap(&read[2])["reason"], "slow");
+}
+
+#[test]
+fn what_ended_and_left_is_accounted_for() {
+    let hub = hub(2);
+    let mut reader = subscribe(&hub, &["a"], Resume::Live);
+    let now = clock::now();
+    for n in 0..6 {
+        let mut entry = event(&["a"], &n.to_string());
+        if let Entry::Event { target, .. } = &mut entry {
+            target.ttl = (n < 4).then_some(SECOND);
+        }
+        put(&hub, entry, now);
+        hub.sweep(now + SECOND);
+    }
+    let read = drain(&mut reader, 999);
+    assert_eq!(reader.settled(), reader.handle().addressed());
+    assert!(data(&read).ends_with(&["4", "5"]));
+    hub.lock().audit();
+}
+
+#[test]
+fn what_is_published_between_a_turn_and_its_release_goes_out_at_once() {
+    let mut paced = Paced::new();
+    let mut reader = subscribe(&paced.hub, &["t/1"], Resume::Live);
+    paced.state(&["t/1"], "a", "1");
+    assert!(paced.state(&["t/1"], "a", "2"));
+    paced.now += SECOND;
+    let due = paced.hub.due(paced.now, 9);
+    assert!(!paced.state(&["t/1"], "a", "3"));
+    for entry in due {
+        put(&paced.hub, entry, paced.now);
+    }
+    assert_eq!(data(&drain(&mut reader, 999)), ["1", "3"]);
+    paced.go_on(5 * SECOND);
+    assert_eq!(drain(&mut reader, 999).len(), 0);
+    assert_eq!(paced.hub.lock().first_turn(), None);
+}
+
+#[test]
+fn what_waits_for_a_slow_topic_does_not_hold_up_a_fast_one() {
+    let mut paced = Paced::new();
+    let mut reader = subscribe(&paced.hub, &["t/1"], Resume::Live);
+    paced.state(&["t/1", "u/1"], "a", "1");
+    assert!(paced.state(&["t/1", "u/1"], "a", "2"));
+    paced.go_on(SECOND);
+    assert!(!paced.state(&["t/1"], "a", "3"));
+    paced.go_on(SECOND);
+    assert_eq!(data(&drain(&mut reader, 999)), ["1", "3"]);
+    let mut slow = subscribe(&paced.hub, &["u/1"], Resume::Last(9));
+    assert_eq!(data(&drain(&mut slow, 999)), ["1", "2"]);
+}
+
+#[test]
+fn what_is_not_kept_takes_no_place_of_what_is() {
+    let mut paced = Paced::new();
+    let mut reader = subscribe(&paced.hub, &["t/1"], Resume::Live);
+    paced.state(&["t/1"], "", "1");
+    assert!(paced.state(&["t/1"], "", "2"));
+    let (waits, _) = paced.publish(&["t/1"], "", "cursor", |target| target.is_live_only = true);
+    assert!(!waits);
+    let (waits, _) = paced.publish(&["t/1"], "", "offer", |target| {
+        target.ttl = Some(SECOND / 2);
+    });
+    assert!(!waits, "it would be over");
+    paced.go_on(3 * SECOND);
+    assert_eq!(data(&drain(&mut reader, 999))[..2], ["1", "cursor"]);
+}
+
+#[test]
+fn what_comes_to_its_turn_at_one_moment_goes_out_in_parts() {
+    let mut paced = Paced::new();
+    for state in ["1", "2"] {
+        for key in 0..50 {
+            assert_eq!(paced.state(&["t/1"], &key.to_string(), state), state == "2");
+        }
+    }
+    paced.now += SECOND;
+    let mut went_out = Vec::new();
+    loop {
+        let due = paced.hub.due(paced.now, 8);
+        went_out.push(due.len());
+        if due.is_empty() {
+            break;
+        }
+        for entry in due {
+            put(&paced.hub, entry, paced.now);
+        }
+    }
+    assert_eq!(went_out, [8, 8, 8, 8, 8, 8, 2, 0]);
+    assert_eq!(paced.hub.lock().waiting_bytes.load(Ordering::Relaxed), 0);
 }

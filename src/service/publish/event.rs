@@ -23,7 +23,9 @@ use crate::{
 const MAX_RETRY: Duration = Duration::from_secs(24 * 3600);
 
 /// The longest time that an event is given to anyone: far longer than history is kept.
-const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_TTL: Duration = Duration::from_secs(31_557_600);
+/// The shortest.
+const MIN_TTL: Duration = Duration::from_millis(1);
 
 /// An event as a publisher describes it, checked.
 #[derive(Default)]
@@ -63,9 +65,9 @@ fn parse_ttl(text: &str) -> Result<Duration, Problem> {
     let wrong = "is not a time; write a number and a unit, such as 30s, 500ms or 1h";
     let ttl = humantime::parse_duration(text)
         .map_err(|_| Problem::field("ttl", text, format!("ttl {wrong}")))?;
-    if ttl.is_zero() || ttl > MAX_TTL {
+    if !(MIN_TTL..=MAX_TTL).contains(&ttl) {
         let detail =
-            "ttl is not between 1ms and 365days; leave it out for an event that does not end";
+            "ttl is not between 1ms and 1year; leave it out for an event that does not end";
         return Err(Problem::field("ttl", text, detail));
     }
     Ok(ttl)
