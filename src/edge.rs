@@ -122,7 +122,7 @@ impl Edge {
         edge.private.spawn(async move {
             service::tell_stats(&said, clock::now(), || counted.open_connections()).await;
         });
-        let admission = Arc::new(Admission::new(&config.limits, exempt(config)));
+        let admission = Arc::new(Admission::new(&config.limits, exempt(config), clock::now()));
         let port = edge.https.first().map_or(443, SocketAddr::port);
         let port = config.http3.port(port);
         for listener in http {

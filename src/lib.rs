@@ -15,7 +15,7 @@
 //! | module | what lives there | pure |
 //! |---|---|---|
 //! | [`clock`], `backoff`, `drain`, `networks`, `protocol` | leaves that everything may use | `backoff`, `networks`, `protocol` |
-//! | `limits` | the table of limits; places, admission, conduct | all but `hits` and `shares` |
+//! | `limits` | the table of limits; places, admission, conduct | all but `hits`, and the locks of `admission`, `occupants` and `shares` |
 //! | `metrics` | the registry, and guards that count; every module owns its own set | |
 //! | [`topic`], [`pattern`], [`sse`] | names, patterns of them, and the event-stream format in both directions | yes |
 //! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `entry`, `stored`, `ring`, `evicted`, `fleeting`, `pace`, `gap`, `resume`, `timeline`, `topic_rules` |

@@ -8,7 +8,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::{
     hub::mailbox::Mailbox,
-    limits::{Limit, Limits, Place, Slot, Slots, Tenant},
+    limits::{Limit, Limits, Occupant, Place, Slot, Slots, Tenant},
     protocol::Protocol,
 };
 
@@ -43,6 +43,8 @@ pub(crate) struct Peer {
     pub places: Slots,
     /// Where it comes from, as far as event streams are shared out.
     pub tenant: Arc<Tenant>,
+    /// Its connection, as far as it does something.
+    pub occupant: Arc<Occupant>,
     /// What tells it that HTTP/3 is there, if it is and the peer does not use it.
     pub alt_svc: Option<HeaderValue>,
 }

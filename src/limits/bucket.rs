@@ -28,6 +28,12 @@ impl Bucket {
         }
     }
 
+    /// Whether nothing was taken of late that is not there again.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.left + passed * self.per_second >= self.burst
+    }
+
     /// Takes `tokens`.
     ///
     /// # Errors

@@ -136,6 +136,16 @@ limits! {
         /// which holds once connections are scarce.
         AddressConnections, "limits.address_connections": address_connections: usize = count(100_000, 1..=usize::MAX),
             "The most connections of one address (of IPv6 a /64). Once three quarters of all are taken, an address that has some gets no more than its share, and the last sixteenth is for addresses that have none; beyond it the bound is this.";
+        /// New connections cost a signature each, about 0.2 ms; behind one address an office comes back
+        /// after a cut.
+        ConnectionRate, "limits.connection_rate": connection_rate: usize = count(100, 1..=1_000_000),
+            "The most connections that one address (of IPv6 a /64) begins a second, with ten times as many at once.";
+        /// Who only begins handshakes holds 20 KB each for as long as `limits.handshake`.
+        Handshakes, "limits.handshakes": handshakes: usize = count(2000, 1..=usize::MAX),
+            "The most TLS and QUIC handshakes under way; more are turned away.";
+        /// The handshakes of one address that are under way.
+        AddressHandshakes, "limits.address_handshakes": address_handshakes: usize = count(500, 1..=usize::MAX),
+            "The most of them of one address, which shares them with others as it does connections.";
         /// The event streams of all connections: 2 to 3 KB each.
         EventStreams, "limits.event_streams": event_streams: usize = count(250_000, 1..=usize::MAX),
             "The most event streams of all clients together.";

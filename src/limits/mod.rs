@@ -2,16 +2,19 @@
 //!
 //! - [`Limit`] is the table, and [`Limits`] what it is set to; [`Hits`] counts how often each bit.
 //! - [`Slots`] are places taken and given back, [`Places`] those that many addresses share;
-//!   [`Admission`] lets connections in; [`Conduct`] judges what they do; [`Bucket`] is so many at once
-//!   and so many more a second; [`Refusals`] says how long whoever finds no room is to stay away.
+//!   [`Admission`] lets connections in, and [`Occupants`] has idle ones end for them; [`Conduct`] judges what they do; [`Bucket`] is so many at once
+//!   and so many more a second, [`Rates`] one for each address; [`Refusals`] says how long whoever finds no room is to stay away.
 //!
-//! Pure but for the counters of [`Hits`] and the lock of [`Places`]: no clock, no task.
+//! Pure but for the counters of [`Hits`] and the locks of [`Admission`], [`Places`] and [`Occupants`]: no
+//! clock, no task.
 
 mod abuse;
 mod admission;
 mod bucket;
 mod hits;
 mod limit;
+mod occupants;
+mod rates;
 mod refusals;
 mod shares;
 mod slots;
@@ -19,13 +22,15 @@ mod slots;
 use std::net::{IpAddr, Ipv6Addr};
 
 pub(crate) use abuse::Conduct;
-pub(crate) use admission::Admission;
+pub(crate) use admission::{Admission, Admitted};
 pub(crate) use bucket::Bucket;
 pub(crate) use hits::Hits;
 pub(crate) use limit::{
     Bound, DEMO_BYTES, DEMO_TOPICS_AT_ONCE, HTTP1_STREAMS, Limit, LimitRow, LimitSource, Limits,
     PENDING_HANDSHAKES,
 };
+pub(crate) use occupants::{Occupant, Occupants, Stay};
+pub(crate) use rates::Rates;
 pub(crate) use refusals::Refusals;
 pub(crate) use shares::{Place, Places, Tenant};
 pub(crate) use slots::{Slot, Slots};

@@ -65,6 +65,19 @@ impl Tenant {
         Ok(Place(self.clone()))
     }
 
+    /// Takes a place whether any is free or not, as somebody else is about to give one back.
+    #[must_use]
+    pub(crate) fn take_anyway(self: &Arc<Self>) -> Place {
+        self.lock().add(self.source);
+        Place(self.clone())
+    }
+
+    /// Whether it may take any number of those that are left.
+    #[must_use]
+    pub(crate) fn is_exempt(&self) -> bool {
+        self.is_exempt
+    }
+
     /// Where it comes from.
     #[must_use]
     pub(crate) fn source(&self) -> IpAddr {
@@ -110,15 +123,19 @@ impl Shares {
         if !is_exempt && own > 0 && own >= self.most() {
             return Err(self.each.limit);
         }
+        self.add(source);
+        Ok(())
+    }
+
+    fn add(&mut self, source: IpAddr) {
         self.taken += 1;
         *self.by_source.entry(source).or_default() += 1;
-        Ok(())
     }
 
     /// How many an address may have just now that has some.
     fn most(&self) -> usize {
         let total = self.total.value;
-        let left = total - self.taken;
+        let left = total.saturating_sub(self.taken);
         if left > total / 4 {
             self.each.value
         } else if left > total / 16 {

@@ -30,7 +30,7 @@ use crate::{
     drain::Watch,
     exchange::{Body, BodyError, BodyStream, EventBody, Output, Peer, Request, Tunnel},
     hub::mailbox::Mailbox,
-    limits::Limit,
+    limits::{Limit, Occupant},
     protocol::Protocol,
 };
 
@@ -63,6 +63,7 @@ pub(super) async fn serve<T>(
     let asking = asked.clone();
     let tunnel = Tunnelled::default();
     let tunnelled = tunnel.clone();
+    let occupant = peer.occupant.clone();
     let answer = service_fn(move |request| {
         asking.store(true, Ordering::Relaxed);
         let (listening, peer, watch) = (answering.clone(), peer.clone(), watch.clone());
@@ -92,6 +93,8 @@ pub(super) async fn serve<T>(
             () = late.as_mut() => return listening.context().hits.count(Limit::Handshake),
         }
     }
+    // As long as what it was handed over to.
+    let _busy = Busy::new(&occupant);
     let handed_over = tunnel.lock().expect("no holder of this lock panics").take();
     if let Some((upgrade, tunnel)) = handed_over
         && let Ok(io) = upgrade.await
@@ -121,10 +124,11 @@ async fn respond(
     drain: Watch,
     tunnelled: Tunnelled,
     mut request: hyper::Request<Incoming>,
-) -> Response<Sending> {
+) -> Response<Answer> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let mailbox = peer.mailbox.clone();
+    let busy = Busy::new(&peer.occupant);
     let rest = Rest {
         on_request: parts.headers.contains_key(header::EXPECT),
         ..Rest::new(&listening.context().limits, Beyond::Read)
@@ -149,7 +153,52 @@ async fn respond(
             draining: Some(Box::pin(drain.draining())),
         })),
     };
-    head.map(|()| sending)
+    head.map(|()| Answer {
+        sending,
+        _busy: busy,
+    })
+}
+
+/// Something is under way on a connection.
+struct Busy(Arc<Occupant>);
+
+impl Busy {
+    fn new(occupant: &Arc<Occupant>) -> Self {
+        occupant.set_busy(true, clock::now());
+        Self(occupant.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.set_busy(false, clock::now());
+    }
+}
+
+/// A reply on its way.
+struct Answer {
+    sending: Sending,
+    _busy: Busy,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.get_mut().sending).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.sending.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.sending.size_hint()
+    }
 }
 
 /// The body of a reply.

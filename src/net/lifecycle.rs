@@ -11,12 +11,13 @@ use std::{
 
 use crate::{
     drain::Watch,
-    limits::{Hits, Limit},
+    limits::{Hits, Limit, Occupant},
 };
 
 /// How far a connection has come on its way to its end.
 pub(super) struct Lifecycle {
     hits: Arc<Hits>,
+    occupant: Arc<Occupant>,
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Until when the first request must come, as long as none has.
     first: Option<Instant>,
@@ -46,6 +47,7 @@ impl Lifecycle {
     /// end it are counted.
     pub(super) fn new(
         hits: Arc<Hits>,
+        occupant: Arc<Occupant>,
         drain: Watch,
         first: Instant,
         idle: Duration,
@@ -53,6 +55,7 @@ impl Lifecycle {
     ) -> Self {
         Self {
             hits,
+            occupant,
             draining: Some(Box::pin(drain.draining())),
             first: Some(first),
             idle,
@@ -84,6 +87,7 @@ impl Lifecycle {
 
     /// What is to be done, while there is something under way or not.
     pub(super) fn step(&mut self, busy: bool, now: Instant) -> Step {
+        self.occupant.set_busy(busy, now);
         if busy {
             self.idle_since = None;
             return Step::Stay(None);
@@ -116,7 +120,14 @@ mod tests {
         let (signal, watch) = crate::drain::channel();
         (
             signal,
-            Lifecycle::new(Arc::default(), watch, now + FIRST, IDLE, PATIENCE),
+            Lifecycle::new(
+                Arc::default(),
+                Occupant::of_nobody([127, 0, 0, 1].into(), now),
+                watch,
+                now + FIRST,
+                IDLE,
+                PATIENCE,
+            ),
         )
     }
 

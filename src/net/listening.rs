@@ -19,7 +19,7 @@ use crate::{
     clock,
     exchange::Peer,
     hub::mailbox::Mailbox,
-    limits::{Admission, Bound, HEADROOM, HTTP1_STREAMS, Place, Slot, Slots},
+    limits::{Admission, Admitted, Bound, HEADROOM, HTTP1_STREAMS, Occupant, Slot, Slots},
     metrics::OpenGuard,
     protocol::Protocol,
     service::{Context, Service},
@@ -100,12 +100,12 @@ impl Listening {
 
     /// Room for one more connection from `address`, held as long as it lives; `None` when there is none, which is
     /// counted.
-    pub(super) fn admit(&self, address: IpAddr) -> Option<Option<Place>> {
+    pub(super) fn admit(&self, address: IpAddr) -> Option<Option<Admitted>> {
         let Some(admission) = &self.admission else {
             return Some(None);
         };
-        match admission.connection(address) {
-            Ok(place) => Some(Some(place)),
+        match admission.connection(address, clock::now()) {
+            Ok(admitted) => Some(Some(admitted)),
             Err(limit) => {
                 self.context().hits.count(limit);
                 None
@@ -149,7 +149,13 @@ impl Listening {
             .ok()
     }
 
-    pub(super) fn peer(&self, protocol: Protocol, remote: SocketAddr) -> Peer {
+    /// Who is on a connection; without `occupant` it is one that nobody counts.
+    pub(super) fn peer(
+        &self,
+        protocol: Protocol,
+        remote: SocketAddr,
+        occupant: Option<Arc<Occupant>>,
+    ) -> Peer {
         if let (Protocol::Http3, Some(alt_svc)) = (protocol, &self.alt_svc) {
             alt_svc.reached_from(remote.ip());
         }
@@ -166,6 +172,7 @@ impl Listening {
             by_proxy: false,
             mailbox: Mailbox::new(tenant.source()),
             places: Slots::new(places),
+            occupant: occupant.unwrap_or_else(|| Occupant::of_nobody(remote.ip(), clock::now())),
             tenant,
             alt_svc: match protocol {
                 Protocol::Http3 => None,
@@ -186,6 +193,17 @@ fn less_headroom(granted: Bound<usize>) -> Bound<usize> {
 /// recorded once it is settled.
 pub(super) fn connection_span(client: SocketAddr) -> Span {
     tracing::info_span!("connection", %client, protocol = tracing::field::Empty)
+}
+
+/// Serves a connection until it is told to end to make room for another: there is nothing under way then.
+pub(super) async fn until_ended(served: impl Future<Output = ()>, admitted: Option<Admitted>) {
+    let Some(admitted) = admitted else {
+        return served.await;
+    };
+    tokio::select! {
+        () = served => {}
+        () = admitted.occupant().ended() => tracing::debug!("idle, and others need its place"),
+    }
 }
 
 pub(super) fn report_panic(ended: Result<(), JoinError>) {

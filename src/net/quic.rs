@@ -14,9 +14,15 @@ use tracing::Instrument as _;
 
 use super::{
     h3::{self, var_int},
-    listening::{Listening, connection_span, report_panic},
+    listening::{Listening, connection_span, report_panic, until_ended},
 };
-use crate::{drain::Watch, limits::Slot, protocol::Protocol, service::Context, tls::Secret};
+use crate::{
+    drain::Watch,
+    limits::{Admitted, Occupant, Place, Slot},
+    protocol::Protocol,
+    service::Context,
+    tls::Secret,
+};
 
 /// What a connection may have in flight or waiting in quinn: the slow-reader bound of QUIC.
 const SEND_WINDOW: u64 = 256 << 10;
@@ -131,23 +137,23 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
             Some(ended) = connections.join_next() => report_panic(ended),
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
-                let Some(admission) = listening.admit(incoming.remote_address().ip()) else {
-                    incoming.refuse();
-                    continue;
-                };
                 // Under a flood of handshakes whoever comes must show that its address is its own.
                 let Some(handshake) = listening.begin_handshake(!incoming.may_retry()) else {
                     // An error means that it is validated, which it would not be asked for then.
                     let _: Result<_, _> = incoming.retry();
                     continue;
                 };
+                let Some(mut admission) = listening.admit(incoming.remote_address().ip()) else {
+                    incoming.refuse();
+                    continue;
+                };
+                let place = admission.as_mut().and_then(Admitted::take_handshake);
+                let handshake = (handshake, place);
                 let span = connection_span(incoming.remote_address());
                 span.record("protocol", Protocol::Http3.as_str());
-                let served = serve(incoming, listening.clone(), handshake, drain.clone());
-                let served = async move {
-                    served.await;
-                    drop(admission);
-                };
+                let occupant = admission.as_ref().map(|admitted| admitted.occupant().clone());
+                let served = serve(incoming, listening.clone(), occupant, handshake, drain.clone());
+                let served = until_ended(served, admission);
                 connections.spawn(served.instrument(span));
             }
         }
@@ -163,7 +169,8 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
 async fn serve(
     incoming: quinn::Incoming,
     listening: Arc<Listening>,
-    handshake: Slot,
+    occupant: Option<Arc<Occupant>>,
+    handshake: (Slot, Option<Place>),
     drain: Watch,
 ) {
     let by = listening.first_request_by();
@@ -174,7 +181,7 @@ async fn serve(
     let connected = listening.in_time(by, "QUIC handshake", connecting).await;
     drop(handshake);
     if let Some(connection) = connected {
-        let peer = listening.peer(Protocol::Http3, connection.remote_address());
+        let peer = listening.peer(Protocol::Http3, connection.remote_address(), occupant);
         // Boxed: a connection is to cost what its driver costs, not what the largest step does.
         Box::pin(h3::serve(connection, by, listening.clone(), peer, drain)).await;
     }

@@ -18,10 +18,15 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     h1, h2,
-    listening::{Listening, connection_span, report_panic},
+    listening::{Listening, connection_span, report_panic, until_ended},
     write_timeout::WriteTimeout,
 };
-use crate::{drain::Watch, exchange::Peer, protocol::Protocol};
+use crate::{
+    drain::Watch,
+    exchange::Peer,
+    limits::{Admitted, Occupant, Place},
+    protocol::Protocol,
+};
 
 /// How long accepting pauses when the system has no more files or memory to give.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -69,12 +74,11 @@ pub(super) async fn accept(
                 Ok((stream, remote)) => {
                     failing = false;
                     // Closed at once, a browser tries again later.
-                    if let Some(admission) = listening.admit(remote.ip()) {
-                        let served = serve(stream, remote, tls.clone(), listening.clone(), drain.clone());
-                        let served = async move {
-                            served.await;
-                            drop(admission);
-                        };
+                    if let Some(mut admission) = listening.admit(remote.ip()) {
+                        let handshake = admission.as_mut().and_then(Admitted::take_handshake);
+                        let occupant = admission.as_ref().map(|admitted| admitted.occupant().clone());
+                        let served = serve(stream, remote, occupant, handshake, tls.clone(), listening.clone(), drain.clone());
+                        let served = until_ended(served, admission);
                         connections.spawn(served.instrument(connection_span(remote)));
                     }
                 }
@@ -107,6 +111,8 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 async fn serve(
     stream: TcpStream,
     remote: SocketAddr,
+    occupant: Option<Arc<Occupant>>,
+    handshake_place: Option<Place>,
     tls: Option<TlsAcceptor>,
     listening: Arc<Listening>,
     drain: Watch,
@@ -142,9 +148,10 @@ async fn serve(
     let Some((io, http2, listening)) = begun.await else {
         return;
     };
+    drop(handshake_place);
     match io {
-        Io::Tls(io) => http(io, http2, remote, by, listening, drain).await,
-        Io::Plain(io) => http(io, http2, remote, by, listening, drain).await,
+        Io::Tls(io) => http(io, http2, remote, occupant, by, listening, drain).await,
+        Io::Plain(io) => http(io, http2, remote, occupant, by, listening, drain).await,
     }
 }
 
@@ -162,6 +169,7 @@ async fn http<T>(
     io: T,
     http2: bool,
     remote: SocketAddr,
+    occupant: Option<Arc<Occupant>>,
     by: Instant,
     listening: Arc<Listening>,
     drain: Watch,
@@ -174,7 +182,7 @@ async fn http<T>(
         Protocol::Http1
     };
     Span::current().record("protocol", protocol.as_str());
-    let peer: Peer = listening.peer(protocol, remote);
+    let peer: Peer = listening.peer(protocol, remote, occupant);
     if http2 {
         Box::pin(h2::serve(io, by, listening, peer, drain)).await;
     } else {

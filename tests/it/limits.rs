@@ -1,14 +1,16 @@
 //! What bites is counted, by the name of the limit.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use seventh::{
-    client::{Protocol, full},
+    client::{Connection, Protocol, full},
     sse::Item,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpSocket,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::access;
@@ -22,6 +24,7 @@ every_protocol!(
     strangers_who_make_up_topics_evict_nobodys_history,
     one_address_does_not_take_all_event_streams,
     a_user_has_so_many_event_streams,
+    idle_connections_end_for_those_who_come,
 );
 
 async fn hits(edge: &TestEdge, limit: &str) -> u64 {
@@ -290,33 +293,120 @@ async fn a_browser_that_comes_near_six_streams_over_http1_is_counted() {
     }
 }
 
+/// A connection from this address of the machine, without TLS, and whether it is let in.
+async fn plain_from(edge: &TestEdge, last: u8) -> Option<TcpStream> {
+    let mut stream = tcp_from(edge.http()[0], last).await;
+    // One that is turned away is closed at once; one that is let in is answered.
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.ok();
+    let mut first = [0; 1];
+    let read = patiently("an end or an answer", stream.read(&mut first)).await;
+    read.is_ok_and(|read| read == 1).then_some(stream)
+}
+
+async fn tcp_from(to: SocketAddr, last: u8) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind(([127, 0, 0, last], 0).into())
+        .expect("an address of this machine");
+    socket.connect(to).await.expect("it connects")
+}
+
+#[tokio::test]
+async fn an_address_begins_so_many_connections_a_second() {
+    let edge = TestEdge::with(
+        "limits.connection_rate = 1\nlimits.exempt = []\nhttp.listen = [\"127.0.0.1:0\"]",
+    );
+    patiently("the limit to bite", async {
+        while plain_from(&edge, 1).await.is_some() {}
+    })
+    .await;
+    assert!(hits(&edge, "limits.connection_rate").await >= 1);
+    assert!(plain_from(&edge, 2).await.is_some());
+}
+
+/// Whoever only connects has its share of the handshakes and no more.
+#[tokio::test]
+async fn one_address_does_not_take_all_handshakes() {
+    let edge =
+        TestEdge::with("limits.handshakes = 8\nlimits.exempt = []\nlimits.handshake = \"1h\"");
+    let mut silent = Vec::new();
+    let turned_away = async |stream: &mut TcpStream| stream.read(&mut [0; 1]).await;
+    for _ in 0..7 {
+        silent.push(tcp_from(edge.https, 2).await);
+    }
+    let last = silent.last_mut().expect("there is one");
+    let read = patiently("the end", turned_away(last)).await;
+    assert!(read.is_err() || read.is_ok_and(|read| read == 0));
+    assert_eq!(hits(&edge, "limits.address_handshakes").await, 1);
+    // Others are let in, and give their places back.
+    for protocol in Protocol::ALL {
+        for _ in 0..4 {
+            edge.events(protocol, "topic=a").await.opened().await;
+        }
+    }
+}
+
+/// At the bound connections end that do nothing, and those with event streams stay.
+async fn idle_connections_end_for_those_who_come(protocol: Protocol) {
+    const BOUND: usize = 6;
+    let edge = TestEdge::with(&format!(
+        "limits.connections = {BOUND}\nlimits.idle = \"1h\""
+    ));
+    let mut streams = Vec::new();
+    let mut idle = Vec::new();
+    for n in 0..BOUND {
+        if n % 2 == 0 {
+            streams.push(edge.events(protocol, "topic=a").await.opened().await);
+        } else {
+            let mut connection = edge.connect(protocol).await;
+            let answer = connection.get("/").await.expect("an answer").bytes().await;
+            answer.expect("a body");
+            idle.push(connection);
+        }
+    }
+    for other in Protocol::ALL {
+        // Until the others have done nothing for a while.
+        let come = async {
+            loop {
+                if let Ok(mut connection) = Connection::open(&edge.target(), other).await
+                    && let Ok(mut answer) = connection.get("/").await
+                    && answer.bytes().await.is_ok()
+                {
+                    break connection;
+                }
+            }
+        };
+        let mut connection = patiently("room", come).await;
+        let events = Events::open(&mut connection, "topic=a", &[]).await;
+        streams.push(events.owning(connection).opened().await);
+    }
+    assert_eq!(edge.publish("a", "x").await["receivers"], BOUND);
+    for events in &mut streams {
+        assert_eq!(events.data(1).await, ["x"]);
+    }
+    // All of them do something now.
+    for other in Protocol::ALL {
+        assert!(
+            Connection::open(&edge.target(), other).await.is_err(),
+            "{other}"
+        );
+    }
+}
+
 /// Connections are shared out as event streams are: over TCP and QUIC, before anything was asked.
 #[tokio::test]
 async fn one_address_does_not_take_all_connections() {
     let edge = TestEdge::with(
         "limits.connections = 8\nlimits.exempt = []\nhttp.listen = [\"127.0.0.1:0\"]",
     );
-    let connect = async |last: u8| {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket
-            .bind(([127, 0, 0, last], 0).into())
-            .expect("an address of this machine");
-        let mut stream = socket.connect(edge.http()[0]).await.expect("it connects");
-        // One that is turned away is closed at once; one that is let in is waited for.
-        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.ok();
-        let mut first = [0; 1];
-        let read = patiently("an end or an answer", stream.read(&mut first)).await;
-        read.is_ok_and(|read| read == 1).then_some(stream)
-    };
     let mut held = Vec::new();
-    for _ in 0..6 {
-        held.push(connect(1).await.expect("there is room"));
+    for last in [1, 1, 1, 1, 1, 1, 2, 2] {
+        if held.len() == 6 {
+            assert!(plain_from(&edge, 1).await.is_none());
+        }
+        held.push(plain_from(&edge, last).await.expect("there is room"));
     }
-    assert!(connect(1).await.is_none());
-    for _ in 0..2 {
-        held.push(connect(2).await.expect("there is room for another address"));
-    }
-    assert!(connect(3).await.is_none());
+    assert!(plain_from(&edge, 3).await.is_none());
     assert_eq!(hits(&edge, "limits.address_connections").await, 1);
     assert_eq!(hits(&edge, "limits.connections").await, 1);
 }

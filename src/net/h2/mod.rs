@@ -92,7 +92,7 @@ pub(super) async fn serve<T>(
         return;
     };
     let hits = listening.context().hits.clone();
-    let places = peer.places.bound();
+    let (places, occupant) = (peer.places.bound(), peer.occupant.clone());
     let driver = Box::new(Http2Driver {
         outbox: Outbox::new(listening.clone(), Protocol::Http2, peer.mailbox.clone()),
         connection,
@@ -100,7 +100,14 @@ pub(super) async fn serve<T>(
         listening,
         peer,
         answering: FuturesUnordered::new(),
-        lifecycle: Lifecycle::new(hits, drain, by, limits.idle.value, limits.stall.value),
+        lifecycle: Lifecycle::new(
+            hits,
+            occupant,
+            drain,
+            by,
+            limits.idle.value,
+            limits.stall.value,
+        ),
         conduct: Conduct::new(places, clock::now()),
         reserves: Reserves::new(),
         received: Arc::default(),

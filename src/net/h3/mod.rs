@@ -90,7 +90,7 @@ pub(super) async fn serve(
         .max_field_section_size(field_section(&limits))
         .send_grease(false);
     let hits = listening.context().hits.clone();
-    let places = peer.places.bound();
+    let (places, occupant) = (peer.places.bound(), peer.occupant.clone());
     let transport = Transport::new(connection.clone(), hits.clone());
     let handshake = Box::pin(builder.build(transport));
     let begun = listening.in_time(by, "HTTP/3 handshake", handshake);
@@ -106,7 +106,7 @@ pub(super) async fn serve(
         setups: FuturesUnordered::new(),
         granted: FIRST_GRANT,
         // Nothing is in flight then: a stream counts until its end is acknowledged.
-        lifecycle: Lifecycle::new(hits, drain, by, limits.idle.value, Duration::ZERO),
+        lifecycle: Lifecycle::new(hits, occupant, drain, by, limits.idle.value, Duration::ZERO),
         conduct: Conduct::new(places, clock::now()),
         received: Arc::default(),
         passes: 0,

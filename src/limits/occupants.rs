@@ -1,0 +1,217 @@
+//! What connections are doing, so that at the bound of them those end that do nothing.
+//!
+//! The clock is the caller's.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+/// How long a connection must have done nothing to be one of those that end.
+const IDLE: Duration = Duration::from_secs(2);
+/// How long it takes until they are all looked at again.
+const BETWEEN: Duration = Duration::from_millis(100);
+/// What part of all ends at once.
+const PART: usize = 64;
+/// It does something.
+const BUSY: u64 = 0;
+
+/// All connections.
+#[derive(Debug)]
+pub(crate) struct Occupants {
+    origin: Instant,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    all: HashMap<u64, Arc<Occupant>>,
+    looked: Option<Instant>,
+    /// How many were told to end for which nobody has come yet.
+    room: usize,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Occupant {
+    origin: Instant,
+    source: IpAddr,
+    /// Since when it does nothing, in milliseconds from the origin on and one more.
+    idle_since: AtomicU64,
+    /// It was told to end.
+    told: AtomicBool,
+    end: Notify,
+}
+
+/// A connection is there; dropping it says that it is not any more.
+#[derive(Debug)]
+pub(crate) struct Stay {
+    occupants: Arc<Occupants>,
+    id: u64,
+    occupant: Arc<Occupant>,
+}
+
+impl Occupants {
+    /// None yet.
+    pub(crate) fn new(now: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            origin: now,
+            inner: Mutex::default(),
+        })
+    }
+
+    /// One has come from `source`, and does nothing yet.
+    pub(crate) fn come(self: &Arc<Self>, source: IpAddr, now: Instant) -> Stay {
+        let occupant = Occupant::new(self.origin, source, now);
+        let mut inner = self.lock();
+        inner.next += 1;
+        let id = inner.next;
+        inner.all.insert(id, occupant.clone());
+        drop(inner);
+        Stay {
+            occupants: self.clone(),
+            id,
+            occupant,
+        }
+    }
+
+    /// Has some end that do nothing, those of whom most are there and that do so longest first. Whether
+    /// there is room for one that comes now.
+    pub(crate) fn make_room(&self, now: Instant) -> bool {
+        let mut inner = self.lock();
+        let looked = inner.looked;
+        let again = looked.is_none_or(|at| now.saturating_duration_since(at) >= BETWEEN);
+        if inner.room == 0 && again {
+            inner.looked = Some(now);
+            inner.room = self.end_idle(&inner.all, now);
+        }
+        let room = inner.room > 0;
+        inner.room -= usize::from(room);
+        room
+    }
+
+    fn end_idle(&self, all: &HashMap<u64, Arc<Occupant>>, now: Instant) -> usize {
+        let mut by_source: HashMap<IpAddr, usize> = HashMap::new();
+        for occupant in all.values() {
+            *by_source.entry(occupant.source).or_default() += 1;
+        }
+        let until = millis(self.origin, now).saturating_sub(IDLE.as_millis() as u64);
+        let idle = all.values().filter_map(|occupant| {
+            let since = occupant.idle_since.load(Ordering::Relaxed);
+            let is_idle = since != BUSY && since <= until && !occupant.told.load(Ordering::Relaxed);
+            is_idle.then_some((since, occupant))
+        });
+        let mut idle: Vec<(u64, &Arc<Occupant>)> = idle.collect();
+        idle.sort_by_key(|(since, occupant)| {
+            (std::cmp::Reverse(by_source[&occupant.source]), *since)
+        });
+        idle.truncate(all.len().div_ceil(PART));
+        for (_, occupant) in &idle {
+            occupant.told.store(true, Ordering::Relaxed);
+            occupant.end.notify_one();
+        }
+        idle.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Occupant {
+    fn new(origin: Instant, source: IpAddr, now: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            origin,
+            source,
+            idle_since: AtomicU64::new(millis(origin, now)),
+            told: AtomicBool::new(false),
+            end: Notify::new(),
+        })
+    }
+
+    /// One that nobody counts.
+    pub(crate) fn of_nobody(source: IpAddr, now: Instant) -> Arc<Self> {
+        Self::new(now, source, now)
+    }
+
+    /// It does something, or nothing from now on.
+    pub(crate) fn set_busy(&self, busy: bool, now: Instant) {
+        if self.is_busy() != busy {
+            let since = if busy { BUSY } else { millis(self.origin, now) };
+            self.idle_since.store(since, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns once it is to end, unless it has begun to do something meanwhile. Cancel-safe.
+    pub(crate) async fn ended(&self) {
+        loop {
+            self.end.notified().await;
+            if !self.is_busy() {
+                return;
+            }
+            self.told.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.idle_since.load(Ordering::Relaxed) == BUSY
+    }
+}
+
+fn millis(origin: Instant, at: Instant) -> u64 {
+    let since = at.saturating_duration_since(origin).as_millis();
+    u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+impl Stay {
+    /// The connection.
+    pub(crate) fn occupant(&self) -> &Arc<Occupant> {
+        &self.occupant
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.occupants.lock().all.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_idlest_of_whom_most_are_there_end_first() {
+        let now = crate::clock::now();
+        let later = |seconds: u64| now + Duration::from_secs(seconds);
+        let occupants = Occupants::new(now);
+        let of = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let alone = occupants.come(of(1), now);
+        let greedy: Vec<Stay> = (0..100).map(|n| occupants.come(of(2), later(n))).collect();
+        greedy[0].occupant().set_busy(true, later(100));
+        // None has done nothing for long.
+        assert!(!occupants.make_room(now));
+        assert!(occupants.make_room(later(100)));
+        let told = |stay: &Stay| stay.occupant.told.load(Ordering::Relaxed);
+        let ended = greedy.iter().filter(|stay| told(stay)).count();
+        assert_eq!(
+            (ended, told(&greedy[0]), told(&greedy[1])),
+            (2, false, true)
+        );
+        assert!(!told(&alone));
+        assert!(occupants.make_room(later(100)));
+        // Nobody is looked for again so soon.
+        assert!(!occupants.make_room(later(100)));
+        assert!(occupants.make_room(later(101)));
+        drop((greedy, alone));
+        assert!(occupants.lock().all.is_empty());
+    }
+}
