@@ -18,7 +18,7 @@ use crate::{
     drain,
     history::Order,
     hub::{Hub, HubBounds, NameBounds},
-    limits::{Admission, Hits, Places},
+    limits::{Admission, BURST, Hits, Places, Rates},
     metrics::{self, Registry},
     net::{self, BindError, HttpsListener, PlainListener},
     networks::Networks,
@@ -225,6 +225,7 @@ fn context(config: &Config, mut registry: Registry, drain: drain::Watch) -> Cont
         names: NameBounds {
             total: config.limits.topics.value,
             connection: config.limits.connection_topics.value,
+            readers: config.limits.topic_event_streams.value,
         },
         unread_bytes: config.limits.unread_bytes.value,
     };
@@ -259,6 +260,7 @@ fn context(config: &Config, mut registry: Registry, drain: drain::Watch) -> Cont
             exempt(config),
         ),
         refusals: Mutex::default(),
+        publish_rates: Mutex::new(Rates::new(config.limits.publish_rate, BURST)),
         hits,
         events: config.events.clone(),
         proxy,

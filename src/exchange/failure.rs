@@ -104,6 +104,16 @@ impl Problem {
         )
     }
 
+    /// 429: so often a second is too often (RFC 6585 4).
+    #[must_use]
+    pub(crate) fn too_often(bound: Bound<usize>) -> Self {
+        let (value, key) = (bound.value, bound.limit.key());
+        let detail = format!("that is more than {value} a second ({key}); wait and send it again");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
+            .by(bound)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
     /// 500: a bug of the edge.
     #[must_use]
     pub(crate) fn internal() -> Self {

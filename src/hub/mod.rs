@@ -65,7 +65,7 @@ pub use entry::{Applied, Entry, Outcome, Placed, Target};
 pub use gap::GapReason;
 pub use mailbox::StreamHandle;
 pub use metrics::HubMetrics;
-pub use names::{NameBounds, TooManyNames};
+pub use names::{NameBounds, NoRoom};
 pub use resume::Resume;
 pub use retention::Retention;
 pub use subscription::{Ask, Chunk, Found, Next, Opening, Subscription};

@@ -21,6 +21,8 @@ pub struct NameBounds {
     pub total: usize,
     /// `limits.connection_topics`: on behalf of one connection.
     pub connection: usize,
+    /// `limits.topic_event_streams`: the streams that read one topic.
+    pub readers: usize,
 }
 
 impl Default for NameBounds {
@@ -28,16 +30,20 @@ impl Default for NameBounds {
         Self {
             total: 250_000,
             connection: 5_000,
+            readers: usize::MAX,
         }
     }
 }
 
-/// Why a stream is not let in that brings new names.
+/// Why a stream is not let in: the names that it brings, or those that it shares with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum TooManyNames {
+pub enum NoRoom {
     /// Its connection has brought too many.
     #[error("the connection reads too many topics that nobody publishes to")]
     Connection,
+    /// A topic is read by as many streams as may.
+    #[error("a topic has too many readers")]
+    Topic,
     /// There are too many, and no other address has brought more of them.
     #[error("too many topics are read that nobody publishes to")]
     Total,
@@ -82,16 +88,21 @@ impl Names {
         }
     }
 
+    /// How many streams may read one topic.
+    pub(super) fn readers(&self) -> usize {
+        self.bounds.readers
+    }
+
     /// Whether so many new ones may come on behalf of `account`.
     ///
     /// At the bound it is the address with most names that is refused, not whoever comes next: the
     /// others may go on up to twice the bound.
-    pub(super) fn check(&self, account: &Account, new: usize) -> Result<(), TooManyNames> {
+    pub(super) fn check(&self, account: &Account, new: usize) -> Result<(), NoRoom> {
         if new == 0 {
             return Ok(());
         }
         if account.names.load(Ordering::Relaxed) + new > self.bounds.connection {
-            return Err(TooManyNames::Connection);
+            return Err(NoRoom::Connection);
         }
         let total = self.total + new;
         if total <= self.bounds.total {
@@ -101,7 +112,7 @@ impl Names {
         let mut others = self.heaviest.iter().rev();
         let other = others.find(|(_, source)| *source != account.source);
         if other.is_none_or(|(most, _)| own + new >= *most) || total > 2 * self.bounds.total {
-            return Err(TooManyNames::Total);
+            return Err(NoRoom::Total);
         }
         Ok(())
     }
@@ -152,15 +163,16 @@ mod tests {
         let mut names = Names::new(NameBounds {
             total: 100,
             connection: 3,
+            ..NameBounds::default()
         });
         let (one, other) = (account(1), account(1));
         for _ in 0..3 {
             assert_eq!(names.check(&one, 1), Ok(()));
             names.add(&one);
         }
-        assert_eq!(names.check(&one, 1), Err(TooManyNames::Connection));
+        assert_eq!(names.check(&one, 1), Err(NoRoom::Connection));
         assert_eq!(names.check(&one, 0), Ok(()));
-        assert_eq!(names.check(&other, 4), Err(TooManyNames::Connection));
+        assert_eq!(names.check(&other, 4), Err(NoRoom::Connection));
         assert_eq!(names.check(&other, 3), Ok(()));
         names.remove(&one);
         assert_eq!(names.check(&one, 1), Ok(()));
@@ -171,6 +183,7 @@ mod tests {
         let mut names = Names::new(NameBounds {
             total: 100,
             connection: 1000,
+            ..NameBounds::default()
         });
         let (heavy, light, new) = (account(1), account(2), account(3));
         for _ in 0..90 {
@@ -179,18 +192,18 @@ mod tests {
         for _ in 0..10 {
             names.add(&light);
         }
-        assert_eq!(names.check(&heavy, 1), Err(TooManyNames::Total));
-        assert_eq!(names.check(&account(1), 1), Err(TooManyNames::Total));
+        assert_eq!(names.check(&heavy, 1), Err(NoRoom::Total));
+        assert_eq!(names.check(&account(1), 1), Err(NoRoom::Total));
         assert_eq!(names.check(&light, 5), Ok(()));
         assert_eq!(names.check(&new, 50), Ok(()));
         // Nobody gets as far as the heaviest.
-        assert_eq!(names.check(&new, 90), Err(TooManyNames::Total));
+        assert_eq!(names.check(&new, 90), Err(NoRoom::Total));
         for last in 10..20 {
             for _ in 0..10 {
                 names.add(&account(last));
             }
         }
-        assert_eq!(names.check(&new, 1), Err(TooManyNames::Total));
+        assert_eq!(names.check(&new, 1), Err(NoRoom::Total));
         assert_eq!(names.total(), 200);
         for _ in 0..90 {
             names.remove(&heavy);
@@ -200,8 +213,9 @@ mod tests {
         let names = Names::new(NameBounds {
             total: 1,
             connection: 9,
+            ..NameBounds::default()
         });
-        assert_eq!(names.check(&new, 2), Err(TooManyNames::Total));
+        assert_eq!(names.check(&new, 2), Err(NoRoom::Total));
         assert_eq!(names.check(&new, 1), Ok(()));
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use smallvec::SmallVec;
 
 use super::{
-    GapReason, Hub, Overflow, Replay, Resume, TooManyNames, Treatment,
+    GapReason, Hub, NoRoom, Overflow, Replay, Resume, Treatment,
     gap::{self, Gap, Look, Position, View},
     mailbox::{Mailbox, StreamHandle},
     resume::{self, Newest},
@@ -133,7 +133,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`TooManyNames`] when topics that nobody knows would be too many with those that are merely
+    /// [`NoRoom`] when topics that nobody knows would be too many with those that are merely
     /// read.
     pub fn subscribe(
         self: &Arc<Self>,
@@ -141,7 +141,7 @@ impl Hub {
         resume: Resume<'_>,
         mailbox: &Arc<Mailbox>,
         now: Instant,
-    ) -> Result<(Subscription, Opening), TooManyNames> {
+    ) -> Result<(Subscription, Opening), NoRoom> {
         let named_before = |(at, topic)| topics[..at].contains(topic);
         let once = topics
             .iter()

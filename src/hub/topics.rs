@@ -16,8 +16,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::{
-    Applied, Entry, Identity, NameBounds, Repeat, Replay, Retention, TooManyNames, TopicRules,
-    Treatment,
+    Applied, Entry, Identity, NameBounds, NoRoom, Repeat, Replay, Retention, TopicRules, Treatment,
     duplicates::Duplicates,
     mailbox::{Mailbox, Mark, StreamHandle, Wakes},
     names::{Account, Names},
@@ -99,6 +98,8 @@ struct Ended {
 #[derive(Debug)]
 pub(super) struct Known {
     cell: Arc<Cell>,
+    /// How many streams read it. Invariant: the sum of those in `readers`.
+    streams: usize,
     /// By the address of the mailbox, which lives as long as its entry here.
     readers: IndexMap<usize, Readers>,
     /// The number of the last event, 0 when none is held. Invariant: in `recency` unless 0.
@@ -165,8 +166,7 @@ impl Known {
     }
 
     pub(super) fn subscribers(&self) -> usize {
-        let readers = self.readers.values();
-        readers.map(|readers| readers.streams.len()).sum()
+        self.streams
     }
 
     /// Has its readers look, for what is not an event; how many there are.
@@ -597,13 +597,19 @@ impl Topics {
     }
 
     /// Whether a stream of this connection may read these topics, those that nobody knows included.
-    pub(super) fn check_names(
-        &self,
-        topics: &[&Topic],
-        mailbox: &Mailbox,
-    ) -> Result<(), TooManyNames> {
-        let new = topics.iter().filter(|topic| self.id(topic).is_none());
-        self.names.check(mailbox.account(), new.count())
+    pub(super) fn check_names(&self, topics: &[&Topic], mailbox: &Mailbox) -> Result<(), NoRoom> {
+        let mut new = 0;
+        for topic in topics {
+            match self.get(topic) {
+                None => new += 1,
+                // What is for everyone is read by everyone.
+                Some(known) if topic.is_named() && known.streams >= self.names.readers() => {
+                    return Err(NoRoom::Topic);
+                }
+                Some(_) => {}
+            }
+        }
+        self.names.check(mailbox.account(), new)
     }
 
     /// Has a stream read a topic. Its events that are too old go first.
@@ -624,6 +630,7 @@ impl Topics {
             streams: Vec::new(),
         });
         readers.streams.push(stream.key());
+        known.streams += 1;
         self.account_for(id);
         self.evict_older(id, now);
         cell
@@ -638,6 +645,7 @@ impl Topics {
         let readers = readers.expect("the stream is among its readers");
         let place = readers.streams.iter().position(|&key| key == stream.key());
         readers.streams.swap_remove(place.expect("it is there"));
+        known.streams -= 1;
         if readers.streams.is_empty() {
             known.readers.swap_remove(&mailbox);
             if known.readers.is_empty() {
@@ -701,6 +709,7 @@ impl Topics {
                 closed: AtomicBool::new(self.closed.contains(topic)),
                 ring: Mutex::new(Ring::starting_after(through, deleted)),
             }),
+            streams: 0,
             readers: IndexMap::new(),
             last: 0,
             ends: None,
@@ -870,6 +879,11 @@ impl Topics {
         let merely_read = known().filter(|known| known.last == 0);
         let merely_read = merely_read.inspect(|known| assert!(known.account.is_some()));
         assert_eq!(self.names.total(), merely_read.count());
+        for known in known() {
+            let streams = known.readers.values();
+            let streams = streams.map(|readers| readers.streams.len());
+            assert_eq!(known.streams, streams.sum::<usize>());
+        }
         assert_eq!(
             self.turns.len(),
             known().filter(|known| known.turn.is_some()).count()

@@ -7,12 +7,10 @@ use std::{
 };
 
 use super::{
-    Limit, Limits, Occupant, Occupants, PENDING_HANDSHAKES, Place, Places, Rates, Slot, Slots, Stay,
+    BURST, Limit, Limits, Occupant, Occupants, PENDING_HANDSHAKES, Place, Places, Rates, Slot,
+    Slots, Stay,
 };
 use crate::networks::Networks;
-
-/// How many seconds' worth of connections an address may begin at once.
-const BURST: usize = 10;
 
 /// Lets connections in, as long as there is room.
 #[derive(Debug)]

@@ -155,6 +155,15 @@ limits! {
         /// Five tabs with a thousand streams each.
         UserEventStreams, "limits.user_event_streams": user_event_streams: usize = count(5000, 1..=usize::MAX),
             "The most event streams of one user, wherever they come from.";
+        /// The event streams that read one topic; a public one is read by everybody.
+        TopicEventStreams, "limits.topic_event_streams": topic_event_streams: usize = count(1_000_000, 1..=usize::MAX),
+            "The most event streams that read one topic.";
+        /// A page asks for some hundred things at once, and then now and then.
+        RequestRate, "limits.request_rate": request_rate: usize = count(1000, 1..=1_000_000),
+            "The most requests of one connection a second, with ten times as many at once; those of networks that are exempt do not count.";
+        /// What one who publishes from outside may cost everybody else.
+        PublishRate, "limits.publish_rate": publish_rate: usize = count(1000, 1..=1_000_000),
+            "The most events a second that one publisher's key or token publishes on the public listeners, with ten times as many at once.";
         /// From connecting to the first request. Slow networks take seconds; who takes more holds a
         /// place for nothing.
         Handshake, "limits.handshake": handshake: Duration = time(Duration::from_secs(10), TIMES),

@@ -44,6 +44,9 @@ pub(crate) fn source(address: IpAddr) -> IpAddr {
     }
 }
 
+/// How many seconds' worth may come at once of what has a bound a second.
+pub(crate) const BURST: usize = 10;
+
 /// Streams of a connection that event streams leave to ordinary requests: a page's own files and
 /// its calls would hang otherwise, as browsers queue them behind the streams.
 pub(crate) const HEADROOM: usize = 16;

@@ -14,6 +14,8 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::{BURST, Bound, Bucket, Limit};
+
 /// How long a connection must have done nothing to be one of those that end.
 const IDLE: Duration = Duration::from_secs(2);
 /// How long it takes until they are all looked at again.
@@ -48,6 +50,8 @@ pub(crate) struct Occupant {
     idle_since: AtomicU64,
     /// It was told to end.
     told: AtomicBool,
+    /// What it asks for.
+    requests: Mutex<Option<Bucket>>,
     end: Notify,
 }
 
@@ -133,6 +137,7 @@ impl Occupant {
             source,
             idle_since: AtomicU64::new(millis(origin, now)),
             told: AtomicBool::new(false),
+            requests: Mutex::default(),
             end: Notify::new(),
         })
     }
@@ -140,6 +145,19 @@ impl Occupant {
     /// One that nobody counts.
     pub(crate) fn of_nobody(source: IpAddr, now: Instant) -> Arc<Self> {
         Self::new(now, source, now)
+    }
+
+    /// It asks for something: so often a second, ten times as often at once.
+    ///
+    /// # Errors
+    ///
+    /// The limit, when it does so too often.
+    pub(crate) fn ask(&self, per_second: Bound<usize>, now: Instant) -> Result<(), Limit> {
+        let Bound { limit, value } = per_second;
+        let mut requests = self.requests.lock().expect("no holder of this lock panics");
+        let bucket = requests
+            .get_or_insert_with(|| Bucket::new(limit, value.saturating_mul(BURST), value, now));
+        bucket.take(1, now)
     }
 
     /// It does something, or nothing from now on.

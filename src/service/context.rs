@@ -15,7 +15,7 @@ use crate::{
     drain::Watch,
     history::Order,
     hub::Hub,
-    limits::{Bound, Hits, Limit, Limits, Places, Refusals},
+    limits::{Bound, Hits, Limit, Limits, Places, Rates, Refusals},
     metrics::Registry,
     proxy::Proxy,
 };
@@ -98,6 +98,8 @@ pub struct Context {
     pub(crate) places: Places,
     /// Who found no room of late.
     pub(crate) refusals: Mutex<Refusals<Visitor>>,
+    /// How often each publishes from outside.
+    pub(crate) publish_rates: Mutex<Rates<u64>>,
     /// How often each bit.
     pub hits: Arc<Hits>,
     /// `[events]`

@@ -26,6 +26,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::PathAndQuery};
 
 use crate::{
+    clock,
     drain::Watch,
     exchange::{Body, BodyStream, HeaderBounds, Problem, Reply, Request, authority, validate},
     proxy,
@@ -131,6 +132,13 @@ impl Service {
             count: context.limits.header_count.value,
         };
         validate(&request.parts, bounds)?;
+        let is_public = !matches!(self, Self::Control(..));
+        if is_public && !request.peer.tenant.is_exempt() && !request.peer.by_proxy {
+            let rate = context.limits.request_rate;
+            if request.peer.occupant.ask(rate, clock::now()).is_err() {
+                return self.too_often(&request);
+            }
+        }
         if let Self::Redirect(_, port) = self {
             return Ok(redirect(&request.parts, *port));
         }
@@ -169,6 +177,16 @@ impl Service {
             }
             route => control::answer(context, route, &parts).await,
         }
+    }
+
+    /// The answer to one that asks too often: gentle for an event stream.
+    fn too_often(&self, request: &Request) -> Result<Reply, Problem> {
+        let context = self.context();
+        let rate = context.limits.request_rate;
+        if self.is_for_event_streams(request) {
+            return Ok(Reply::no_room(context.long_retry(), rate.limit));
+        }
+        Err(Problem::too_often(rate))
     }
 
     fn offer(&self) -> Offer<'_> {

@@ -20,7 +20,7 @@ use crate::{
     access::{Denied, Identity},
     backoff, clock,
     exchange::{Body, EventBody as _, Peer, Problem, Reply, Seat, authority, is_chromium},
-    hub::{Opening, TooManyNames},
+    hub::{NoRoom, Opening},
     limits::Limit,
     protocol::Protocol,
     proxy::Handed,
@@ -316,8 +316,9 @@ fn open(
         .hub
         .subscribe(&reads, asked.resume(), &peer.mailbox, now)
         .map_err(|too_many| match too_many {
-            TooManyNames::Connection => NotOpened::Limit(Limit::ConnectionTopics),
-            TooManyNames::Total => NotOpened::Limit(Limit::Topics),
+            NoRoom::Connection => NotOpened::Limit(Limit::ConnectionTopics),
+            NoRoom::Total => NotOpened::Limit(Limit::Topics),
+            NoRoom::Topic => NotOpened::Limit(Limit::TopicEventStreams),
         })?;
     if asked.topics_told {
         subscription.tell_topics();

@@ -25,6 +25,9 @@ every_protocol!(
     one_address_does_not_take_all_event_streams,
     a_user_has_so_many_event_streams,
     idle_connections_end_for_those_who_come,
+    a_topic_has_so_many_readers,
+    a_connection_asks_for_so_much_a_second,
+    a_publisher_from_outside_has_its_pace,
 );
 
 async fn hits(edge: &TestEdge, limit: &str) -> u64 {
@@ -270,6 +273,90 @@ async fn a_user_has_so_many_event_streams(protocol: Protocol) {
     let mut connection = edge.connect(protocol).await;
     let events = Events::open(&mut connection, "topic=a", &fields).await;
     events.opened().await;
+}
+
+async fn a_topic_has_so_many_readers(protocol: Protocol) {
+    let edge = TestEdge::with("limits.topic_event_streams = 2");
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(
+            edge.events(protocol, "topic=a&topic=b")
+                .await
+                .opened()
+                .await,
+        );
+    }
+    let limit = "limits.topic_event_streams";
+    refused(edge.events(protocol, "topic=b&topic=c").await, limit).await;
+    edge.events(protocol, "topic=c").await.opened().await;
+    assert_eq!(hits(&edge, limit).await, 1);
+}
+
+async fn a_connection_asks_for_so_much_a_second(protocol: Protocol) {
+    let edge = TestEdge::with("limits.request_rate = 1\nlimits.exempt = []");
+    let mut connection = edge.connect(protocol).await;
+    let answer = async |connection: &mut Connection| {
+        let request = Request::get("/").body(full("")).expect("a request");
+        Answer::of(connection, request).await
+    };
+    let refused = patiently("the limit to bite", async {
+        loop {
+            let answer = answer(&mut connection).await;
+            if answer.status != 200 {
+                break answer;
+            }
+        }
+    })
+    .await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.header("retry-after")),
+        (429, "1")
+    );
+    assert!(
+        refused.text.contains("limits.request_rate"),
+        "{}",
+        refused.text
+    );
+    assert!(hits(&edge, "limits.request_rate").await >= 1);
+    // Another connection has its own.
+    let mut other = edge.connect(protocol).await;
+    assert_eq!(answer(&mut other).await.status, 200);
+}
+
+async fn a_publisher_from_outside_has_its_pace(protocol: Protocol) {
+    let edge = TestEdge::with(
+        "limits.publish_rate = 1\naccess.publish = [\"0123456789abcdef\", \"fedcba9876543210\"]",
+    );
+    let mut connection = edge.connect(protocol).await;
+    let mut publish = async |key: &str, path: &str, body: String| {
+        let request = Request::post(path)
+            .header("authorization", format!("Bearer {key}"))
+            .header("content-type", "application/x-ndjson");
+        let request = request.body(full(body)).expect("a request");
+        Answer::of(&mut connection, request).await
+    };
+    let key = "0123456789abcdef";
+    let refused = patiently("the limit to bite", async {
+        loop {
+            let answer = publish(key, "/topics/a", "x".into()).await;
+            if answer.status != 200 {
+                break answer;
+            }
+        }
+    })
+    .await;
+    assert_eq!(refused.status, 429);
+    // A line of many is refused as one event is.
+    let lines = "{\"topic\": \"a\", \"data\": 1}\n".repeat(3);
+    let answers = publish(key, "/publish", lines).await;
+    assert_eq!(answers.status, 200);
+    assert!(answers.text.contains("\"status\":429"), "{}", answers.text);
+    // Others have theirs, and the control listener is the operator's own.
+    let other = publish("fedcba9876543210", "/topics/a", "x".into()).await;
+    assert_eq!(other.status, 200);
+    for _ in 0..20 {
+        edge.publish("a", "x").await;
+    }
 }
 
 /// The seventh stream of a browser over HTTP/1.1 cannot reach the edge; that there are five can be seen.

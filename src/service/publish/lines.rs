@@ -147,6 +147,6 @@ async fn publish_line(
     line: &[u8],
 ) -> Result<Published, Problem> {
     let event = Event::from_json(line, context, context.limits.stream_topics)?;
-    permit.check(event.topics())?;
+    permit.check(context, event.topics())?;
     Published::of(context, event).await
 }

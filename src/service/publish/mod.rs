@@ -49,7 +49,7 @@ pub(super) async fn answer(
         Route::PublishTo(topic) => {
             let topic = routes::decode(topic)?;
             let head = Head::parse(&topic, parts.uri.query().unwrap_or_default())?;
-            permit.check(head.topics())?;
+            permit.check(context, head.topics())?;
             let data = body::collect(context, expect, body).await?;
             let key = idempotency::key(parts, &data)?;
             Published::of(context, head.with(data, context)?.with_key(key)).await?
@@ -57,7 +57,7 @@ pub(super) async fn answer(
         Route::CloseTopic(topic) => {
             let topic = routes::decode(topic)?;
             let head = Head::parse(&topic, parts.uri.query().unwrap_or_default())?;
-            permit.check(head.topics())?;
+            permit.check(context, head.topics())?;
             let closed = head.topics().first().cloned().map(Entry::Close);
             let data = body::collect(context, expect, body).await?;
             let last = if data.is_empty() {
@@ -71,14 +71,14 @@ pub(super) async fn answer(
             return Ok(Reply::json(&json!({ "streams": streams, "last": last })));
         }
         Route::Broadcast => {
-            permit.check_people()?;
+            permit.check_people(context)?;
             let json = body::collect(context, expect, body).await?;
             let event = Event::from_broadcast(&json, context)?;
             let event = event.with_key(idempotency::key(parts, &json)?);
             Published::to_people(context, event).await?
         }
         Route::Send => {
-            permit.check_people()?;
+            permit.check_people(context)?;
             let json = body::collect(context, expect, body).await?;
             let event = Event::from_send(&json, context)?;
             let event = event.with_key(idempotency::key(parts, &json)?);
@@ -91,7 +91,7 @@ pub(super) async fn answer(
         _ => {
             let json = body::collect(context, expect, body).await?;
             let event = Event::from_json(&json, context, context.limits.stream_topics)?;
-            permit.check(event.topics())?;
+            permit.check(context, event.topics())?;
             let event = event.with_key(idempotency::key(parts, &json)?);
             Published::of(context, event).await?
         }

@@ -1,8 +1,12 @@
 //! What a publisher may publish.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::SystemTime,
+};
 
-use http::{StatusCode, request::Parts};
+use http::{StatusCode, header, request::Parts};
 
 use crate::{
     access::{Denied, Publisher},
@@ -15,12 +19,19 @@ use crate::{
 
 /// What a publisher may publish to: everything, or what its token names.
 #[derive(Clone, Debug)]
-pub(in crate::service) struct Permit(Option<(Arc<[Pattern]>, SystemTime)>);
+pub(in crate::service) struct Permit {
+    named: Option<(Arc<[Pattern]>, SystemTime)>,
+    /// Whose it is, on the public listeners.
+    publisher: Option<u64>,
+}
 
 impl Permit {
     /// That of the control listener.
     pub(in crate::service) fn everything() -> Self {
-        Self(None)
+        Self {
+            named: None,
+            publisher: None,
+        }
     }
 
     /// What a publisher outside may do: by `Authorization: Bearer` and nothing else.
@@ -32,16 +43,34 @@ impl Permit {
             .access
             .publisher(&parts.headers, clock::now(), clock::wall())
             .await?;
-        Ok(match publisher {
-            Publisher::Everything => Self::everything(),
-            Publisher::Topics(patterns, expires) => Self(Some((patterns.into(), expires))),
+        let mut hasher = DefaultHasher::new();
+        parts.headers.get(header::AUTHORIZATION).hash(&mut hasher);
+        Ok(Self {
+            named: match publisher {
+                Publisher::Everything => None,
+                Publisher::Topics(patterns, expires) => Some((patterns.into(), expires)),
+            },
+            publisher: Some(hasher.finish()),
         })
     }
 
-    /// Whether people may be sent to, whom a token's claim cannot name.
-    pub(super) fn check_people(&self) -> Result<(), Problem> {
-        if self.0.is_none() {
+    /// Whether one more event may be published now.
+    fn check_rate(&self, context: &Context) -> Result<(), Problem> {
+        let Some(publisher) = self.publisher else {
             return Ok(());
+        };
+        let mut rates = context
+            .publish_rates
+            .lock()
+            .expect("no holder of this lock panics");
+        let taken = rates.take(publisher, clock::now());
+        taken.map_err(|_| Problem::too_often(context.limits.publish_rate))
+    }
+
+    /// Whether people may be sent to, whom a token's claim cannot name.
+    pub(super) fn check_people(&self, context: &Context) -> Result<(), Problem> {
+        if self.named.is_none() {
+            return self.check_rate(context);
         }
         Err(Problem::new(
             StatusCode::FORBIDDEN,
@@ -49,10 +78,10 @@ impl Permit {
         ))
     }
 
-    /// Whether all of these topics may be published to.
-    pub(super) fn check(&self, topics: &[Topic]) -> Result<(), Problem> {
-        let Some((patterns, expires)) = &self.0 else {
-            return Ok(());
+    /// Whether an event may be published now, to all of these topics.
+    pub(super) fn check(&self, context: &Context, topics: &[Topic]) -> Result<(), Problem> {
+        let Some((patterns, expires)) = &self.named else {
+            return self.check_rate(context);
         };
         if *expires <= clock::wall() {
             return Err(Denied::Expired.into());
@@ -63,7 +92,7 @@ impl Permit {
                 .any(|pattern| pattern.matches(topic.as_str()))
         };
         match topics.iter().find(|topic| !matches(topic)) {
-            None => Ok(()),
+            None => self.check_rate(context),
             Some(topic) => {
                 let detail = format!("the token does not let you publish to `{topic}`");
                 Err(Problem::field("topic", topic.as_str(), detail).forbidden())
