@@ -93,3 +93,23 @@ fn every_link_of_the_documentation_leads_somewhere() {
         }
     }
 }
+
+/// Every limit that is configured has its row in docs/limits.md with its default, and no other has.
+#[test]
+fn the_page_of_limits_is_that_of_the_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/limits.md");
+    let page = fs::read_to_string(path).expect("it is there");
+    let reference = Config::reference();
+    let limits = reference.iter().filter(|entry| entry.section() == "limits");
+    let limits = limits.filter(|entry| entry.key != "limits.exempt");
+    let mut expected: Vec<String> = limits
+        .map(|entry| format!("| `{}` | `{}` |", entry.key, entry.default))
+        .collect();
+    let rows = page.lines().filter(|line| line.starts_with("| `limits."));
+    let mut found: Vec<String> = rows
+        .map(|line| line.splitn(4, '|').take(3).collect::<Vec<_>>().join("|") + "|")
+        .collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+}
