@@ -138,6 +138,12 @@ impl Server {
             .expect("it connects")
     }
 
+    pub async fn publish(&self, path: &str, data: &'static str) -> Answer {
+        let mut control = self.control().await;
+        let request = http::Request::post(path).body(seventh::client::full(data));
+        Answer::of(&mut control, request.expect("a request")).await
+    }
+
     pub async fn events(&self, protocol: Protocol, query: &str) -> Events {
         let mut connection = self.connect(protocol).await;
         Events::open(&mut connection, query, &[])
