@@ -1,7 +1,7 @@
 //! Event streams by the million, over HTTP/2: the client is made of frames, so that it costs next to
 //! nothing beside the edge.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seventh::clock;
 use tokio::{
@@ -82,6 +82,16 @@ async fn told(connections: usize, streams: u32) {
         (last - published).as_secs_f64(),
         after >> 20,
     );
+    drop(ends);
+    server.until_metric(line, 0).await;
+    // What a crowd took is given back, but for what is little beside the process itself.
+    let little = (held / 4).max(32 << 20);
+    patiently("the memory", async {
+        while memory_of(server.pid()) > before + little {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
 }
 
 /// A connection that only counts.
