@@ -1,7 +1,7 @@
 # Two commands matter: `make test` does everything there is to check, and installs what that
 # takes; `make check` is its quick part, for the inner loop.
 
-.PHONY: test check tools lint unit doc docs browsers soak bench deny
+.PHONY: test check tools lint unit doc docs browsers conformance soak bench deny
 
 CARGO ?= cargo
 
@@ -31,10 +31,14 @@ browsers:
 	$(CARGO) build --locked
 	cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec
 
+# HTTP/2 by h2spec, which `make tools` installs where Go is.
+conformance: tools
+	$(CARGO) test --locked --test it -- --ignored --nocapture conformance
+
 # What takes too long for every run.
 soak: tools
 	$(CARGO) build --locked
-	$(CARGO) test --locked --test it -- --ignored
+	$(CARGO) test --locked --test it -- --ignored --skip conformance
 	cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec demo.soak.mjs
 
 # Writes the pages that are made of the code.

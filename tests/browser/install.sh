@@ -53,3 +53,14 @@ if ! cmp -s requirements.txt venv/requirements.txt; then
     venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
     cp requirements.txt venv/
 fi
+
+# HTTP/2's conformance tests, for `make conformance`.
+h2spec="github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
+if [ -x bin/h2spec ]; then
+    :
+elif command -v go >/dev/null 2>&1; then
+    echo "installing the Go program h2spec"
+    GOBIN="$PWD/bin" GOFLAGS=-modcacherw go install "$h2spec" || echo "h2spec could not be installed: make conformance cannot run"
+else
+    echo "Go is not here, which builds h2spec: make conformance cannot run"
+fi

@@ -12,6 +12,7 @@ mod audience; // who is meant
 mod browsers_wire; // what makes hundreds of streams on one connection work
 mod certificates; // what handshakes get
 mod commands; // the program as people start it
+mod conformance; // HTTP/2 as h2spec has it
 mod control; // the private listener
 mod crash; // killed and started again
 mod docs; // what the documentation says is what the code does
