@@ -7,6 +7,7 @@ mod app; // a scripted app
 mod harness; // the vocabulary: an edge, a stream, a publisher
 mod upstream; // apps behind an edge
 
+mod abuse; // floods
 mod access; // who is let in
 mod audience; // who is meant
 mod browsers_wire; // what makes hundreds of streams on one connection work

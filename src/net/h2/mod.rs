@@ -145,7 +145,13 @@ where
     async fn run(mut self: Box<Self>) {
         match poll_fn(|cx| self.poll(cx)).await {
             End::Peer => {}
-            End::Protocol(error) => tracing::debug!("HTTP/2 connection ended: {error}"),
+            End::Protocol(error) => {
+                // The bounds that h2 itself has.
+                if error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+                    self.listening.context().hits.count(Limit::Http2Frames);
+                }
+                tracing::debug!("HTTP/2 connection ended: {error}");
+            }
             End::Io(error) => return tracing::debug!("HTTP/2 connection cut: {error}"),
             End::Limit(limit) => {
                 tracing::info!("HTTP/2 connection closed: the peer passed {}", limit.key());

@@ -1,0 +1,252 @@
+//! Floods, frame by frame over HTTP/2: each gets its end, a counter says which it was, and a good client
+//! on another connection is served all the while.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use seventh::client::Protocol;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::{
+    h2_frames::{
+        DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame,
+    },
+    harness::{TestEdge, patiently, tls_stream},
+};
+
+const PRIORITY: u8 = 0x2;
+const WINDOW_UPDATE: u8 = 0x8;
+const CONTINUATION: u8 = 0x9;
+/// RFC 9113 7.
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// A request for an event stream, in HPACK.
+fn get(path: &str) -> Vec<u8> {
+    let host = b"localhost";
+    [
+        &[0x82, 0x87, 0x04, path.len() as u8][..],
+        path.as_bytes(),
+        &[0x01, host.len() as u8],
+        host,
+    ]
+    .concat()
+}
+
+fn post(path: &str) -> Vec<u8> {
+    let mut block = get(path);
+    block[0] = 0x83;
+    block
+}
+
+fn headers(flags: u8, stream: u32, block: &[u8]) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | flags, stream, block)
+}
+
+fn window_update(stream: u32, by: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
+}
+
+/// What comes of a flood.
+#[derive(Debug)]
+struct End {
+    /// The code of the last GOAWAY.
+    code: Option<u32>,
+    /// What was sent until then, in bytes.
+    sent: usize,
+}
+
+/// Sends `first`, and then what `more` makes of the number of its turn until the connection ends, reading
+/// all the while and acknowledging nothing but settings.
+async fn flood(edge: &TestEdge, first: &[u8], more: impl Fn(u32) -> Vec<u8>) -> End {
+    let io = tls_stream(edge.https, &edge.ca(), b"h2").await;
+    let (mut read, mut write) = tokio::io::split(io);
+    let reading = tokio::spawn(async move {
+        let mut code = None;
+        let mut head = [0; 9];
+        while read.read_exact(&mut head).await.is_ok() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            if read.read_exact(&mut payload).await.is_err() {
+                break;
+            }
+            if head[3] == GOAWAY {
+                let said = payload[4..8].try_into().expect("it has a code");
+                code = Some(u32::from_be_bytes(said));
+            }
+        }
+        code
+    });
+    let hello = [PREFACE, &frame(SETTINGS, 0, 0, &[]), first].concat();
+    let mut sent = 0;
+    let _: std::io::Result<()> = write.write_all(&hello).await;
+    let mut turn = 0;
+    patiently("the end of a flood", async {
+        while !reading.is_finished() {
+            let bytes: Vec<u8> = (0..32).flat_map(|n| more(turn + n)).collect();
+            turn += 32;
+            if bytes.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            } else if write.write_all(&bytes).await.is_err() {
+                break;
+            }
+            sent += bytes.len();
+        }
+    })
+    .await;
+    let code = patiently("the end of a flood", reading).await;
+    let code = code.expect("it does not panic");
+    End { code, sent }
+}
+
+/// Runs floods while a good client asks for things and reads a stream.
+async fn beside_a_good_client(edge: TestEdge, floods: impl AsyncFnOnce(&TestEdge)) {
+    let edge = Arc::new(edge);
+    let over = Arc::new(AtomicBool::new(false));
+    let (good, done) = (edge.clone(), over.clone());
+    let served = tokio::spawn(async move {
+        let mut events = good.events(Protocol::Http2, "topic=a").await.opened().await;
+        let mut connection = good.connect(Protocol::Http2).await;
+        let mut rounds = 0;
+        while !done.load(Ordering::Relaxed) || rounds == 0 {
+            let mut answer = connection.get("/").await.expect("it is served");
+            answer.bytes().await.expect("a body");
+            good.publish("a", "x").await;
+            assert_eq!(events.data(1).await, ["x"]);
+            rounds += 1;
+        }
+    });
+    floods(&edge).await;
+    over.store(true, Ordering::Relaxed);
+    patiently("the good client", served)
+        .await
+        .expect("it is served");
+}
+
+async fn hits(edge: &TestEdge, limit: &str) -> u64 {
+    edge.metric(&format!("seventh_limit_hits_total{{limit=\"{limit}\"}}"))
+        .await
+}
+
+#[tokio::test]
+async fn floods_of_frames_end_and_are_counted() {
+    let edge = TestEdge::with("demo.enabled = true");
+    beside_a_good_client(edge, async |edge| {
+        let stream = |turn: u32| 2 * turn + 1;
+        let opened = headers(0, 1, &post("/demo/publish"));
+        let begun = frame(HEADERS, 0, 1, &get("/"));
+        let none: &[u8] = &[];
+        type More<'a> = Box<dyn Fn(u32) -> Vec<u8> + 'a>;
+        let floods: Vec<(&str, &[u8], More, &str)> = vec![
+            (
+                "rapid reset",
+                none,
+                Box::new(move |turn| {
+                    let asked = headers(END_STREAM, stream(turn), &get("/events?topic=a"));
+                    [
+                        asked,
+                        frame(RST_STREAM, 0, stream(turn), &8u32.to_be_bytes()),
+                    ]
+                    .concat()
+                }),
+                "cancelled_requests",
+            ),
+            // The server is made to reset, which costs what a reset by the client does.
+            (
+                "resets for windows over 2^31",
+                none,
+                Box::new(move |turn| {
+                    let asked = headers(END_STREAM, stream(turn), &get("/events?topic=a"));
+                    [asked, window_update(stream(turn), 0x7fff_ffff)].concat()
+                }),
+                "cancelled_requests",
+            ),
+            (
+                "settings",
+                none,
+                Box::new(|_| frame(SETTINGS, 0, 0, &[])),
+                "http2_settings",
+            ),
+            (
+                "pings",
+                none,
+                Box::new(|_| frame(PING, 0, 0, &[7; 8])),
+                "http2_pings",
+            ),
+            (
+                "window updates",
+                &opened,
+                Box::new(|_| window_update(1, 1)),
+                "useless_bytes",
+            ),
+            (
+                "priorities",
+                none,
+                Box::new(|turn| frame(PRIORITY, 0, 2 * (turn % 1000) + 1, &[0, 0, 0, 0, 1])),
+                "useless_bytes",
+            ),
+            (
+                "empty data",
+                &opened,
+                Box::new(|_| frame(DATA, 0, 1, &[])),
+                "http2_frames",
+            ),
+            (
+                "continuations",
+                &begun,
+                Box::new(|_| frame(CONTINUATION, 0, 1, &[0x00, 0x01, b'x', 0x01, b'y'])),
+                "http2_frames",
+            ),
+        ];
+        for (name, first, more, limit) in floods {
+            let before = hits(edge, limit).await;
+            let end = flood(edge, first, more).await;
+            assert_eq!(end.code, Some(ENHANCE_YOUR_CALM), "{name}: {end:?}");
+            assert!(end.sent < 32 << 20, "{name}: {end:?}");
+            assert_eq!(hits(edge, limit).await, before + 1, "{name}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn frames_that_must_not_be_end_the_connection() {
+    let edge = TestEdge::with("limits.handshake = \"1s\"");
+    beside_a_good_client(edge, async |edge| {
+        let asked = headers(END_STREAM, 3, &get("/"));
+        let connection_error: [(&str, Vec<u8>); 7] = [
+            (
+                "data after the end",
+                [asked.clone(), frame(DATA, 0, 3, b"x")].concat(),
+            ),
+            (
+                "a window update of nothing",
+                [asked.clone(), window_update(3, 0)].concat(),
+            ),
+            ("an even stream", headers(END_STREAM, 2, &get("/"))),
+            (
+                "a stream below the last",
+                [asked.clone(), headers(END_STREAM, 1, &get("/"))].concat(),
+            ),
+            ("a window over 2^31", window_update(0, 0x7fff_ffff)),
+            ("settings on a stream", frame(SETTINGS, 0, 1, &[])),
+            ("a push", frame(0x5, END_HEADERS, 1, &[0, 0, 0, 2])),
+        ];
+        for (name, bytes) in connection_error {
+            let end = flood(edge, &bytes, |_| Vec::new()).await;
+            let code = end.code.expect(name);
+            assert!(code != 0 && code <= ENHANCE_YOUR_CALM, "{name}: {code}");
+        }
+        // Half a preface: it has as long as a handshake.
+        let mut half = tls_stream(edge.https, &edge.ca(), b"h2").await;
+        half.write_all(&PREFACE[..10]).await.expect("it is read");
+        let mut rest = Vec::new();
+        let _: std::io::Result<usize> = patiently("the end", half.read_to_end(&mut rest)).await;
+        assert!(hits(edge, "limits.handshake").await >= 1);
+    })
+    .await;
+}
