@@ -18,7 +18,7 @@ use crate::{
     drain,
     history::Order,
     hub::{Hub, HubBounds, NameBounds},
-    limits::{Admission, BURST, Hits, Places, Rates},
+    limits::{Admission, BEAT, BURST, Hits, Lag, Places, Rates},
     metrics::{self, Registry},
     net::{self, BindError, HttpsListener, PlainListener},
     networks::Networks,
@@ -30,6 +30,8 @@ use crate::{
 
 /// How often history is swept.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How long nothing must be done before that is said.
+const STALL: Duration = Duration::from_secs(2);
 /// How long a connection of the control listener may still be busy once all else has ended.
 const CONTROL_GRACE: Duration = Duration::from_secs(1);
 
@@ -111,6 +113,8 @@ impl Edge {
         edge.context.access.prepare(clock::now());
         edge.private
             .spawn(control.serve(control_service, metrics.clone(), None, control_watch));
+        edge.private.spawn(beat(edge.context.clone()));
+        start_watchdog(&edge.context);
         edge.private.spawn(sweep(edge.context.hub.clone()));
         edge.private.spawn(sweep(edge.context.proxy.hub().clone()));
         let paced = edge.context.order.clone();
@@ -254,6 +258,7 @@ fn context(config: &Config, mut registry: Registry, drain: drain::Watch) -> Cont
         streams: Arc::default(),
         metrics: service::ServiceMetrics::register(&mut registry),
         limits: config.limits,
+        lag: Lag::default(),
         places: Places::new(
             config.limits.event_streams,
             config.limits.address_event_streams,
@@ -309,6 +314,46 @@ fn is_no_ipv6(error: &io::Error) -> bool {
     // EAFNOSUPPORT has no kind of its own.
     const EAFNOSUPPORT: i32 = 97;
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
+/// Looks how late the edge is, for as long as it is polled.
+async fn beat(context: Arc<Context>) {
+    loop {
+        let due = clock::now() + BEAT;
+        tokio::time::sleep_until(due.into()).await;
+        context
+            .lag
+            .beat(clock::now().saturating_duration_since(due));
+        context.metrics.lag.set(context.lag.now().as_secs_f64());
+    }
+}
+
+/// Says so when the edge does nothing at all, from a thread of its own, which ends with the edge.
+fn start_watchdog(context: &Arc<Context>) {
+    let context = Arc::downgrade(context);
+    let watching = move || {
+        let (mut before, mut told) = (0, false);
+        loop {
+            std::thread::sleep(STALL);
+            let Some(context) = context.upgrade() else {
+                return;
+            };
+            let beats = context.lag.beats();
+            let stalled = beats == std::mem::replace(&mut before, beats);
+            if stalled && !std::mem::replace(&mut told, stalled) {
+                context.metrics.stalls.inc();
+                tracing::error!(
+                    "nothing was done for {} s: every worker is blocked",
+                    STALL.as_secs()
+                );
+            }
+            told = stalled;
+        }
+    };
+    let thread = std::thread::Builder::new().name("watchdog".into());
+    if let Err(error) = thread.spawn(watching) {
+        tracing::warn!("there is no watchdog: {error}");
+    }
 }
 
 async fn sweep(hub: Arc<Hub>) {

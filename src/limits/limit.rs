@@ -155,6 +155,9 @@ limits! {
         /// Five tabs with a thousand streams each.
         UserEventStreams, "limits.user_event_streams": user_event_streams: usize = count(5000, 1..=usize::MAX),
             "The most event streams of one user, wherever they come from.";
+        /// A task that waits a second for its turn: events are that late too.
+        Lag, "limits.lag": lag: Duration = time(Duration::from_secs(1), TIMES),
+            "How late the edge may be with what it has to do before new event streams are refused, so that those that are open do not suffer.";
         /// The event streams that read one topic; a public one is read by everybody.
         TopicEventStreams, "limits.topic_event_streams": topic_event_streams: usize = count(1_000_000, 1..=usize::MAX),
             "The most event streams that read one topic.";

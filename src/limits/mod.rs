@@ -3,7 +3,8 @@
 //! - [`Limit`] is the table, and [`Limits`] what it is set to; [`Hits`] counts how often each bit.
 //! - [`Slots`] are places taken and given back, [`Places`] those that many addresses share;
 //!   [`Admission`] lets connections in, and [`Occupants`] has idle ones end for them; [`Conduct`] judges what they do; [`Bucket`] is so many at once
-//!   and so many more a second, [`Rates`] one for each address; [`Refusals`] says how long whoever finds no room is to stay away.
+//!   and so many more a second, [`Rates`] one for each address; [`Refusals`] says how long whoever finds no room is to stay away,
+//!   and [`Lag`] how late the edge is.
 //!
 //! Pure but for the counters of [`Hits`] and the locks of [`Admission`], [`Places`] and [`Occupants`]: no
 //! clock, no task.
@@ -12,6 +13,7 @@ mod abuse;
 mod admission;
 mod bucket;
 mod hits;
+mod lag;
 mod limit;
 mod occupants;
 mod rates;
@@ -25,6 +27,7 @@ pub(crate) use abuse::Conduct;
 pub(crate) use admission::{Admission, Admitted};
 pub(crate) use bucket::Bucket;
 pub(crate) use hits::Hits;
+pub(crate) use lag::{BEAT, Lag};
 pub(crate) use limit::{
     Bound, DEMO_BYTES, DEMO_TOPICS_AT_ONCE, HTTP1_STREAMS, Limit, LimitRow, LimitSource, Limits,
     PENDING_HANDSHAKES,

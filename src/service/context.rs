@@ -15,7 +15,7 @@ use crate::{
     drain::Watch,
     history::Order,
     hub::Hub,
-    limits::{Bound, Hits, Limit, Limits, Places, Rates, Refusals},
+    limits::{Bound, Hits, Lag, Limit, Limits, Places, Rates, Refusals},
     metrics::Registry,
     proxy::Proxy,
 };
@@ -94,6 +94,8 @@ pub struct Context {
     /// Everything that is counted, for `/metrics`.
     pub registry: Registry,
     pub limits: Limits,
+    /// How late it is.
+    pub(crate) lag: Lag,
     /// The event streams that there may be.
     pub(crate) places: Places,
     /// Who found no room of late.

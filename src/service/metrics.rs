@@ -1,6 +1,8 @@
 //! What the service counts.
 
-use prometheus_client::metrics::counter::Counter;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
 use crate::metrics::{Opened, Registry};
 
@@ -13,6 +15,9 @@ pub struct ServiceMetrics {
     pub(super) aged: Counter,
     pub(super) panics: Counter,
     pub(super) http1_crowds: Counter,
+    /// In seconds.
+    pub(crate) lag: Gauge<f64, AtomicU64>,
+    pub(crate) stalls: Counter,
 }
 
 impl ServiceMetrics {
@@ -38,6 +43,18 @@ impl ServiceMetrics {
             "How often a browser came to five event streams over HTTP/1.1, of six connections that it has",
             http1_crowds.clone(),
         );
+        let lag = Gauge::default();
+        registry.register(
+            "lag_seconds",
+            "How late the edge is with what it has to do, by and large",
+            lag.clone(),
+        );
+        let stalls = Counter::default();
+        registry.register(
+            "stalls",
+            "How often the edge did nothing at all for two seconds",
+            stalls.clone(),
+        );
         registry.register("keepalives", "Keepalives sent", keepalives.clone());
         Self {
             requests: Opened::register(
@@ -57,6 +74,8 @@ impl ServiceMetrics {
             aged,
             panics,
             http1_crowds,
+            lag,
+            stalls,
         }
     }
 }

@@ -193,6 +193,11 @@ impl Plan {
             let refusal = Reply::gentle_refusal(context.drain_retry());
             return Ok(Settled::Refused(refusal));
         }
+        if context.lag.now() > context.limits.lag.value {
+            let limit = context.limits.lag.limit;
+            let refusal = no_room(context, who(peer, &plan.identity), limit);
+            return Ok(Settled::Refused(refusal));
+        }
         match peer.take_place(is_chromium(&parts.headers), &context.limits) {
             Ok(place) => plan.place = Some(place),
             Err(limit) => {

@@ -4,10 +4,14 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Output, Stdio},
+    time::Duration,
 };
 
 use http::Uri;
-use seventh::client::{Connection, Origin, Protocol, Trust};
+use seventh::{
+    client::{Connection, Origin, Protocol, Trust},
+    sse::Item,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -152,18 +156,16 @@ impl Server {
     }
 
     pub async fn until_metric(&self, line: &str, value: u64) {
-        let wanted = format!("{line} {value}\n");
-        patiently(&wanted, async {
-            loop {
-                let mut control = self.control().await;
-                let request = http::Request::get("/metrics").body(seventh::client::full(""));
-                let answer = Answer::of(&mut control, request.expect("a request")).await;
-                if answer.text.contains(&wanted) {
-                    break;
-                }
-            }
-        })
-        .await;
+        patiently(line, async { while self.metric(line).await != value {} }).await;
+    }
+
+    pub async fn metric(&self, line: &str) -> u64 {
+        let mut control = self.control().await;
+        let request = http::Request::get("/metrics").body(seventh::client::full(""));
+        let answer = Answer::of(&mut control, request.expect("a request")).await;
+        let mut lines = answer.text.lines();
+        let value = lines.find_map(|text| text.strip_prefix(line)?.strip_prefix(' '));
+        value.expect("it is there").parse().expect("a number")
     }
 
     fn signal(&self, name: &str) {
@@ -240,10 +242,7 @@ async fn it_ends_in_good_order_on_sigterm_and_on_sigint() {
             .opened()
             .await;
         server.signal(signal);
-        assert!(matches!(
-            events.item().await,
-            Some(seventh::sse::Item::Retry(_))
-        ));
+        assert!(matches!(events.item().await, Some(Item::Retry(_))));
         assert_eq!(events.item().await, None);
         drop(events);
         let (status, log) = server.ended().await;
@@ -438,6 +437,40 @@ async fn a_certificate_that_cannot_be_used_is_one_clear_line() {
         said.contains("set tls.directory to a folder that can be written"),
         "{said}"
     );
+}
+
+/// Late with everything, as on a machine with no time for it: that is said, and new streams are refused.
+#[tokio::test]
+async fn an_edge_that_is_late_refuses_new_streams_and_says_so() {
+    let server = Server::start("").await;
+    let events = server.events(Protocol::Http2, "topic=a").await;
+    let mut open = events.opened().await;
+    let mut connection = server.connect(Protocol::Http2).await;
+    // What a stream says after its `retry`: that it is open, or why it is not.
+    let mut second = async || {
+        let mut events = Events::open(&mut connection, "topic=a", &[]).await;
+        let retry = events.any_item().await;
+        assert!(matches!(retry, Some(Item::Retry(_))), "{retry:?}");
+        events.any_item().await
+    };
+    let refusal = Some(Item::Comment(" limits.lag is reached".into()));
+    let refused = async {
+        loop {
+            server.signal("-STOP");
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            server.signal("-CONT");
+            if second().await == refusal {
+                break;
+            }
+        }
+    };
+    patiently("a refusal", refused).await;
+    // Those that are open go on, and others get in again.
+    server.publish("/topics/a", "x").await;
+    assert_eq!(open.data(1).await, ["x"]);
+    let let_in = async { while !matches!(second().await, Some(Item::Message(_))) {} };
+    patiently("a place", let_in).await;
+    assert!(server.metric("seventh_stalls_total").await >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,8 +94,10 @@ impl TestEdge {
         text: &str,
     ) -> Result<Self, StartError> {
         let directory = folder.path().display();
+        // A test may block the edge that is in its process.
         let text = format!(
-            "https.listen = [\"{https}\"]\ncontrol.listen = \"127.0.0.1:0\"\ntls.directory = \"{directory}\"\n{text}"
+            "https.listen = [\"{https}\"]\ncontrol.listen = \"127.0.0.1:0\"\ntls.directory = \"{directory}\"\n\
+             limits.lag = \"24h\"\n{text}"
         );
         let config = Config::from_text(&text).expect("it is right");
         let edge = Edge::start(&config)?;
