@@ -310,6 +310,64 @@ async fn open_files_do_not_run_out() {
     );
 }
 
+/// The system may have none to give, whatever was granted: accepting pauses, and those who are there are
+/// served.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_without_open_files_goes_on() {
+    let server = Server::start("").await;
+    let events = server.events(Protocol::Http2, "topic=a").await;
+    let mut events = events.opened().await;
+    // Opened before, as a new connection to the control listener would wait as others do.
+    let mut control = server.control().await;
+    let mut ask = async |method: &str, path: &str| {
+        let request = http::Request::builder().method(method).uri(path);
+        let request = request.body(seventh::client::full("x"));
+        Answer::of(&mut control, request.expect("a request")).await
+    };
+    let limit = async |files: u32| {
+        let status = Command::new("prlimit")
+            .args(["--pid", &server.pid().to_string()])
+            .arg(format!("--nofile={files}:20000"))
+            .status();
+        assert!(status.await.expect("prlimit runs").success());
+    };
+    limit(10).await;
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let connection = tokio::net::TcpStream::connect(server.https).await;
+        waiting.push(connection.expect("the kernel takes it"));
+    }
+    let failed = async {
+        loop {
+            let text = ask("GET", "/metrics").await.text;
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("seventh_accept_errors_total"));
+            if line.is_some_and(|line| !line.ends_with(" 0")) {
+                break;
+            }
+        }
+    };
+    patiently("accepting to fail", failed).await;
+    let answer = ask("POST", "/topics/a").await;
+    assert_eq!(answer.json()["receivers"], 1);
+    assert_eq!(events.data(1).await, ["x"]);
+    limit(1000).await;
+    let mut more = server
+        .events(Protocol::Http1, "topic=a")
+        .await
+        .opened()
+        .await;
+    ask("POST", "/topics/a").await;
+    assert_eq!(more.data(1).await, ["x"]);
+    drop((waiting, events, more));
+    server.signal("-TERM");
+    let (status, log) = server.ended().await;
+    assert_eq!(status, Some(0), "{log}");
+    // Once, and not for each that waited.
+    assert_eq!(log.matches("accepting pauses").count(), 1, "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hangup_does_not_end_it() {
     let server = Server::start("log.filter = \"info\"\ndrain.spread = \"100ms\"").await;
