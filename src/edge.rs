@@ -18,7 +18,7 @@ use crate::{
     drain,
     history::Order,
     hub::{Hub, HubBounds, NameBounds},
-    limits::{Admission, BEAT, BURST, Hits, Lag, Places, Rates},
+    limits::{Admission, BEAT, BURST, Hits, Lag, Places, Rates, Watchdog},
     metrics::{self, Registry},
     net::{self, BindError, HttpsListener, PlainListener},
     networks::Networks,
@@ -332,22 +332,19 @@ async fn beat(context: Arc<Context>) {
 fn start_watchdog(context: &Arc<Context>) {
     let context = Arc::downgrade(context);
     let watching = move || {
-        let (mut before, mut told) = (0, false);
+        let mut watchdog = Watchdog::default();
         loop {
             std::thread::sleep(STALL);
             let Some(context) = context.upgrade() else {
                 return;
             };
-            let beats = context.lag.beats();
-            let stalled = beats == std::mem::replace(&mut before, beats);
-            if stalled && !std::mem::replace(&mut told, stalled) {
+            if watchdog.look(&context.lag) {
                 context.metrics.stalls.inc();
                 tracing::error!(
                     "nothing was done for {} s: every worker is blocked",
                     STALL.as_secs()
                 );
             }
-            told = stalled;
         }
     };
     let thread = std::thread::Builder::new().name("watchdog".into());

@@ -63,7 +63,21 @@ impl Peer {
         };
         Ok(Seat {
             _on_connection: on_connection?,
-            _of_all: self.tenant.take()?,
+            _of_all: Some(self.tenant.take()?),
+        })
+    }
+}
+
+impl Peer {
+    /// The same for an operator, who is not to be kept out by how many others there are.
+    ///
+    /// # Errors
+    ///
+    /// The limit that bites.
+    pub(crate) fn take_operators_place(&self) -> Result<Seat, Limit> {
+        Ok(Seat {
+            _on_connection: self.places.take()?,
+            _of_all: None,
         })
     }
 }
@@ -72,7 +86,7 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) struct Seat {
     _on_connection: Slot,
-    _of_all: Place,
+    _of_all: Option<Place>,
 }
 
 /// Whether a request comes from Chromium or one of its kin.

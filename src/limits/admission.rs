@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Instant,
 };
 
@@ -60,22 +60,32 @@ impl Admission {
         }
     }
 
-    /// Room for one more connection from `address`, held as long as it lives.
+    /// Room for one more connection from `address`, held as long as it lives. One whose address is not
+    /// `validated` (RFC 9000 8.1) costs nobody anything: it is [counted](Self::validated) afterwards.
     ///
     /// # Errors
     ///
     /// The limit that bites when there is none: whoever comes is turned away. Before that, connections
     /// end on which nothing is asked for.
-    pub(crate) fn connection(&self, address: IpAddr, now: Instant) -> Result<Admitted, Limit> {
+    pub(crate) fn connection(
+        &self,
+        address: IpAddr,
+        validated: bool,
+        now: Instant,
+    ) -> Result<Admitted, Limit> {
         let tenant = self.connections.tenant(address);
         if !tenant.is_exempt() {
-            let mut rates = self.rates.lock().expect("no holder of this lock panics");
-            rates.take(tenant.source(), now)?;
+            let mut rates = self.rates();
+            if validated {
+                rates.take(tenant.source(), now)?;
+            } else {
+                rates.check(&tenant.source(), now)?;
+            }
         }
         let handshake = self.handshakes.tenant(address).take()?;
         let place = tenant.take().or_else(|limit| {
             let total = limit == Limit::Connections;
-            if total && self.occupants.make_room(now) {
+            if total && validated && self.occupants.make_room(now) {
                 return Ok(tenant.take_anyway());
             }
             Err(limit)
@@ -85,6 +95,19 @@ impl Admission {
             stay: self.occupants.come(tenant.source(), now),
             handshake: Some(handshake),
         })
+    }
+
+    /// A connection that was let in has shown that its address is its own: it counts.
+    pub(crate) fn validated(&self, address: IpAddr, now: Instant) {
+        let tenant = self.connections.tenant(address);
+        if !tenant.is_exempt() {
+            // It is there already: the next one is judged by it.
+            let _: Result<(), Limit> = self.rates().take(tenant.source(), now);
+        }
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates<IpAddr>> {
+        self.rates.lock().expect("no holder of this lock panics")
     }
 
     /// Room for one more QUIC handshake, held while it lasts.

@@ -41,14 +41,44 @@ impl Lag {
 
     /// How many beats there were: as long as they go on it is not stuck.
     #[must_use]
-    pub(crate) fn beats(&self) -> u64 {
+    fn beats(&self) -> u64 {
         self.beats.load(Ordering::Relaxed)
+    }
+}
+
+/// Whoever looks whether there are beats.
+#[derive(Debug, Default)]
+pub(crate) struct Watchdog {
+    beats: u64,
+    told: bool,
+}
+
+impl Watchdog {
+    /// Looks; whether it is to be said that there were none since it looked last. That is said once.
+    pub(crate) fn look(&mut self, lag: &Lag) -> bool {
+        let beats = lag.beats();
+        let stalled = beats == std::mem::replace(&mut self.beats, beats);
+        let told = std::mem::replace(&mut self.told, stalled);
+        stalled && !told
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn that_nothing_is_done_is_said_once() {
+        let (lag, mut watchdog) = (Lag::default(), Watchdog::default());
+        lag.beat(Duration::ZERO);
+        let looks = [true, false, false, true, false].map(|beats| {
+            if beats {
+                lag.beat(Duration::ZERO);
+            }
+            watchdog.look(&lag)
+        });
+        assert_eq!(looks, [false, true, false, false, true]);
+    }
 
     #[test]
     fn what_was_late_is_remembered_for_a_while() {

@@ -27,7 +27,7 @@ pub(crate) use abuse::Conduct;
 pub(crate) use admission::{Admission, Admitted};
 pub(crate) use bucket::Bucket;
 pub(crate) use hits::Hits;
-pub(crate) use lag::{BEAT, Lag};
+pub(crate) use lag::{BEAT, Lag, Watchdog};
 pub(crate) use limit::{
     Bound, DEMO_BYTES, DEMO_TOPICS_AT_ONCE, HTTP1_STREAMS, Limit, LimitRow, LimitSource, Limits,
     PENDING_HANDSHAKES,

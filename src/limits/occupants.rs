@@ -22,6 +22,8 @@ const IDLE: Duration = Duration::from_secs(2);
 const BETWEEN: Duration = Duration::from_millis(100);
 /// What part of all ends at once.
 const PART: usize = 64;
+/// And no more than that: each is an open file more, for a moment.
+const MOST: usize = 32;
 /// It does something.
 const BUSY: u64 = 0;
 
@@ -48,6 +50,8 @@ pub(crate) struct Occupant {
     source: IpAddr,
     /// Since when it does nothing, in milliseconds from the origin on and one more.
     idle_since: AtomicU64,
+    /// What it said is on its way still.
+    sending: AtomicBool,
     /// It was told to end.
     told: AtomicBool,
     /// What it asks for.
@@ -93,7 +97,8 @@ impl Occupants {
         let mut inner = self.lock();
         let looked = inner.looked;
         let again = looked.is_none_or(|at| now.saturating_duration_since(at) >= BETWEEN);
-        if inner.room == 0 && again {
+        if again {
+            // What was promised before is not good any more.
             inner.looked = Some(now);
             inner.room = self.end_idle(&inner.all, now);
         }
@@ -110,14 +115,14 @@ impl Occupants {
         let until = millis(self.origin, now).saturating_sub(IDLE.as_millis() as u64);
         let idle = all.values().filter_map(|occupant| {
             let since = occupant.idle_since.load(Ordering::Relaxed);
-            let is_idle = since != BUSY && since <= until && !occupant.told.load(Ordering::Relaxed);
-            is_idle.then_some((since, occupant))
+            let is_idle = !occupant.is_busy() && !occupant.told.load(Ordering::Relaxed);
+            (is_idle && since <= until).then_some((since, occupant))
         });
         let mut idle: Vec<(u64, &Arc<Occupant>)> = idle.collect();
         idle.sort_by_key(|(since, occupant)| {
             (std::cmp::Reverse(by_source[&occupant.source]), *since)
         });
-        idle.truncate(all.len().div_ceil(PART));
+        idle.truncate(all.len().div_ceil(PART).min(MOST));
         for (_, occupant) in &idle {
             occupant.told.store(true, Ordering::Relaxed);
             occupant.end.notify_one();
@@ -136,6 +141,7 @@ impl Occupant {
             origin,
             source,
             idle_since: AtomicU64::new(millis(origin, now)),
+            sending: AtomicBool::new(false),
             told: AtomicBool::new(false),
             requests: Mutex::default(),
             end: Notify::new(),
@@ -162,7 +168,8 @@ impl Occupant {
 
     /// It does something, or nothing from now on.
     pub(crate) fn set_busy(&self, busy: bool, now: Instant) {
-        if self.is_busy() != busy {
+        let was_busy = self.idle_since.load(Ordering::Relaxed) == BUSY;
+        if was_busy != busy {
             let since = if busy { BUSY } else { millis(self.origin, now) };
             self.idle_since.store(since, Ordering::Relaxed);
         }
@@ -179,8 +186,15 @@ impl Occupant {
         }
     }
 
+    /// Whether something that it said waits for the peer to take it.
+    pub(crate) fn set_sending(&self, sending: bool) {
+        if self.sending.load(Ordering::Relaxed) != sending {
+            self.sending.store(sending, Ordering::Relaxed);
+        }
+    }
+
     fn is_busy(&self) -> bool {
-        self.idle_since.load(Ordering::Relaxed) == BUSY
+        self.idle_since.load(Ordering::Relaxed) == BUSY || self.sending.load(Ordering::Relaxed)
     }
 }
 

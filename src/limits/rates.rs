@@ -31,6 +31,16 @@ impl<K: Eq + Hash> Rates<K> {
         }
     }
 
+    /// Whether one may do it once more.
+    ///
+    /// # Errors
+    ///
+    /// The limit, when it does so too often.
+    pub(crate) fn check(&self, who: &K, now: Instant) -> Result<(), Limit> {
+        let bucket = self.buckets.get(who);
+        bucket.map_or(Ok(()), |bucket| bucket.clone().take(1, now))
+    }
+
     /// One does it once more.
     ///
     /// # Errors

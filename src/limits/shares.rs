@@ -117,11 +117,12 @@ impl Shares {
 
     fn take(&mut self, source: IpAddr, is_exempt: bool) -> Result<(), Limit> {
         let own = self.by_source.get(&source).copied().unwrap_or(0);
+        // Whoever has its share is not to have others make room.
+        if !is_exempt && own > 0 && own >= self.most(own) {
+            return Err(self.each.limit);
+        }
         if self.taken >= self.total.value {
             return Err(self.total.limit);
-        }
-        if !is_exempt && own > 0 && own >= self.most() {
-            return Err(self.each.limit);
         }
         self.add(source);
         Ok(())
@@ -132,17 +133,18 @@ impl Shares {
         *self.by_source.entry(source).or_default() += 1;
     }
 
-    /// How many an address may have just now that has some.
-    fn most(&self) -> usize {
+    /// How many an address may have just now that has `own`.
+    fn most(&self, own: usize) -> usize {
         let total = self.total.value;
         let left = total.saturating_sub(self.taken);
+        let share = (total / (self.by_source.len() + 1)).min(self.each.value);
         if left > total / 4 {
             self.each.value
-        } else if left > total / 16 {
-            let share = total / (self.by_source.len() + 1);
-            share.min(self.each.value)
+        } else if left > total / 16 || left == 0 {
+            // Where none is left others may make room, for one that has less than its share.
+            share
         } else {
-            0
+            own
         }
     }
 
@@ -207,6 +209,11 @@ mod tests {
         assert!(last.iter().all(Result::is_ok));
         let none = places.tenant(address(7)).take();
         assert_eq!(none.err(), Some(Limit::Connections));
+        // At the bound too whoever has its share is refused for that.
+        let more = places.tenant(address(1)).take();
+        assert_eq!(more.err(), Some(Limit::AddressConnections));
+        let more = places.tenant(address(3)).take();
+        assert_eq!(more.err(), Some(Limit::Connections));
         drop((greedy, second, last));
         let shares = places.shares.lock().expect("no panic");
         assert!(shares.taken == 0 && shares.by_source.is_empty());

@@ -76,7 +76,8 @@ impl Lifecycle {
     }
 
     /// The peer has asked for something.
-    pub(super) fn asked(&mut self) {
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.occupant.set_busy(true, now);
         (self.first, self.idle_since) = (None, None);
     }
 
@@ -135,7 +136,7 @@ mod tests {
     fn an_idle_connection_is_told_and_then_closed() {
         let now = crate::clock::now();
         let (_signal, mut life) = lifecycle(now);
-        life.asked();
+        life.asked(now);
         assert_eq!(life.step(false, now), Step::Stay(Some(now + IDLE)));
         assert_eq!(life.step(true, now + IDLE), Step::Stay(None));
         let idle = now + IDLE;

@@ -98,18 +98,28 @@ impl Listening {
         self.metrics.accept_errors.inc();
     }
 
-    /// Room for one more connection from `address`, held as long as it lives; `None` when there is none, which is
+    /// Room for one more connection from `address`, which is `validated` or not yet, held as long as it lives; `None` when there is none, which is
     /// counted.
-    pub(super) fn admit(&self, address: IpAddr) -> Option<Option<Admitted>> {
+    pub(super) fn admit(&self, address: IpAddr, validated: bool) -> Option<Option<Admitted>> {
         let Some(admission) = &self.admission else {
             return Some(None);
         };
-        match admission.connection(address, clock::now()) {
+        match admission.connection(address, validated, clock::now()) {
             Ok(admitted) => Some(Some(admitted)),
             Err(limit) => {
-                self.context().hits.count(limit);
+                // One that is not is asked to show its address, and judged then.
+                if validated {
+                    self.context().hits.count(limit);
+                }
                 None
             }
+        }
+    }
+
+    /// A QUIC connection that was let in has shown that its address is its own.
+    pub(super) fn validated(&self, address: IpAddr) {
+        if let Some(admission) = &self.admission {
+            admission.validated(address, clock::now());
         }
     }
 

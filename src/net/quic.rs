@@ -138,13 +138,19 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
                 // Under a flood of handshakes whoever comes must show that its address is its own.
-                let Some(handshake) = listening.begin_handshake(!incoming.may_retry()) else {
+                let validated = !incoming.may_retry();
+                let Some(handshake) = listening.begin_handshake(validated) else {
                     // An error means that it is validated, which it would not be asked for then.
                     let _: Result<_, _> = incoming.retry();
                     continue;
                 };
-                let Some(mut admission) = listening.admit(incoming.remote_address().ip()) else {
-                    incoming.refuse();
+                let address = incoming.remote_address().ip();
+                let Some(mut admission) = listening.admit(address, validated) else {
+                    if validated {
+                        incoming.refuse();
+                    } else {
+                        let _: Result<_, _> = incoming.retry();
+                    }
                     continue;
                 };
                 let place = admission.as_mut().and_then(Admitted::take_handshake);
@@ -152,7 +158,7 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
                 let span = connection_span(incoming.remote_address());
                 span.record("protocol", Protocol::Http3.as_str());
                 let occupant = admission.as_ref().map(|admitted| admitted.occupant().clone());
-                let served = serve(incoming, listening.clone(), occupant, handshake, drain.clone());
+                let served = serve(incoming, validated, listening.clone(), occupant, handshake, drain.clone());
                 let served = until_ended(served, admission);
                 connections.spawn(served.instrument(span));
             }
@@ -168,6 +174,7 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
 
 async fn serve(
     incoming: quinn::Incoming,
+    validated: bool,
     listening: Arc<Listening>,
     occupant: Option<Arc<Occupant>>,
     handshake: (Slot, Option<Place>),
@@ -181,6 +188,9 @@ async fn serve(
     let connected = listening.in_time(by, "QUIC handshake", connecting).await;
     drop(handshake);
     if let Some(connection) = connected {
+        if !validated {
+            listening.validated(connection.remote_address().ip());
+        }
         let peer = listening.peer(Protocol::Http3, connection.remote_address(), occupant);
         // Boxed: a connection is to cost what its driver costs, not what the largest step does.
         Box::pin(h3::serve(connection, by, listening.clone(), peer, drain)).await;

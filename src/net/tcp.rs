@@ -74,7 +74,7 @@ pub(super) async fn accept(
                 Ok((stream, remote)) => {
                     failing = false;
                     // Closed at once, a browser tries again later.
-                    if let Some(mut admission) = listening.admit(remote.ip()) {
+                    if let Some(mut admission) = listening.admit(remote.ip(), true) {
                         let handshake = admission.as_mut().and_then(Admitted::take_handshake);
                         let occupant = admission.as_ref().map(|admitted| admitted.occupant().clone());
                         let served = serve(stream, remote, occupant, handshake, tls.clone(), listening.clone(), drain.clone());
@@ -133,7 +133,7 @@ async fn serve(
                 listening = plain.clone();
             }
         }
-        let io = WriteTimeout::new(stream, stall, hits);
+        let io = WriteTimeout::new(stream, stall, hits, occupant.clone());
         let (io, http2) = match tls {
             Some(tls) => {
                 let io = tls.accept(io).await?;

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::limits::{Bound, Hits};
+use crate::limits::{Bound, Hits, Occupant};
 
 /// An IO whose writes fail with `TimedOut` once none has made progress for a time.
 #[derive(Debug)]
@@ -22,15 +22,23 @@ pub(super) struct WriteTimeout<T> {
     bound: Bound<Duration>,
     /// Until it has been counted.
     hits: Option<Arc<Hits>>,
+    /// The connection, if it is one that counts.
+    occupant: Option<Arc<Occupant>>,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> WriteTimeout<T> {
-    pub(super) fn new(io: T, bound: Bound<Duration>, hits: Arc<Hits>) -> Self {
+    pub(super) fn new(
+        io: T,
+        bound: Bound<Duration>,
+        hits: Arc<Hits>,
+        occupant: Option<Arc<Occupant>>,
+    ) -> Self {
         Self {
             io,
             bound,
+            occupant,
             hits: Some(hits),
             waiting: None,
         }
@@ -41,6 +49,9 @@ impl<T> WriteTimeout<T> {
         cx: &mut Context<'_>,
         result: Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
+        if let Some(occupant) = &self.occupant {
+            occupant.set_sending(result.is_pending());
+        }
         if result.is_ready() {
             self.waiting = None;
             return result;
@@ -114,7 +125,7 @@ mod tests {
         let bound = crate::limits::Limits::default().stall;
         let limit = bound.value;
         let (near, mut far) = tokio::io::duplex(8);
-        let mut near = WriteTimeout::new(near, bound, Arc::default());
+        let mut near = WriteTimeout::new(near, bound, Arc::default(), None);
         for _ in 0..3 {
             near.write_all(b"12345678")
                 .await

@@ -183,7 +183,9 @@ impl Service {
     fn too_often(&self, request: &Request) -> Result<Reply, Problem> {
         let context = self.context();
         let rate = context.limits.request_rate;
-        if self.is_for_event_streams(request) {
+        let forwarded = self.forwards(&request.parts);
+        let is_gentle = forwarded.is_some_and(|route| route.is_gentle_to(request));
+        if is_gentle || self.is_for_event_streams(request) {
             return Ok(Reply::no_room(context.long_retry(), rate.limit));
         }
         Err(Problem::too_often(rate))

@@ -21,7 +21,7 @@ use crate::{
     backoff, clock,
     exchange::{Body, EventBody as _, Peer, Problem, Reply, Seat, authority, is_chromium},
     hub::{NoRoom, Opening},
-    limits::Limit,
+    limits::{Bound, Limit},
     protocol::Protocol,
     proxy::Handed,
     sse::{Draft, EventId},
@@ -36,7 +36,7 @@ const PADDING: usize = 2 << 10;
 /// Opens an event stream of what the edge says of itself, for its operator.
 pub(super) fn stats(context: &Arc<Context>, peer: &Peer) -> Reply {
     let identity = Identity::anonymous();
-    let place = match peer.take_place(false, &context.limits) {
+    let place = match peer.take_operators_place() {
         Ok(place) => place,
         Err(limit) => return no_room(context, who(peer, &identity), limit),
     };
@@ -110,6 +110,9 @@ pub(super) fn handed(
             );
             Problem::new(StatusCode::BAD_GATEWAY, detail)
         })?;
+    if let Some(limit) = too_late(context) {
+        return Ok(no_room(context, who(peer, &identity), limit));
+    }
     let place = match peer.take_place(is_chromium(&handed.fields), &context.limits) {
         Ok(place) => place,
         Err(limit) => return Ok(no_room(context, who(peer, &identity), limit)),
@@ -193,8 +196,7 @@ impl Plan {
             let refusal = Reply::gentle_refusal(context.drain_retry());
             return Ok(Settled::Refused(refusal));
         }
-        if context.lag.now() > context.limits.lag.value {
-            let limit = context.limits.lag.limit;
+        if let Some(limit) = too_late(context) {
             let refusal = no_room(context, who(peer, &plan.identity), limit);
             return Ok(Settled::Refused(refusal));
         }
@@ -218,6 +220,12 @@ fn no_room(context: &Context, who: Visitor, limit: Limit) -> Reply {
         context.refused_retry(who)
     };
     Reply::no_room(retry, limit)
+}
+
+/// The limit, if the edge is too late with what it has to do to take on more.
+fn too_late(context: &Context) -> Option<Limit> {
+    let Bound { limit, value } = context.limits.lag;
+    (context.lag.now() > value).then_some(limit)
 }
 
 /// Says once what it means that a browser has so many event streams over HTTP/1.1.

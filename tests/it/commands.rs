@@ -528,7 +528,6 @@ async fn an_edge_that_is_late_refuses_new_streams_and_says_so() {
     assert_eq!(open.data(1).await, ["x"]);
     let let_in = async { while !matches!(second().await, Some(Item::Message(_))) {} };
     patiently("a place", let_in).await;
-    assert!(server.metric("seventh_stalls_total").await >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -241,7 +241,7 @@ where
                 Poll::Ready(Some(Err(error))) => return Err(self.end_of(error)),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     accepted = true;
-                    self.lifecycle.asked();
+                    self.lifecycle.asked(clock::now());
                     self.begin(request, respond);
                 }
             }

@@ -222,7 +222,7 @@ impl Http3Driver {
                 Poll::Pending => return Ok(accepted),
                 Poll::Ready(Ok(Some(stream))) => {
                     accepted = true;
-                    self.lifecycle.asked();
+                    self.lifecycle.asked(clock::now());
                     self.begin(stream);
                     self.raise_grant();
                 }

@@ -44,7 +44,10 @@ impl Permit {
             .publisher(&parts.headers, clock::now(), clock::wall())
             .await?;
         let mut hasher = DefaultHasher::new();
-        parts.headers.get(header::AUTHORIZATION).hash(&mut hasher);
+        // The token, however its scheme is written.
+        let field = parts.headers.get(header::AUTHORIZATION);
+        let token = field.and_then(|field| field.as_bytes().get("Bearer ".len()..));
+        token.unwrap_or_default().trim_ascii().hash(&mut hasher);
         Ok(Self {
             named: match publisher {
                 Publisher::Everything => None,
