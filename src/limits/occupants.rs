@@ -243,6 +243,13 @@ mod tests {
         // Nobody is looked for again so soon.
         assert!(!occupants.make_room(later(100)));
         assert!(occupants.make_room(later(101)));
+        // What was promised for the others who ended then does not count any more: the last of whom
+        // nothing is unsent ends for the next.
+        for stay in &greedy[6..] {
+            stay.occupant().set_sending(true);
+        }
+        assert!(occupants.make_room(later(102)) && told(&greedy[5]));
+        assert!(!told(&greedy[0]) && !told(&greedy[6]));
         drop((greedy, alone));
         assert!(occupants.lock().all.is_empty());
     }
