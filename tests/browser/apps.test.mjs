@@ -151,7 +151,13 @@ for (const name of Object.keys(browsers)) {
           window.seen = [];
           const source = new EventSource('/events/');
           source.onopen = resolve;
-          source.onmessage = ({ data }) => window.seen.push(JSON.parse(data).n);
+          // django-eventstream reads its database again from where it began when something is published
+          // meanwhile, and sends what it had sent once more, under the same id.
+          const ids = new Set();
+          source.onmessage = ({ data, lastEventId }) => {
+            if (!ids.has(lastEventId)) window.seen.push(JSON.parse(data).n);
+            ids.add(lastEventId);
+          };
           source.onerror = () => window.seen.push('error');
         }));
         const seen = (count) => until(`${count} events`, async () => {
