@@ -267,52 +267,15 @@ impl Hub {
         } = placed;
         match entry {
             Entry::Event { draft, target } => {
-                if let Some(repeat) = topics.repeats(&target.identity, at) {
-                    topics.forget_idle(&target.topics);
-                    if matches!(repeat, Repeat::Of(_)) {
-                        self.metrics.duplicates.inc();
-                    }
-                    let done = Applied {
-                        repeat: Some(repeat),
-                        ..Applied::default()
-                    };
-                    return (done, Rest::Nothing);
-                }
-                self.metrics.published.inc();
-                let to = target.to.map(|mut to| {
-                    to.sort_unstable();
-                    to.dedup();
-                    to.into()
-                });
-                let key = target.key;
-                let terms = Terms {
-                    series: Series {
-                        key,
-                        to,
-                        is_live_only: target.is_live_only,
-                    },
-                    until: target.ttl.and_then(|ttl| at.checked_add(ttl)),
-                    published: None,
+                let Some(repeat) = topics.repeats(&target.identity, at) else {
+                    return self.publish(topics, (sequence, at), draft, target);
                 };
-                let turn = topics.turn(&target.topics, &terms.series, at);
-                // One that is over by then goes out at once or never.
-                let turn = turn.filter(|turn| terms.until.is_none_or(|until| until > *turn));
-                let waits = turn.map(|turn| (turn, draft.clone()));
-                let event = self.stored(sequence, at, draft, target.id, terms);
-                let Some((turn, draft)) = waits else {
-                    let ids = topics.push(&target.topics, &event);
-                    let before = topics.went_out(&ids, event.series(), at);
-                    self.metrics.passed_over.inc_by(before as u64);
-                    return (Applied::default(), Rest::Mark(event, ids));
-                };
-                let waiting = Waiting::new(event.clone(), draft, &topics.waiting_bytes);
-                if !event.is_live_only() {
-                    topics.push(&target.topics, &event);
+                topics.forget_idle(&target.topics);
+                if matches!(repeat, Repeat::Of(_)) {
+                    self.metrics.duplicates.inc();
                 }
-                let before = topics.wait(&target.topics, turn, waiting);
-                self.metrics.passed_over.inc_by(before as u64);
                 let done = Applied {
-                    deferred: true,
+                    repeat: Some(repeat),
                     ..Applied::default()
                 };
                 (done, Rest::Nothing)
@@ -323,19 +286,10 @@ impl Hub {
                 published,
             } => {
                 let waited = topics.release(&of, &series, published, at);
-                let Some((waiting, of)) =
-                    waited.filter(|(waiting, _)| !waiting.event.is_over(|| at))
-                else {
-                    return (Applied::default(), Rest::Nothing);
-                };
-                let terms = Terms {
-                    published: Some(published),
-                    ..waiting.event.terms.as_deref().cloned().unwrap_or_default()
-                };
-                let draft = waiting.draft.clone();
-                let event = self.stored(sequence, at, draft, waiting.event.id.clone(), terms);
-                let ids = topics.push(&of, &event);
-                (Applied::default(), Rest::Mark(event, ids))
+                let rest = waited.map_or(Rest::Nothing, |(waiting, of)| {
+                    self.release(topics, (sequence, at), &waiting, &of)
+                });
+                (Applied::default(), rest)
             }
             Entry::Delete(topic) => (topics.delete(&topic), Rest::Tell(topic)),
             Entry::Retract { topics: of, id } => {
@@ -353,10 +307,81 @@ impl Hub {
         }
     }
 
+    /// Puts an event, which repeats none, into the rings of its topics: to go out now, or to wait.
+    fn publish(
+        &self,
+        topics: &mut Topics,
+        (sequence, at): (u64, Instant),
+        draft: Draft,
+        target: Target,
+    ) -> (Applied, Rest) {
+        self.metrics.published.inc();
+        let to = target.to.map(|mut to| {
+            to.sort_unstable();
+            to.dedup();
+            to.into()
+        });
+        let terms = Terms {
+            series: Series {
+                key: target.key,
+                to,
+                is_live_only: target.is_live_only,
+            },
+            until: target.ttl.and_then(|ttl| at.checked_add(ttl)),
+            published: None,
+        };
+        let turn = topics.turn(&target.topics, &terms.series, at);
+        // One that is over by then goes out at once or never.
+        let turn = turn.filter(|turn| terms.until.is_none_or(|until| until > *turn));
+        let waits = turn.map(|turn| (turn, draft.clone()));
+        let event = self.stored((sequence, at), draft, target.id, terms);
+        let (passed_over, deferred, rest) = match waits {
+            None => {
+                let ids = topics.push(&target.topics, &event);
+                let passed_over = topics.went_out(&ids, event.series(), at);
+                (passed_over, false, Rest::Mark(event, ids))
+            }
+            Some((turn, draft)) => {
+                let waiting = Waiting::new(event.clone(), draft, topics.waiting_bytes());
+                if !event.is_live_only() {
+                    topics.push(&target.topics, &event);
+                }
+                let passed_over = topics.wait(&target.topics, turn, waiting);
+                (passed_over, true, Rest::Nothing)
+            }
+        };
+        self.metrics.passed_over.inc_by(passed_over as u64);
+        let done = Applied {
+            deferred,
+            ..Applied::default()
+        };
+        (done, rest)
+    }
+
+    /// Puts an event that has waited into the rings of these topics, under its new number.
+    fn release(
+        &self,
+        topics: &mut Topics,
+        place: (u64, Instant),
+        waiting: &Waiting,
+        of: &[Topic],
+    ) -> Rest {
+        let before = &waiting.event;
+        if before.is_over(|| place.1) {
+            return Rest::Nothing;
+        }
+        let terms = Terms {
+            published: Some(before.sequence),
+            ..before.terms.as_deref().cloned().unwrap_or_default()
+        };
+        let event = self.stored(place, waiting.draft.clone(), before.id.clone(), terms);
+        let ids = topics.push(of, &event);
+        Rest::Mark(event, ids)
+    }
+
     fn stored(
         &self,
-        sequence: u64,
-        at: Instant,
+        (sequence, at): (u64, Instant),
         draft: Draft,
         id: Option<Box<str>>,
         terms: Terms,

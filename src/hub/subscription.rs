@@ -409,7 +409,7 @@ impl Subscription {
         let mut bytes = 0;
         let events = ring.after(self.cursor);
         for event in events.take_while(|event| event.sequence <= through) {
-            if !self.is_meant(event) || !self.is_replayed(read, ring, event) {
+            if !self.is_for_it(read, ring, event) {
                 continue;
             }
             let is_skipped = event.sequence <= read.newest_through && !ring.is_newest(event);
@@ -442,14 +442,15 @@ impl Subscription {
         })
     }
 
-    /// Whether an event is given to a reader that came back after it, or came only then.
-    fn is_replayed(&self, read: &Read, ring: &Ring, event: &Stored) -> bool {
-        event.sequence > self.joined
-            || match read.cell.treatment.replay {
-                Replay::All => true,
-                Replay::Latest => ring.is_newest(event),
-                Replay::None => false,
-            }
+    /// Whether an event that this ring holds is for the reader: it is meant, and one from before the reader
+    /// came is given again.
+    fn is_for_it(&self, read: &Read, ring: &Ring, event: &Stored) -> bool {
+        let is_replayed = || match read.cell.treatment.replay {
+            Replay::All => true,
+            Replay::Latest => ring.is_newest(event),
+            Replay::None => false,
+        };
+        self.is_meant(event) && (event.sequence > self.joined || is_replayed())
     }
 
     /// Up to where the ring has all that the reader did not take yet.
@@ -474,9 +475,7 @@ impl Subscription {
                     Ok(number) => {
                         self.cursor = number;
                         for read in &mut self.reads {
-                            // What is not replayed is not missing.
-                            let is_replayed = read.cell.treatment.replay != Replay::None;
-                            read.told_through = if is_replayed { number } else { joined };
+                            read.told_through = told_through(&read.cell, number, joined);
                         }
                     }
                     // What is held follows the gap, all of it. What has left by now is the gap;
@@ -505,15 +504,10 @@ impl Subscription {
         let mut told: SmallVec<[u64; 4]> = SmallVec::new();
         for read in &self.reads {
             let ring = read.cell.ring();
-            told.push(if read.cell.treatment.replay == Replay::None {
-                self.joined
-            } else {
-                ring.evicted_through().min(self.joined)
-            });
+            let left = ring.evicted_through();
+            told.push(told_through(&read.cell, left, self.joined));
             look(&ring, &|event| {
-                self.is_meant(event)
-                    && self.is_replayed(read, &ring, event)
-                    && !event.is_over(clock::now)
+                self.is_for_it(read, &ring, event) && !event.is_over(clock::now)
             });
         }
         for (read, told_through) in self.reads.iter_mut().zip(told) {
@@ -552,24 +546,6 @@ impl Subscription {
                 return Next::Ended;
             }
         }
-        let (from, to) = {
-            let topics = hub.lock();
-            let timeline = topics.timeline();
-            // Of an id that is not of this history nobody knows when it was.
-            let from = known.is_none().then(|| timeline.not_after(position.cursor));
-            let to = timeline.not_before(gap.first.unwrap_or(position.through));
-            (from.flatten(), to)
-        };
-        let mut data = json!({
-            "reason": gap.reason.as_str(),
-            "missed": gap.missed,
-            "topics": self.named(&gap),
-        });
-        for (name, at) in [("from", from), ("to", to)] {
-            if let Some(at) = at {
-                data[name] = hub.told(at).into();
-            }
-        }
         self.settled += gap.missed_live;
         self.cursor = gap.first.map_or(position.through, |first| first - 1);
         for (read, look) in self.reads.iter_mut().zip(looks) {
@@ -584,14 +560,38 @@ impl Subscription {
             return Next::Nothing;
         }
         hub.metrics.gap(gap.reason);
-        let draft = Draft::new(Some("edge-gap"), &data.to_string(), None);
-        let wire = Wire::new(draft.framed(hub.id(self.cursor)), &hub.ledger);
+        // Of an id that is not of this history nobody knows when it was.
+        let from = known.is_none().then_some(position.cursor);
+        let wire = self.gap_notice(&gap, from, gap.first.unwrap_or(position.through));
         hub.ledger.add(&wire);
         Next::Chunk(Chunk {
             wire,
             events: 0,
             missed: gap.missed,
         })
+    }
+
+    /// What a reader is told of a gap, which lasted from one number, if it is known, to the other.
+    fn gap_notice(&self, gap: &Gap, from: Option<u64>, to: u64) -> Wire {
+        let hub = &self.hub;
+        let (from, to) = {
+            let topics = hub.lock();
+            let timeline = topics.timeline();
+            let from = from.and_then(|from| timeline.not_after(from));
+            (from, timeline.not_before(to))
+        };
+        let mut data = json!({
+            "reason": gap.reason.as_str(),
+            "missed": gap.missed,
+            "topics": self.named(gap),
+        });
+        for (name, at) in [("from", from), ("to", to)] {
+            if let Some(at) = at {
+                data[name] = hub.told(at).into();
+            }
+        }
+        let draft = Draft::new(Some("edge-gap"), &data.to_string(), None);
+        Wire::new(draft.framed(hub.id(self.cursor)), &hub.ledger)
     }
 
     /// What becomes of the reader because of a gap: what the topics say that it is slow for, of several
@@ -633,7 +633,7 @@ impl Subscription {
         let ring = read.cell.ring();
         let view = self.view(read, &ring);
         view.look(position, |event| {
-            event.is_counted() && self.is_meant(event) && self.is_replayed(read, &ring, event)
+            event.is_counted() && self.is_for_it(read, &ring, event)
         })
     }
 
@@ -655,6 +655,15 @@ impl Drop for Subscription {
         for Read { cell, .. } in &self.reads {
             topics.leave(cell, &self.handle);
         }
+    }
+}
+
+/// Up to what number nothing is to be told of what left a topic before `joined`, if it is `number` where
+/// it is given again: what is not is not missing.
+fn told_through(cell: &Cell, number: u64, joined: u64) -> u64 {
+    match cell.treatment.replay {
+        Replay::All | Replay::Latest => number.min(joined),
+        Replay::None => joined,
     }
 }
 

@@ -580,5 +580,5 @@ fn what_comes_to_its_turn_at_one_moment_goes_out_in_parts() {
         }
     }
     assert_eq!(went_out, [8, 8, 8, 8, 8, 8, 2, 0]);
-    assert_eq!(paced.hub.lock().waiting_bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(paced.hub.lock().waiting_bytes().load(Ordering::Relaxed), 0);
 }
