@@ -124,7 +124,7 @@ async fn respond(
     drain: Watch,
     tunnelled: Tunnelled,
     mut request: hyper::Request<Incoming>,
-) -> Response<Answer> {
+) -> Response<Sending> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let mailbox = peer.mailbox.clone();
@@ -136,15 +136,15 @@ async fn respond(
     let body = (!body.is_end_stream()).then(|| lingering(body.map_err(Into::into), rest));
     let reply = listening.service.call(Request { parts, body, peer }).await;
     let (head, body) = reply.into_response();
-    let sending = match body {
-        Body::Full(bytes) => Sending::Full(Some(bytes)),
-        Body::Stream(stream) => Sending::Stream(stream),
+    let parts = match body {
+        Body::Full(bytes) => Parts::Full(Some(bytes)),
+        Body::Stream(stream) => Parts::Stream(stream),
         Body::Tunnel(tunnel) => {
             let handed_over = Some((upgrade, tunnel));
             *tunnelled.lock().expect("no holder of this lock panics") = handed_over;
-            Sending::Full(None)
+            Parts::Full(None)
         }
-        Body::Events(stream) => Sending::Events(Box::new(Events {
+        Body::Events(stream) => Parts::Events(Box::new(Events {
             stream: Some(stream),
             listening,
             mailbox,
@@ -153,10 +153,7 @@ async fn respond(
             draining: Some(Box::pin(drain.draining())),
         })),
     };
-    head.map(|()| Answer {
-        sending,
-        _busy: busy,
-    })
+    head.map(|()| Sending { parts, _busy: busy })
 }
 
 /// Something is under way on a connection.
@@ -175,34 +172,13 @@ impl Drop for Busy {
     }
 }
 
-/// A reply on its way.
-struct Answer {
-    sending: Sending,
+/// The body of a reply on its way.
+struct Sending {
+    parts: Parts,
     _busy: Busy,
 }
 
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.get_mut().sending).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.sending.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.sending.size_hint()
-    }
-}
-
-/// The body of a reply.
-enum Sending {
+enum Parts {
     Full(Option<Bytes>),
     Stream(BodyStream),
     Events(Box<Events>),
@@ -225,26 +201,26 @@ impl HttpBody for Sending {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let bytes = match self.get_mut() {
-            Self::Full(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()),
+        let bytes = match &mut self.get_mut().parts {
+            Parts::Full(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()),
             // hyper closes the connection at an error: no last chunk, nothing that looks whole.
-            Self::Stream(stream) => return stream.as_mut().poll_next(cx),
-            Self::Events(events) => ready!(events.poll_next(cx)),
+            Parts::Stream(stream) => return stream.as_mut().poll_next(cx),
+            Parts::Events(events) => ready!(events.poll_next(cx)),
         };
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Stream(_) => false,
-            Self::Events(events) => events.stream.is_none(),
+        match &self.parts {
+            Parts::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Parts::Stream(_) => false,
+            Parts::Events(events) => events.stream.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Full(bytes) => {
+        match &self.parts {
+            Parts::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             _ => SizeHint::default(),
@@ -295,7 +271,11 @@ mod tests {
     async fn a_body_that_breaks_is_an_error_to_hyper() {
         let parts: Vec<Result<Bytes, BodyError>> = vec![Ok("part".into()), Err("gone".into())];
         let parts = parts.into_iter().map(|part| part.map(Frame::data));
-        let mut sending = Sending::Stream(Box::pin(stream::iter(parts)));
+        let nobody = Occupant::of_nobody([127, 0, 0, 1].into(), clock::now());
+        let mut sending = Sending {
+            parts: Parts::Stream(Box::pin(stream::iter(parts))),
+            _busy: Busy::new(&nobody),
+        };
         let first = sending
             .frame()
             .await
