@@ -310,7 +310,7 @@ impl Access {
 }
 
 /// The token of an `Authorization: Bearer`, which there may be one of.
-fn bearer(headers: &HeaderMap) -> Result<Option<String>, Denied> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<String>, Denied> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Ok(None);

@@ -33,7 +33,7 @@ pub(crate) use limit::{
     PENDING_HANDSHAKES,
 };
 pub(crate) use occupants::{Occupant, Occupants, Stay};
-pub(crate) use rates::Rates;
+pub(crate) use rates::{Rates, digest};
 pub(crate) use refusals::Refusals;
 pub(crate) use shares::{Place, Places, Tenant};
 pub(crate) use slots::{Slot, Slots};

@@ -2,7 +2,11 @@
 //!
 //! Pure: the clock is the caller's.
 
-use std::{collections::HashMap, hash::Hash, time::Instant};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash},
+    time::Instant,
+};
 
 use super::{Bound, Bucket, Limit};
 
@@ -58,6 +62,11 @@ impl<K: Eq + Hash> Rates<K> {
         let bucket = bucket.or_insert_with(|| Bucket::new(limit, burst, value, now));
         bucket.take(1, now)
     }
+}
+
+/// What stands for one who is told from others by a text that is long, or a secret.
+pub(crate) fn digest(text: &[u8]) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(text)
 }
 
 #[cfg(test)]

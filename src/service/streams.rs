@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    hash::{DefaultHasher, Hash, Hasher as _},
+    hash::Hash,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -17,7 +17,7 @@ use crate::{
     access::{Identity, Name},
     exchange::Peer,
     hub::mailbox::Mailbox,
-    limits::{Bound, Limit},
+    limits::{Bound, Limit, digest},
     protocol::Protocol,
     topic::Topic,
 };
@@ -56,11 +56,7 @@ impl Browser {
         let counts = is_one && peer.protocol == Protocol::Http1 && !peer.by_proxy;
         counts.then(|| Self {
             address: peer.remote.ip(),
-            user_agent: {
-                let mut hasher = DefaultHasher::new();
-                user_agent.hash(&mut hasher);
-                hasher.finish()
-            },
+            user_agent: digest(user_agent),
         })
     }
 }

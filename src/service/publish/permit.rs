@@ -1,17 +1,14 @@
 //! What a publisher may publish.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
-use http::{StatusCode, header, request::Parts};
+use http::{StatusCode, request::Parts};
 
 use crate::{
-    access::{Denied, Publisher},
+    access::{Denied, Publisher, bearer},
     clock,
     exchange::Problem,
+    limits::digest,
     pattern::Pattern,
     service::Context,
     topic::Topic,
@@ -43,17 +40,13 @@ impl Permit {
             .access
             .publisher(&parts.headers, clock::now(), clock::wall())
             .await?;
-        let mut hasher = DefaultHasher::new();
-        // The token, however its scheme is written.
-        let field = parts.headers.get(header::AUTHORIZATION);
-        let token = field.and_then(|field| field.as_bytes().get("Bearer ".len()..));
-        token.unwrap_or_default().trim_ascii().hash(&mut hasher);
+        let token = bearer(&parts.headers)?;
         Ok(Self {
             named: match publisher {
                 Publisher::Everything => None,
                 Publisher::Topics(patterns, expires) => Some((patterns.into(), expires)),
             },
-            publisher: Some(hasher.finish()),
+            publisher: token.map(|token| digest(token.as_bytes())),
         })
     }
 
