@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     h2_frames::{
-        DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame,
+        DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, HTTPS, PING, POST, PREFACE,
+        RST_STREAM, SETTINGS, frame, head, read_frame,
     },
     harness::{TestEdge, patiently, tls_stream},
 };
@@ -25,22 +26,12 @@ const CONTINUATION: u8 = 0x9;
 /// RFC 9113 7.
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
-/// A request for an event stream, in HPACK.
 fn get(path: &str) -> Vec<u8> {
-    let host = b"localhost";
-    [
-        &[0x82, 0x87, 0x04, path.len() as u8][..],
-        path.as_bytes(),
-        &[0x01, host.len() as u8],
-        host,
-    ]
-    .concat()
+    head(GET, HTTPS, "localhost", path)
 }
 
 fn post(path: &str) -> Vec<u8> {
-    let mut block = get(path);
-    block[0] = 0x83;
-    block
+    head(POST, HTTPS, "localhost", path)
 }
 
 fn headers(flags: u8, stream: u32, block: &[u8]) -> Vec<u8> {
@@ -61,21 +52,15 @@ struct End {
 }
 
 /// Sends `first`, and then what `more` makes of the number of its turn until the connection ends, reading
-/// all the while and acknowledging nothing but settings.
+/// all the while and acknowledging nothing.
 async fn flood(edge: &TestEdge, first: &[u8], more: impl Fn(u32) -> Vec<u8>) -> End {
     let io = tls_stream(edge.https, &edge.ca(), b"h2").await;
     let (mut read, mut write) = tokio::io::split(io);
     let reading = tokio::spawn(async move {
         let mut code = None;
-        let mut head = [0; 9];
-        while read.read_exact(&mut head).await.is_ok() {
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; length as usize];
-            if read.read_exact(&mut payload).await.is_err() {
-                break;
-            }
-            if head[3] == GOAWAY {
-                let said = payload[4..8].try_into().expect("it has a code");
+        while let Some(frame) = read_frame(&mut read).await {
+            if frame.kind == GOAWAY {
+                let said = frame.payload[4..8].try_into().expect("it has a code");
                 code = Some(u32::from_be_bytes(said));
             }
         }
@@ -125,11 +110,6 @@ async fn beside_a_good_client(edge: TestEdge, floods: impl AsyncFnOnce(&TestEdge
     patiently("the good client", served)
         .await
         .expect("it is served");
-}
-
-async fn hits(edge: &TestEdge, limit: &str) -> u64 {
-    edge.metric(&format!("seventh_limit_hits_total{{limit=\"{limit}\"}}"))
-        .await
 }
 
 #[tokio::test]
@@ -203,11 +183,11 @@ async fn floods_of_frames_end_and_are_counted() {
             ),
         ];
         for (name, first, more, limit) in floods {
-            let before = hits(edge, limit).await;
+            let before = edge.hits(limit).await;
             let end = flood(edge, first, more).await;
             assert_eq!(end.code, Some(ENHANCE_YOUR_CALM), "{name}: {end:?}");
             assert!(end.sent < 32 << 20, "{name}: {end:?}");
-            assert_eq!(hits(edge, limit).await, before + 1, "{name}");
+            assert_eq!(edge.hits(limit).await, before + 1, "{name}");
         }
     })
     .await;
@@ -246,7 +226,7 @@ async fn frames_that_must_not_be_end_the_connection() {
         half.write_all(&PREFACE[..10]).await.expect("it is read");
         let mut rest = Vec::new();
         let _: std::io::Result<usize> = patiently("the end", half.read_to_end(&mut rest)).await;
-        assert!(hits(edge, "limits.handshake").await >= 1);
+        assert!(edge.hits("limits.handshake").await >= 1);
     })
     .await;
 }

@@ -38,6 +38,13 @@ fn folder_with(text: &str) -> tempfile::TempDir {
     folder
 }
 
+/// Asks for something on a connection to the control listener.
+async fn ask(control: &mut Connection, method: &str, path: &str, body: &'static str) -> Answer {
+    let request = http::Request::builder().method(method).uri(path);
+    let request = request.body(seventh::client::full(body));
+    Answer::of(control, request.expect("a request")).await
+}
+
 /// An edge in a process of its own, in a folder of its own.
 pub struct Server {
     child: Child,
@@ -143,9 +150,7 @@ impl Server {
     }
 
     pub async fn publish(&self, path: &str, data: &'static str) -> Answer {
-        let mut control = self.control().await;
-        let request = http::Request::post(path).body(seventh::client::full(data));
-        Answer::of(&mut control, request.expect("a request")).await
+        ask(&mut self.control().await, "POST", path, data).await
     }
 
     pub async fn events(&self, protocol: Protocol, query: &str) -> Events {
@@ -160,12 +165,8 @@ impl Server {
     }
 
     pub async fn metric(&self, line: &str) -> u64 {
-        let mut control = self.control().await;
-        let request = http::Request::get("/metrics").body(seventh::client::full(""));
-        let answer = Answer::of(&mut control, request.expect("a request")).await;
-        let mut lines = answer.text.lines();
-        let value = lines.find_map(|text| text.strip_prefix(line)?.strip_prefix(' '));
-        value.expect("it is there").parse().expect("a number")
+        let answer = ask(&mut self.control().await, "GET", "/metrics", "").await;
+        answer.metric(line).expect("it is there")
     }
 
     fn signal(&self, name: &str) {
@@ -319,11 +320,6 @@ async fn an_edge_without_open_files_goes_on() {
     let mut events = events.opened().await;
     // Opened before, as a new connection to the control listener would wait as others do.
     let mut control = server.control().await;
-    let mut ask = async |method: &str, path: &str| {
-        let request = http::Request::builder().method(method).uri(path);
-        let request = request.body(seventh::client::full("x"));
-        Answer::of(&mut control, request.expect("a request")).await
-    };
     let limit = async |files: u32| {
         let status = Command::new("prlimit")
             .args(["--pid", &server.pid().to_string()])
@@ -339,17 +335,14 @@ async fn an_edge_without_open_files_goes_on() {
     }
     let failed = async {
         loop {
-            let text = ask("GET", "/metrics").await.text;
-            let line = text
-                .lines()
-                .find(|line| line.starts_with("seventh_accept_errors_total"));
-            if line.is_some_and(|line| !line.ends_with(" 0")) {
+            let metrics = ask(&mut control, "GET", "/metrics", "").await;
+            if metrics.metric("seventh_accept_errors_total") > Some(0) {
                 break;
             }
         }
     };
     patiently("accepting to fail", failed).await;
-    let answer = ask("POST", "/topics/a").await;
+    let answer = ask(&mut control, "POST", "/topics/a", "x").await;
     assert_eq!(answer.json()["receivers"], 1);
     assert_eq!(events.data(1).await, ["x"]);
     limit(1000).await;
@@ -358,7 +351,7 @@ async fn an_edge_without_open_files_goes_on() {
         .await
         .opened()
         .await;
-    ask("POST", "/topics/a").await;
+    ask(&mut control, "POST", "/topics/a", "x").await;
     assert_eq!(more.data(1).await, ["x"]);
     drop((waiting, events, more));
     server.signal("-TERM");

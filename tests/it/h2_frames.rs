@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Request;
 use seventh::client::Protocol;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
@@ -32,6 +32,44 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [length, &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
+/// Of the table that HPACK begins with (RFC 7541 A).
+pub const GET: u8 = 0x82;
+pub const POST: u8 = 0x83;
+pub const HTTP: u8 = 0x86;
+pub const HTTPS: u8 = 0x87;
+
+/// The header of a request; host and path shorter than 127 bytes.
+pub fn head(method: u8, scheme: u8, host: &str, path: &str) -> Vec<u8> {
+    [
+        &[method, scheme, 0x04, path.len() as u8][..],
+        path.as_bytes(),
+        &[0x01, host.len() as u8],
+        host.as_bytes(),
+    ]
+    .concat()
+}
+
+/// A frame that came.
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub payload: Vec<u8>,
+}
+
+/// The next frame; `None` once the connection has ended.
+pub async fn read_frame(io: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
+    let mut head = [0; 9];
+    io.read_exact(&mut head).await.ok()?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    let mut payload = vec![0; length as usize];
+    io.read_exact(&mut payload).await.ok()?;
+    Some(Frame {
+        kind: head[3],
+        flags: head[4],
+        payload,
+    })
+}
+
 /// A client that does just what it is told.
 struct Raw(TcpStream);
 
@@ -50,28 +88,15 @@ impl Raw {
 
     /// A GET on stream 1.
     async fn ask(&mut self, edge: &TestEdge, path: &str) {
-        let host = edge.control.to_string();
-        let block = [
-            &[0x82, 0x86, 0x04, path.len() as u8][..],
-            path.as_bytes(),
-            &[0x01, host.len() as u8],
-            host.as_bytes(),
-        ]
-        .concat();
+        let block = head(GET, HTTP, &edge.control.to_string(), path);
         let headers = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block);
         self.0.write_all(&headers).await.expect("it is read");
     }
 
     /// The next frame's type and payload; `None` once the connection has ended.
     async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
-        let mut head = [0; 9];
-        patiently("a frame", self.0.read_exact(&mut head))
-            .await
-            .ok()?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        self.0.read_exact(&mut payload).await.ok()?;
-        Some((head[3], payload))
+        let frame = patiently("a frame", read_frame(&mut self.0)).await?;
+        Some((frame.kind, frame.payload))
     }
 }
 
@@ -102,13 +127,8 @@ pub async fn send(edge: &TestEdge, fields: &[Field<'_>], data: &[u8], trailers: 
         bytes.extend(frame(HEADERS, ends(true), 1, &block(trailers)));
     }
     let _: std::io::Result<()> = io.write_all(&bytes).await;
-    let mut head = [0; 9];
-    while patiently("a frame", io.read_exact(&mut head)).await.is_ok() {
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        if io.read_exact(&mut payload).await.is_err()
-            || matches!(head[3], HEADERS | RST_STREAM | GOAWAY)
-        {
+    while let Some(frame) = patiently("a frame", read_frame(&mut io)).await {
+        if matches!(frame.kind, HEADERS | RST_STREAM | GOAWAY) {
             break;
         }
     }

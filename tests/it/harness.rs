@@ -23,6 +23,7 @@ use seventh::{
     client::{ClientError, Connection, Origin, Protocol, Response, Trust, Upload, full},
     config::Config,
     edge::{Drained, Edge, StartError},
+    load::Process,
     sse::{Item, Message, Parser},
 };
 use tokio::{net::TcpStream, sync::mpsc};
@@ -210,11 +211,14 @@ impl TestEdge {
 
     /// The value of one line of the metrics, such as `seventh_event_streams{protocol="h2"}`.
     pub async fn metric(&self, line: &str) -> u64 {
-        let text = self.ask("GET", "/metrics", "").await.text;
-        let value = text
-            .lines()
-            .find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
-        value.map_or(0, |value| value.parse().expect("a number"))
+        let answer = self.ask("GET", "/metrics", "").await;
+        answer.metric(line).unwrap_or(0)
+    }
+
+    /// How often a limit bit.
+    pub async fn hits(&self, limit: &str) -> u64 {
+        let line = format!("seventh_limit_hits_total{{limit=\"{limit}\"}}");
+        self.metric(&line).await
     }
 
     /// Waits until a metric has a value.
@@ -262,6 +266,13 @@ impl Answer {
 
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// What a line of metrics says, if it is there.
+    pub fn metric(&self, line: &str) -> Option<u64> {
+        let mut lines = self.text.lines();
+        let value = lines.find_map(|text| text.strip_prefix(line)?.strip_prefix(' '));
+        value.map(|value| value.parse().expect("a number"))
     }
 
     pub fn header(&self, name: &str) -> &str {
@@ -403,12 +414,7 @@ impl Events {
 /// TLS settings that trust a CA and speak one protocol.
 /// The resident memory of a process, in bytes.
 pub fn memory_of(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kib.and_then(|kib| kib.parse::<u64>().ok())
-        .expect("a number")
-        << 10
+    Process::new(pid).memory().expect("it runs")
 }
 
 pub fn tls(ca: &Path, alpn: &[u8]) -> rustls::ClientConfig {

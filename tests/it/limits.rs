@@ -30,11 +30,6 @@ every_protocol!(
     a_publisher_from_outside_has_its_pace,
 );
 
-async fn hits(edge: &TestEdge, limit: &str) -> u64 {
-    let line = format!("seventh_limit_hits_total{{limit=\"{limit}\"}}");
-    edge.metric(&line).await
-}
-
 async fn a_limit_that_bites_is_counted(protocol: Protocol) {
     let edge = TestEdge::with("limits.event_bytes = \"10 B\"\nevents.topics = 1");
     let mut connection = edge.connect(protocol).await;
@@ -48,17 +43,17 @@ async fn a_limit_that_bites_is_counted(protocol: Protocol) {
         (long, 431, "limits.header_bytes"),
         (topics, 400, "events.topics"),
     ] {
-        assert_eq!(hits(&edge, limit).await, 0);
+        assert_eq!(edge.hits(limit).await, 0);
         let request = request.body(full("")).expect("a request");
         let answer = Answer::of(&mut connection, request).await;
         assert_eq!(answer.status, status, "{limit}: {}", answer.text);
-        assert_eq!(hits(&edge, limit).await, 1, "{limit}");
+        assert_eq!(edge.hits(limit).await, 1, "{limit}");
     }
 
     let named = "{\"topic\":[\"a\",\"b\"],\"data\":1}";
     let answer = edge.ask("POST", "/publish", named).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    assert_eq!(hits(&edge, "events.topics").await, 2);
+    assert_eq!(edge.hits("events.topics").await, 2);
     let answer = edge.ask("POST", "/topics/a", "12345678901").await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     let lines = "{\"topic\":\"a\",\"data\":\"12345678901\"}\n";
@@ -66,7 +61,7 @@ async fn a_limit_that_bites_is_counted(protocol: Protocol) {
     let mut control = edge.control(Protocol::Http1).await;
     let request = request.body(full(lines.repeat(2))).expect("a request");
     Answer::of(&mut control, request).await;
-    assert_eq!(hits(&edge, "limits.event_bytes").await, 3);
+    assert_eq!(edge.hits("limits.event_bytes").await, 3);
 }
 
 async fn a_connection_without_a_request_is_closed_and_counted(protocol: Protocol) {
@@ -75,7 +70,7 @@ async fn a_connection_without_a_request_is_closed_and_counted(protocol: Protocol
     let answer = connection.get("/").await.expect("an answer").bytes().await;
     answer.expect("a body");
     patiently("the limit to bite", async {
-        while hits(&edge, "limits.idle").await == 0 {
+        while edge.hits("limits.idle").await == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     })
@@ -83,7 +78,7 @@ async fn a_connection_without_a_request_is_closed_and_counted(protocol: Protocol
     let line = format!("seventh_connections{{protocol=\"{protocol}\"}}");
     drop(connection);
     edge.until_metric(&line, 0).await;
-    assert_eq!(hits(&edge, "limits.idle").await, 1);
+    assert_eq!(edge.hits("limits.idle").await, 1);
 }
 
 /// The other has asked for something, and may do so again when the time for that is over.
@@ -121,7 +116,7 @@ async fn a_body_may_take_its_time_but_not_pause(protocol: Protocol) {
     let answer = Answer::of(&mut connection, post(body)).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     sending.await.expect("it does not panic");
-    assert_eq!(hits(&edge, "limits.request_body").await, 0);
+    assert_eq!(edge.hits("limits.request_body").await, 0);
 
     let (sender, body) = streaming();
     sender.send(Bytes::from("x")).await.expect("there is room");
@@ -132,7 +127,7 @@ async fn a_body_may_take_its_time_but_not_pause(protocol: Protocol) {
             .text
             .contains("paused for over 2 s (limits.request_body)")
     );
-    assert_eq!(hits(&edge, "limits.request_body").await, 1);
+    assert_eq!(edge.hits("limits.request_body").await, 1);
     drop(sender);
 }
 
@@ -160,13 +155,13 @@ async fn strangers_who_make_up_topics_evict_nobodys_history(protocol: Protocol) 
         let mut connection = edge.connect(protocol).await;
         if n < 2 {
             gently_refused(&mut connection, &query(100 * n, 21)).await;
-            assert_eq!(hits(&edge, "limits.connection_topics").await, n as u64 + 1);
+            assert_eq!(edge.hits("limits.connection_topics").await, n as u64 + 1);
             let events = Events::open(&mut connection, &query(100 * n, 19), &[]).await;
             streams.push(events.opened().await);
         } else {
             // Nobody has more names than this address.
             gently_refused(&mut connection, &query(100 * n, 19)).await;
-            assert_eq!(hits(&edge, "limits.topics").await, 1);
+            assert_eq!(edge.hits("limits.topics").await, 1);
             let events = Events::open(&mut connection, "topic=1&topic=101&topic=kept", &[]).await;
             streams.push(events.opened().await);
         }
@@ -189,7 +184,7 @@ async fn strangers_who_make_up_topics_evict_nobodys_history(protocol: Protocol) 
     })
     .await;
     edge.events(protocol, &query(300, 19)).await.opened().await;
-    assert_eq!(hits(&edge, "limits.topics").await, 1);
+    assert_eq!(edge.hits("limits.topics").await, 1);
 }
 
 /// A stream of a client from this address, as a proxy that is trusted says it.
@@ -237,8 +232,8 @@ async fn one_address_does_not_take_all_event_streams(protocol: Protocol) {
         "limits.event_streams",
     )
     .await;
-    assert_eq!(hits(&edge, limit).await, 2);
-    assert_eq!(hits(&edge, "limits.event_streams").await, 1);
+    assert_eq!(edge.hits(limit).await, 2);
+    assert_eq!(edge.hits("limits.event_streams").await, 1);
     // What is given back can be taken.
     drop(open.pop());
     edge.until_metric(
@@ -289,7 +284,7 @@ async fn a_topic_has_so_many_readers(protocol: Protocol) {
     let limit = "limits.topic_event_streams";
     refused(edge.events(protocol, "topic=b&topic=c").await, limit).await;
     edge.events(protocol, "topic=c").await.opened().await;
-    assert_eq!(hits(&edge, limit).await, 1);
+    assert_eq!(edge.hits(limit).await, 1);
 }
 
 async fn a_connection_asks_for_so_much_a_second(protocol: Protocol) {
@@ -317,7 +312,7 @@ async fn a_connection_asks_for_so_much_a_second(protocol: Protocol) {
         "{}",
         refused.text
     );
-    assert!(hits(&edge, "limits.request_rate").await >= 1);
+    assert!(edge.hits("limits.request_rate").await >= 1);
     // Another connection has its own.
     let mut other = edge.connect(protocol).await;
     assert_eq!(answer(&mut other).await.status, 200);
@@ -409,7 +404,7 @@ async fn an_address_begins_so_many_connections_a_second() {
         while plain_from(&edge, 1).await.is_some() {}
     })
     .await;
-    assert!(hits(&edge, "limits.connection_rate").await >= 1);
+    assert!(edge.hits("limits.connection_rate").await >= 1);
     assert!(plain_from(&edge, 2).await.is_some());
 }
 
@@ -426,7 +421,7 @@ async fn one_address_does_not_take_all_handshakes() {
     let last = silent.last_mut().expect("there is one");
     let read = patiently("the end", turned_away(last)).await;
     assert!(read.is_err() || read.is_ok_and(|read| read == 0));
-    assert_eq!(hits(&edge, "limits.address_handshakes").await, 1);
+    assert_eq!(edge.hits("limits.address_handshakes").await, 1);
     // Others are let in, and give their places back.
     for protocol in Protocol::ALL {
         for _ in 0..4 {
@@ -496,8 +491,8 @@ async fn one_address_does_not_take_all_connections() {
         held.push(plain_from(&edge, last).await.expect("there is room"));
     }
     assert!(plain_from(&edge, 3).await.is_none());
-    assert_eq!(hits(&edge, "limits.address_connections").await, 1);
-    assert_eq!(hits(&edge, "limits.connections").await, 1);
+    assert_eq!(edge.hits("limits.address_connections").await, 1);
+    assert_eq!(edge.hits("limits.connections").await, 1);
 }
 
 mod multiplexed {
@@ -518,7 +513,7 @@ async fn event_streams_opened_and_left_again_and_again_are_too_many(protocol: Pr
         let open = format!("seventh_event_streams{{protocol=\"{protocol}\"}}");
         edge.until_metric(&open, 0).await;
     }
-    assert_eq!(hits(&edge, "stream_opens").await, 0);
+    assert_eq!(edge.hits("stream_opens").await, 0);
     let mut rude = edge.connect(protocol).await;
     patiently("the end", async {
         while let Ok(mut response) = rude.get("/events?topic=a").await {
@@ -528,6 +523,6 @@ async fn event_streams_opened_and_left_again_and_again_are_too_many(protocol: Pr
         }
     })
     .await;
-    assert_eq!(hits(&edge, "stream_opens").await, 1);
+    assert_eq!(edge.hits("stream_opens").await, 1);
     Events::open(&mut page, "topic=a", &[]).await.opened().await;
 }

@@ -4,16 +4,15 @@
 use std::time::{Duration, Instant};
 
 use seventh::clock;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    task::JoinSet,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinSet};
 use tokio_rustls::client::TlsStream;
 
 use crate::{
     commands::Server,
-    h2_frames::{ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, frame},
+    h2_frames::{
+        ACK, DATA, END_HEADERS, END_STREAM, Frame, GET, HEADERS, HTTPS, PING, PREFACE, SETTINGS,
+        frame, head, read_frame,
+    },
     harness::{memory_of, patiently, tls_stream},
 };
 
@@ -120,14 +119,7 @@ impl Reader {
     }
 
     async fn open(&mut self, streams: u32) {
-        let path = b"/events?topic=all&edge=quiet";
-        let block = [
-            &[0x82, 0x87, 0x04, path.len() as u8][..],
-            path,
-            &[0x01, self.host.len() as u8],
-            self.host.as_bytes(),
-        ]
-        .concat();
+        let block = head(GET, HTTPS, &self.host, "/events?topic=all&edge=quiet");
         let mut asked = 0;
         while asked < streams {
             let mut burst = Vec::new();
@@ -151,12 +143,11 @@ impl Reader {
 
     /// Reads a frame.
     async fn step(&mut self) {
-        let mut head = [0; 9];
-        self.io.read_exact(&mut head).await.expect("it goes on");
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        self.io.read_exact(&mut payload).await.expect("it goes on");
-        let (kind, flags) = (head[3], head[4]);
+        let Frame {
+            kind,
+            flags,
+            payload,
+        } = read_frame(&mut self.io).await.expect("it goes on");
         match kind {
             HEADERS => self.answered += 1,
             DATA => {

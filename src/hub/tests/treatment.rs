@@ -4,16 +4,21 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-fn replayed(replay: Replay, events: usize) -> Arc<Hub> {
-    let treatment = Treatment {
-        replay,
-        ..Treatment::default()
-    };
+/// A hub that treats topics below `x/` in this way, and keeps so many events of each topic.
+fn treating(treatment: Treatment, events: usize) -> Arc<Hub> {
     let retention = Retention {
         events,
         ..Retention::default()
     };
     ruled(retention, &[("x/*", treatment)])
+}
+
+fn replayed(replay: Replay, events: usize) -> Arc<Hub> {
+    let treatment = Treatment {
+        replay,
+        ..Treatment::default()
+    };
+    treating(treatment, events)
 }
 
 fn publish_state(hub: &Hub, name: &str, key: &str, data: &str) -> String {
@@ -378,11 +383,7 @@ fn overflowing(overflow: Overflow) -> Arc<Hub> {
         overflow,
         ..Treatment::default()
     };
-    let retention = Retention {
-        events: 4,
-        ..Retention::default()
-    };
-    ruled(retention, &[("x/*", treatment)])
+    treating(treatment, 4)
 }
 
 #[test]
@@ -464,15 +465,7 @@ fn any_number_of_old_states_is_not_missing() {
 
 #[test]
 fn what_is_held_where_it_is_not_given_again_is_missing() {
-    let treatment = Treatment {
-        replay: Replay::None,
-        ..Treatment::default()
-    };
-    let retention = Retention {
-        events: 2,
-        ..Retention::default()
-    };
-    let hub = ruled(retention, &[("x/*", treatment)]);
+    let hub = replayed(Replay::None, 2);
     let start = publish(&hub, &["other"], "0").id;
     publish(&hub, &["x/1", "room"], "1");
     for n in 2..=3 {
