@@ -3,6 +3,7 @@
 mod bench;
 mod cert;
 mod listen;
+mod memory;
 mod open_files;
 mod publish;
 mod runtime;

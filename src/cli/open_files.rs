@@ -1,5 +1,7 @@
 //! The open files of the process: each TCP connection takes one.
 
+use crate::limits::Limits;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files that the connections of browsers leave to the rest: listeners, the control listener's
@@ -23,13 +25,19 @@ pub(super) fn fit(connections: &mut usize) {
         return;
     };
     let room = room(usize::try_from(files).unwrap_or(usize::MAX));
-    if room < *connections {
+    if room >= *connections {
+        return;
+    }
+    // What nobody has asked for is nothing to warn of.
+    if *connections == Limits::default().connections.value {
+        tracing::debug!("limits.connections is {room}, as this process may open {files} files");
+    } else {
         tracing::warn!(
             "limits.connections = {connections} is lowered to {room}: the system lets this process open {files} \
              files; raise the hard limit (ulimit -Hn, LimitNOFILE of systemd)"
         );
-        *connections = room;
     }
+    *connections = room;
 }
 
 fn room(files: usize) -> usize {

@@ -12,7 +12,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::open_files;
+use super::{memory, open_files};
 use crate::{
     config::{Config, Log, LogFormat, Raw},
     edge::{Drained, Edge},
@@ -48,6 +48,7 @@ impl Serve {
         let mut config = self.load()?;
         start_log(&config.log);
         open_files::fit(&mut config.limits.connections.value);
+        memory::fit(&mut config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;

@@ -37,6 +37,19 @@ impl LimitSource for Reader {
         bytes.0
     }
 
+    fn budget(&mut self, row: LimitRow<usize>) -> usize {
+        let bytes = self.take_if(
+            row.key,
+            None,
+            row.doc,
+            |bytes: &Option<Bytes>| match bytes {
+                Some(bytes) => range::count(bytes.0, &row.range),
+                None => Ok(()),
+            },
+        );
+        bytes.map_or(row.default, |bytes| bytes.0)
+    }
+
     fn time(&mut self, row: LimitRow<Duration>) -> Duration {
         self.take_if(row.key, row.default, row.doc, |time| {
             range::time(*time, &row.range)

@@ -114,6 +114,17 @@ impl Problem {
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
+    /// 503: there is not the memory for it.
+    #[must_use]
+    pub(crate) fn no_memory(bound: Bound<usize>) -> Self {
+        let (value, key) = (bound.value, bound.limit.key());
+        let detail =
+            format!("more than {value} bytes of memory are taken ({key}); wait and send it again");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            .by(bound)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("2"))
+    }
+
     /// 500: a bug of the edge.
     #[must_use]
     pub(crate) fn internal() -> Self {

@@ -444,6 +444,12 @@ impl Hub {
         while !self.lock().sweep(now) {}
     }
 
+    /// Lets go of the oldest events of the topics that were published to least recently, before their time,
+    /// until about so many bytes are free; how many are.
+    pub fn let_go(&self, bytes: usize) -> usize {
+        self.lock().let_go(bytes)
+    }
+
     /// What is known of the publishers' topics after `after`, in the order of their names, at most
     /// `limit`.
     #[must_use]

@@ -612,6 +612,13 @@ impl Topics {
         (done, emptied)
     }
 
+    /// Evicts until so many bytes are free, or nothing is left; how many are.
+    pub(super) fn let_go(&mut self, bytes: usize) -> usize {
+        let before = self.bytes;
+        self.evict_to(before.saturating_sub(bytes));
+        before - self.bytes
+    }
+
     /// Evicts from the least recently published topics until all cost at most `limit` bytes. The
     /// newest event of all stays: readers take it from its rings.
     fn evict_to(&mut self, limit: usize) {

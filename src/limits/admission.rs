@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    BURST, Limit, Limits, Occupant, Occupants, PENDING_HANDSHAKES, Place, Places, Rates, Slot,
-    Slots, Stay,
+    BURST, Limit, Limits, Memory, Occupant, Occupants, PENDING_HANDSHAKES, Place, Places, Rates,
+    Slot, Slots, Stay,
 };
 use crate::networks::Networks;
 
@@ -21,6 +21,7 @@ pub(crate) struct Admission {
     handshakes: Places,
     rates: Mutex<Rates<IpAddr>>,
     occupants: Arc<Occupants>,
+    memory: Arc<Memory>,
 }
 
 /// What a connection holds as long as it lives.
@@ -46,7 +47,12 @@ impl Admitted {
 impl Admission {
     /// Shared by all listeners that these limits are for.
     #[must_use]
-    pub(crate) fn new(limits: &Limits, exempt: Arc<Networks>, now: Instant) -> Self {
+    pub(crate) fn new(
+        limits: &Limits,
+        exempt: Arc<Networks>,
+        memory: Arc<Memory>,
+        now: Instant,
+    ) -> Self {
         Self {
             connections: Places::new(
                 limits.connections,
@@ -57,6 +63,7 @@ impl Admission {
             handshakes: Places::new(limits.handshakes, limits.address_handshakes, exempt),
             rates: Mutex::new(Rates::new(limits.connection_rate, BURST)),
             occupants: Occupants::new(now),
+            memory,
         }
     }
 
@@ -83,9 +90,10 @@ impl Admission {
             }
         }
         let handshake = self.handshakes.tenant(address).take()?;
-        let place = tenant.take().or_else(|limit| {
-            let total = limit == Limit::Connections;
-            if total && validated && self.occupants.make_room(now) {
+        let memory = self.memory.for_more();
+        let place = memory.and_then(|()| tenant.take()).or_else(|limit| {
+            let may_others_go = matches!(limit, Limit::Connections | Limit::Memory);
+            if may_others_go && validated && self.occupants.make_room(now) {
                 return Ok(tenant.take_anyway());
             }
             Err(limit)
@@ -104,6 +112,11 @@ impl Admission {
             // It is there already: the next one is judged by it.
             let _: Result<(), Limit> = self.rates().take(tenant.source(), now);
         }
+    }
+
+    /// Has some connections end for want of memory. How many.
+    pub(crate) fn shed(&self, now: Instant) -> usize {
+        self.occupants.shed(now)
     }
 
     fn rates(&self) -> MutexGuard<'_, Rates<IpAddr>> {

@@ -31,6 +31,8 @@ pub trait LimitSource {
     fn count(&mut self, row: LimitRow<usize>) -> usize;
     /// A size in bytes.
     fn bytes(&mut self, row: LimitRow<usize>) -> usize;
+    /// A size in bytes, or, where none is written, the default, which is settled at start.
+    fn budget(&mut self, row: LimitRow<usize>) -> usize;
     /// How long.
     fn time(&mut self, row: LimitRow<Duration>) -> Duration;
 }
@@ -128,10 +130,14 @@ limits! {
         /// The fields of a request. One-byte references to a field make bytes alone a weak bound.
         HeaderCount, "limits.header_count": header_count: usize = count(64, 16..=256),
             "The most fields the header of a request may have.";
+        /// All the memory of the process: histories, what waits to be sent, headers, connections. What is not
+        /// counted is the kernel's own.
+        Memory, "limits.memory": memory: usize = budget(usize::MAX, 32 << 20..=usize::MAX),
+            "The memory that the process may have. From seven eighths of it on, new connections and event streams are refused; above it connections end, first those that take nothing of what waits for them, and publishers are asked to wait. Unset: three quarters of what the machine or the control group has.";
         /// The connections of all public listeners. A TCP connection takes an open file, of which
-        /// systems commonly give 20,000 or more to a server; where they give fewer, it is lowered.
-        Connections, "limits.connections": connections: usize = count(10_000, 1..=usize::MAX),
-            "The most connections of all public listeners together; more are turned away. Lowered at start to what the open files leave room for.";
+        /// systems commonly give 20,000 or more to a server; containers report a million.
+        Connections, "limits.connections": connections: usize = count(100_000, 1..=usize::MAX),
+            "The most connections of all public listeners together; more are turned away. Lowered at start to what the open files, and the memory at 48 KiB each, leave room for.";
         /// The connections of one address, which may be an office or a mobile carrier: beside its share,
         /// which holds once connections are scarce.
         AddressConnections, "limits.address_connections": address_connections: usize = count(100_000, 1..=usize::MAX),
@@ -296,6 +302,10 @@ mod tests {
         }
 
         fn bytes(&mut self, row: LimitRow<usize>) -> usize {
+            self.count(row)
+        }
+
+        fn budget(&mut self, row: LimitRow<usize>) -> usize {
             self.count(row)
         }
 

@@ -2,9 +2,10 @@
 //!
 //! - [`Limit`] is the table, and [`Limits`] what it is set to; [`Hits`] counts how often each bit.
 //! - [`Slots`] are places taken and given back, [`Places`] those that many addresses share;
-//!   [`Admission`] lets connections in, and [`Occupants`] has idle ones end for them; [`Conduct`] judges what they do; [`Bucket`] is so many at once
-//!   and so many more a second, [`Rates`] one for each address; [`Refusals`] says how long whoever finds no room is to stay away,
-//!   and [`Lag`] how late the edge is.
+//!   [`Admission`] lets connections in, and [`Occupants`] has some end for them; [`Conduct`] judges what
+//!   they do; [`Bucket`] is so many at once and so many more a second, [`Rates`] one for each address;
+//!   [`Refusals`] says how long whoever finds no room is to stay away; [`Lag`] is how late the edge is,
+//!   [`Memory`] how much of it is left.
 //!
 //! Pure but for the counters of [`Hits`] and the locks of [`Admission`], [`Places`] and [`Occupants`]: no
 //! clock, no task.
@@ -15,6 +16,7 @@ mod bucket;
 mod hits;
 mod lag;
 mod limit;
+mod memory;
 mod occupants;
 mod rates;
 mod refusals;
@@ -32,6 +34,7 @@ pub(crate) use limit::{
     Bound, DEMO_BYTES, DEMO_TOPICS_AT_ONCE, HTTP1_STREAMS, Limit, LimitRow, LimitSource, Limits,
     PENDING_HANDSHAKES,
 };
+pub(crate) use memory::Memory;
 pub(crate) use occupants::{Occupant, Occupants, Stay};
 pub(crate) use rates::{Rates, digest};
 pub(crate) use refusals::Refusals;

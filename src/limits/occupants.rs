@@ -1,4 +1,5 @@
-//! What connections are doing, so that at the bound of them those end that do nothing.
+//! What connections are doing, so that at the bound of them those end that do nothing, and for want of
+//! memory those first whose peers take nothing.
 //!
 //! The clock is the caller's.
 
@@ -26,6 +27,8 @@ const PART: usize = 64;
 const MOST: usize = 32;
 /// It does something.
 const BUSY: u64 = 0;
+/// Nothing that it said is on its way.
+const ALL_SENT: u64 = 0;
 
 /// All connections.
 #[derive(Debug)]
@@ -50,10 +53,12 @@ pub(crate) struct Occupant {
     source: IpAddr,
     /// Since when it does nothing, in milliseconds from the origin on and one more.
     idle_since: AtomicU64,
-    /// What it said is on its way still.
-    sending: AtomicBool,
+    /// Since when its peer takes nothing of what it said, in milliseconds as above.
+    stuck_since: AtomicU64,
     /// It was told to end.
     told: AtomicBool,
+    /// And that whatever it does.
+    must_end: AtomicBool,
     /// What it asks for.
     requests: Mutex<Option<Bucket>>,
     end: Notify,
@@ -107,12 +112,40 @@ impl Occupants {
         room
     }
 
+    /// Has some end for want of memory: those whose peers have taken nothing for longest of what they said,
+    /// or, if there are none, some that do nothing. How many.
+    pub(crate) fn shed(&self, now: Instant) -> usize {
+        let inner = self.lock();
+        let until = self.long_ago(now);
+        let stuck = inner.all.values().filter_map(|occupant| {
+            let since = occupant.stuck_since.load(Ordering::Relaxed);
+            let is_stuck = since != ALL_SENT && since <= until;
+            (is_stuck && !occupant.must_end.load(Ordering::Relaxed)).then_some((since, occupant))
+        });
+        let mut stuck: Vec<(u64, &Arc<Occupant>)> = stuck.collect();
+        if stuck.is_empty() {
+            return self.end_idle(&inner.all, now);
+        }
+        stuck.sort_by_key(|(since, _)| *since);
+        stuck.truncate(part(inner.all.len()));
+        for (_, occupant) in &stuck {
+            occupant.must_end.store(true, Ordering::Relaxed);
+            occupant.tell();
+        }
+        stuck.len()
+    }
+
+    /// Until when a connection must have done nothing to be one of those that end.
+    fn long_ago(&self, now: Instant) -> u64 {
+        millis(self.origin, now).saturating_sub(IDLE.as_millis() as u64)
+    }
+
     fn end_idle(&self, all: &HashMap<u64, Arc<Occupant>>, now: Instant) -> usize {
         let mut by_source: HashMap<IpAddr, usize> = HashMap::new();
         for occupant in all.values() {
             *by_source.entry(occupant.source).or_default() += 1;
         }
-        let until = millis(self.origin, now).saturating_sub(IDLE.as_millis() as u64);
+        let until = self.long_ago(now);
         let idle = all.values().filter_map(|occupant| {
             let since = occupant.idle_since.load(Ordering::Relaxed);
             let is_idle = !occupant.is_busy() && !occupant.told.load(Ordering::Relaxed);
@@ -122,10 +155,9 @@ impl Occupants {
         idle.sort_by_key(|(since, occupant)| {
             (std::cmp::Reverse(by_source[&occupant.source]), *since)
         });
-        idle.truncate(all.len().div_ceil(PART).min(MOST));
+        idle.truncate(part(all.len()));
         for (_, occupant) in &idle {
-            occupant.told.store(true, Ordering::Relaxed);
-            occupant.end.notify_one();
+            occupant.tell();
         }
         idle.len()
     }
@@ -141,8 +173,9 @@ impl Occupant {
             origin,
             source,
             idle_since: AtomicU64::new(millis(origin, now)),
-            sending: AtomicBool::new(false),
+            stuck_since: AtomicU64::new(ALL_SENT),
             told: AtomicBool::new(false),
+            must_end: AtomicBool::new(false),
             requests: Mutex::default(),
             end: Notify::new(),
         })
@@ -175,27 +208,44 @@ impl Occupant {
         }
     }
 
-    /// Returns once it is to end, unless it has begun to do something meanwhile. Cancel-safe.
+    fn tell(&self) {
+        self.told.store(true, Ordering::Relaxed);
+        self.end.notify_one();
+    }
+
+    /// Returns once it is to end, unless it may go on if it has begun to do something meanwhile. Cancel-safe.
     pub(crate) async fn ended(&self) {
         loop {
             self.end.notified().await;
-            if !self.is_busy() {
+            if !self.is_busy() || self.must_end.load(Ordering::Relaxed) {
                 return;
             }
             self.told.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Whether something that it said waits for the peer to take it.
-    pub(crate) fn set_sending(&self, sending: bool) {
-        if self.sending.load(Ordering::Relaxed) != sending {
-            self.sending.store(sending, Ordering::Relaxed);
+    /// Whether its peer takes nothing of what it said.
+    pub(crate) fn set_stuck(&self, stuck: bool, now: impl FnOnce() -> Instant) {
+        let was_stuck = self.stuck_since.load(Ordering::Relaxed) != ALL_SENT;
+        if was_stuck != stuck {
+            let since = if stuck {
+                millis(self.origin, now())
+            } else {
+                ALL_SENT
+            };
+            self.stuck_since.store(since, Ordering::Relaxed);
         }
     }
 
     fn is_busy(&self) -> bool {
-        self.idle_since.load(Ordering::Relaxed) == BUSY || self.sending.load(Ordering::Relaxed)
+        self.idle_since.load(Ordering::Relaxed) == BUSY
+            || self.stuck_since.load(Ordering::Relaxed) != ALL_SENT
     }
+}
+
+/// How many of so many end at once.
+fn part(all: usize) -> usize {
+    all.div_ceil(PART).min(MOST)
 }
 
 fn millis(origin: Instant, at: Instant) -> u64 {
@@ -246,10 +296,20 @@ mod tests {
         // What was promised for the others who ended then does not count any more: the last of whom
         // nothing is unsent ends for the next.
         for stay in &greedy[6..] {
-            stay.occupant().set_sending(true);
+            stay.occupant().set_stuck(true, || later(101));
         }
         assert!(occupants.make_room(later(102)) && told(&greedy[5]));
         assert!(!told(&greedy[0]) && !told(&greedy[6]));
+        // For want of memory those end whose peers take nothing, if they did not for a while, whatever
+        // they do; and then the idle ones.
+        greedy[7].occupant().set_stuck(false, || later(102));
+        greedy[7].occupant().set_stuck(true, || later(102));
+        greedy[8].occupant().set_busy(true, later(102));
+        let must = |stay: &Stay| stay.occupant.must_end.load(Ordering::Relaxed);
+        assert_eq!(occupants.shed(later(102)), 0);
+        let ended: usize = (0..47).map(|_| occupants.shed(later(103))).sum();
+        assert_eq!(ended, 93);
+        assert!(must(&greedy[8]) && !must(&greedy[7]) && !must(&alone));
         drop((greedy, alone));
         assert!(occupants.lock().all.is_empty());
     }

@@ -20,7 +20,11 @@ use super::{
     visit::{Outgoing, Visit, Visited, sooner},
 };
 use crate::{
-    backoff, clock, exchange::Body, hub::mailbox::Mailbox, limits::Limit, protocol::Protocol,
+    backoff, clock,
+    exchange::Body,
+    hub::mailbox::Mailbox,
+    limits::{Limit, Occupant},
+    protocol::Protocol,
 };
 
 /// How many moments the streams of a connection end at when the edge drains.
@@ -43,6 +47,10 @@ pub(super) struct Outbox<S> {
     due: bool,
     draining: bool,
     wrote: u64,
+    /// Whom to tell that the peer takes nothing, where its socket does not.
+    occupant: Option<Arc<Occupant>>,
+    /// How many streams wait for the peer to take something.
+    blocked: usize,
 }
 
 impl<S: Sink> Outbox<S> {
@@ -50,6 +58,7 @@ impl<S: Sink> Outbox<S> {
         listening: Arc<Listening>,
         protocol: Protocol,
         mailbox: Arc<Mailbox>,
+        occupant: Option<Arc<Occupant>>,
     ) -> Self {
         Self {
             listening,
@@ -64,6 +73,8 @@ impl<S: Sink> Outbox<S> {
             due: false,
             draining: false,
             wrote: 0,
+            occupant,
+            blocked: 0,
         }
     }
 
@@ -154,7 +165,9 @@ impl<S: Sink> Outbox<S> {
     }
 
     fn remove(&mut self, key: u32) {
-        self.slots[key as usize] = None;
+        let removed = self.slots[key as usize].take();
+        let was_blocked = removed.is_some_and(|slot| slot.blocked.is_some());
+        self.blocked -= usize::from(was_blocked);
         self.open -= 1;
     }
 
@@ -185,7 +198,7 @@ impl<S: Sink> Outbox<S> {
         }
         let now = clock::now();
         let context = self.listening.context();
-        let pressed = context.hub.is_pressed();
+        let pressed = context.hub.is_pressed() || context.memory.is_short();
         let mut stall = context.limits.stall.value;
         if pressed {
             stall /= 4;
@@ -213,8 +226,11 @@ impl<S: Sink> Outbox<S> {
             if S::OWN_WAKES && matches!(slot.body, Body::Events(_)) {
                 self.mailbox.mute(key);
             }
+            let was_blocked = slot.blocked.is_some();
             let visited = visit.stream(slot);
             self.mailbox.unmute();
+            self.blocked += usize::from(slot.blocked.is_some());
+            self.blocked -= usize::from(was_blocked);
             wrote += visit.wrote;
             delivered += visit.delivered;
             if let Some(at) = visit.deadline {
@@ -237,6 +253,9 @@ impl<S: Sink> Outbox<S> {
         }
         self.listening.delivered(self.protocol, delivered);
         self.wrote += wrote as u64;
+        if let Some(occupant) = &self.occupant {
+            occupant.set_stuck(wrote == 0 && self.blocked > 0, || now);
+        }
         wrote
     }
 

@@ -13,7 +13,10 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::limits::{Bound, Hits, Occupant};
+use crate::{
+    clock,
+    limits::{Bound, Hits, Occupant},
+};
 
 /// An IO whose writes fail with `TimedOut` once none has made progress for a time.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ impl<T> WriteTimeout<T> {
         result: Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
         if let Some(occupant) = &self.occupant {
-            occupant.set_sending(result.is_pending());
+            occupant.set_stuck(result.is_pending(), clock::now);
         }
         if result.is_ready() {
             self.waiting = None;

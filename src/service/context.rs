@@ -15,7 +15,7 @@ use crate::{
     drain::Watch,
     history::Order,
     hub::Hub,
-    limits::{Bound, Hits, Lag, Limit, Limits, Places, Rates, Refusals},
+    limits::{Bound, Hits, Lag, Limit, Limits, Memory, Places, Rates, Refusals},
     metrics::Registry,
     proxy::Proxy,
 };
@@ -96,6 +96,8 @@ pub struct Context {
     pub limits: Limits,
     /// How late it is.
     pub(crate) lag: Lag,
+    /// How much memory is left.
+    pub(crate) memory: Arc<Memory>,
     /// The event streams that there may be.
     pub(crate) places: Places,
     /// Who found no room of late.
@@ -140,6 +142,18 @@ impl Context {
     pub(super) fn is_below_prefix(&self, path: &str) -> bool {
         let rest = path.strip_prefix(&*self.prefix);
         !self.prefix.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Whether there is the time and the memory to take on more.
+    ///
+    /// # Errors
+    ///
+    /// The limit that says that there is not.
+    pub(super) fn for_more(&self) -> Result<(), Limit> {
+        if self.lag.now() > self.limits.lag.value {
+            return Err(self.limits.lag.limit);
+        }
+        self.memory.for_more()
     }
 
     /// A time to come back after, as a client is told on an ordinary stream.

@@ -18,6 +18,8 @@ pub struct ServiceMetrics {
     /// In seconds.
     pub(crate) lag: Gauge<f64, AtomicU64>,
     pub(crate) stalls: Counter,
+    /// In bytes.
+    pub(crate) memory: Gauge,
 }
 
 impl ServiceMetrics {
@@ -55,6 +57,12 @@ impl ServiceMetrics {
             "How often the edge did nothing at all for two seconds",
             stalls.clone(),
         );
+        let memory = Gauge::default();
+        registry.register(
+            "memory_bytes",
+            "The memory of the process that counts against limits.memory",
+            memory.clone(),
+        );
         registry.register("keepalives", "Keepalives sent", keepalives.clone());
         Self {
             requests: Opened::register(
@@ -76,6 +84,7 @@ impl ServiceMetrics {
             http1_crowds,
             lag,
             stalls,
+            memory,
         }
     }
 }

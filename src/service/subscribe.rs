@@ -21,7 +21,7 @@ use crate::{
     backoff, clock,
     exchange::{Body, EventBody as _, Peer, Problem, Reply, Seat, authority, is_chromium},
     hub::{NoRoom, Opening},
-    limits::{Bound, Limit},
+    limits::Limit,
     protocol::Protocol,
     proxy::Handed,
     sse::{Draft, EventId},
@@ -110,7 +110,7 @@ pub(super) fn handed(
             );
             Problem::new(StatusCode::BAD_GATEWAY, detail)
         })?;
-    if let Some(limit) = too_late(context) {
+    if let Err(limit) = context.for_more() {
         return Ok(no_room(context, who(peer, &identity), limit));
     }
     let place = match peer.take_place(is_chromium(&handed.fields), &context.limits) {
@@ -196,7 +196,7 @@ impl Plan {
             let refusal = Reply::gentle_refusal(context.drain_retry());
             return Ok(Settled::Refused(refusal));
         }
-        if let Some(limit) = too_late(context) {
+        if let Err(limit) = context.for_more() {
             let refusal = no_room(context, who(peer, &plan.identity), limit);
             return Ok(Settled::Refused(refusal));
         }
@@ -220,12 +220,6 @@ fn no_room(context: &Context, who: Visitor, limit: Limit) -> Reply {
         context.refused_retry(who)
     };
     Reply::no_room(retry, limit)
-}
-
-/// The limit, if the edge is too late with what it has to do to take on more.
-fn too_late(context: &Context) -> Option<Limit> {
-    let Bound { limit, value } = context.limits.lag;
-    (context.lag.now() > value).then_some(limit)
 }
 
 /// Says once what it means that a browser has so many event streams over HTTP/1.1.

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::Uri;
 use seventh::{
-    client::{Connection, Origin, Protocol, Trust},
+    client::{ClientError, Connection, Origin, Protocol, Trust},
     sse::Item,
 };
 use tokio::{
@@ -39,7 +40,7 @@ fn folder_with(text: &str) -> tempfile::TempDir {
 }
 
 /// Asks for something on a connection to the control listener.
-async fn ask(control: &mut Connection, method: &str, path: &str, body: &'static str) -> Answer {
+async fn ask(control: &mut Connection, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
     let request = http::Request::builder().method(method).uri(path);
     let request = request.body(seventh::client::full(body));
     Answer::of(control, request.expect("a request")).await
@@ -133,12 +134,14 @@ impl Server {
     }
 
     pub async fn connect(&self, protocol: Protocol) -> Connection {
+        self.try_connect(protocol).await.expect("it connects")
+    }
+
+    pub async fn try_connect(&self, protocol: Protocol) -> Result<Connection, ClientError> {
         let url: Uri = self.url("/").parse().expect("a URL");
         let mut target = Origin::of(&url, Trust::Ca(self.ca())).expect("a target");
         target.address = Some(self.https);
-        Connection::open(&target, protocol)
-            .await
-            .expect("it connects")
+        Connection::open(&target, protocol).await
     }
 
     pub async fn control(&self) -> Connection {
@@ -149,7 +152,7 @@ impl Server {
             .expect("it connects")
     }
 
-    pub async fn publish(&self, path: &str, data: &'static str) -> Answer {
+    pub async fn publish(&self, path: &str, data: impl Into<Bytes>) -> Answer {
         ask(&mut self.control().await, "POST", path, data).await
     }
 
@@ -292,7 +295,8 @@ async fn a_line_about_a_connection_says_whose_it_is() {
 /// The soft limit is no bound at all, and the hard one leaves room for the operator.
 #[tokio::test(flavor = "multi_thread")]
 async fn open_files_do_not_run_out() {
-    let server = Server::start_with_files(100, 200, "limits.handshake = \"60s\"").await;
+    let text = "limits.handshake = \"60s\"\nlimits.connections = 10000";
+    let server = Server::start_with_files(100, 200, text).await;
     let mut connections = Vec::new();
     for _ in 0..200 {
         let connection = tokio::net::TcpStream::connect(server.https).await;

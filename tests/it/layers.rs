@@ -9,7 +9,9 @@ use std::{
 
 /// The floors of the server, from the ground up: a module may import those of the floors below.
 const FLOORS: &[&[&str]] = &[
-    &["backoff", "clock", "drain", "networks", "protocol"],
+    &[
+        "backoff", "clock", "drain", "memory", "networks", "protocol",
+    ],
     &["limits"],
     &["metrics"],
     &["pattern", "sse", "topic"],
@@ -48,6 +50,7 @@ const PURE: &[&str] = &[
     "limits/abuse.rs",
     "limits/bucket.rs",
     "limits/limit.rs",
+    "limits/memory.rs",
     "limits/rates.rs",
     "limits/refusals.rs",
     "limits/slots.rs",

@@ -25,6 +25,7 @@ mod layers; // who may import whom
 mod limits; // what bites is counted
 mod many; // event streams by the million
 mod networks; // what streams do for pages on real networks
+mod overload;
 mod proxy; // in front of an app
 mod publish; // taking events from publishers
 mod relay; // the app's own event streams

@@ -94,7 +94,12 @@ pub(super) async fn serve<T>(
     let hits = listening.context().hits.clone();
     let (places, occupant) = (peer.places.bound(), peer.occupant.clone());
     let driver = Box::new(Http2Driver {
-        outbox: Outbox::new(listening.clone(), Protocol::Http2, peer.mailbox.clone()),
+        outbox: Outbox::new(
+            listening.clone(),
+            Protocol::Http2,
+            peer.mailbox.clone(),
+            None,
+        ),
         connection,
         cork,
         listening,

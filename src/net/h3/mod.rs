@@ -98,7 +98,12 @@ pub(super) async fn serve(
         return;
     };
     let driver = Box::new(Http3Driver {
-        outbox: Outbox::new(listening.clone(), Protocol::Http3, peer.mailbox.clone()),
+        outbox: Outbox::new(
+            listening.clone(),
+            Protocol::Http3,
+            peer.mailbox.clone(),
+            Some(peer.occupant.clone()),
+        ),
         connection,
         http,
         listening,

@@ -1,4 +1,8 @@
 //! From a configuration to a running edge, and to its end: bind, serve, drain.
+//!
+//! - `overload` looks whether there is time and memory for all that is asked for.
+
+mod overload;
 
 use std::{
     io,
@@ -18,7 +22,7 @@ use crate::{
     drain,
     history::Order,
     hub::{Hub, HubBounds, NameBounds},
-    limits::{Admission, BEAT, BURST, Hits, Lag, Places, Rates, Watchdog},
+    limits::{Admission, BURST, Hits, Lag, Memory, Places, Rates},
     metrics::{self, Registry},
     net::{self, BindError, HttpsListener, PlainListener},
     networks::Networks,
@@ -30,8 +34,6 @@ use crate::{
 
 /// How often history is swept.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How long nothing must be done before that is said.
-const STALL: Duration = Duration::from_secs(2);
 /// How long a connection of the control listener may still be busy once all else has ended.
 const CONTROL_GRACE: Duration = Duration::from_secs(1);
 
@@ -113,8 +115,10 @@ impl Edge {
         edge.context.access.prepare(clock::now());
         edge.private
             .spawn(control.serve(control_service, metrics.clone(), None, control_watch));
-        edge.private.spawn(beat(edge.context.clone()));
-        start_watchdog(&edge.context);
+        let admission = admission(config, &edge.context);
+        edge.private
+            .spawn(overload::watch(edge.context.clone(), admission.clone()));
+        overload::start_watchdog(&edge.context);
         edge.private.spawn(sweep(edge.context.hub.clone()));
         edge.private.spawn(sweep(edge.context.proxy.hub().clone()));
         let paced = edge.context.order.clone();
@@ -126,7 +130,6 @@ impl Edge {
         edge.private.spawn(async move {
             service::tell_stats(&said, clock::now(), || counted.open_connections()).await;
         });
-        let admission = Arc::new(Admission::new(&config.limits, exempt(config), clock::now()));
         let port = edge.https.first().map_or(443, SocketAddr::port);
         let port = config.http3.port(port);
         for listener in http {
@@ -217,6 +220,11 @@ impl Edge {
     }
 }
 
+fn admission(config: &Config, context: &Context) -> Arc<Admission> {
+    let (exempt, memory) = (exempt(config), context.memory.clone());
+    Arc::new(Admission::new(&config.limits, exempt, memory, clock::now()))
+}
+
 /// Whose addresses may take any number of places.
 fn exempt(config: &Config) -> Arc<Networks> {
     let all = config.exempt.0.iter().chain(&config.trusted.0);
@@ -259,6 +267,7 @@ fn context(config: &Config, mut registry: Registry, drain: drain::Watch) -> Cont
         metrics: service::ServiceMetrics::register(&mut registry),
         limits: config.limits,
         lag: Lag::default(),
+        memory: Arc::new(Memory::new(config.limits.memory)),
         places: Places::new(
             config.limits.event_streams,
             config.limits.address_event_streams,
@@ -314,43 +323,6 @@ fn is_no_ipv6(error: &io::Error) -> bool {
     // EAFNOSUPPORT has no kind of its own.
     const EAFNOSUPPORT: i32 = 97;
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
-}
-
-/// Looks how late the edge is, for as long as it is polled.
-async fn beat(context: Arc<Context>) {
-    loop {
-        let due = clock::now() + BEAT;
-        tokio::time::sleep_until(due.into()).await;
-        context
-            .lag
-            .beat(clock::now().saturating_duration_since(due));
-        context.metrics.lag.set(context.lag.now().as_secs_f64());
-    }
-}
-
-/// Says so when the edge does nothing at all, from a thread of its own, which ends with the edge.
-fn start_watchdog(context: &Arc<Context>) {
-    let context = Arc::downgrade(context);
-    let watching = move || {
-        let mut watchdog = Watchdog::default();
-        loop {
-            std::thread::sleep(STALL);
-            let Some(context) = context.upgrade() else {
-                return;
-            };
-            if watchdog.look(&context.lag) {
-                context.metrics.stalls.inc();
-                tracing::error!(
-                    "nothing was done for {} s: every worker is blocked",
-                    STALL.as_secs()
-                );
-            }
-        }
-    };
-    let thread = std::thread::Builder::new().name("watchdog".into());
-    if let Err(error) = thread.spawn(watching) {
-        tracing::warn!("there is no watchdog: {error}");
-    }
 }
 
 async fn sweep(hub: Arc<Hub>) {

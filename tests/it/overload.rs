@@ -1,0 +1,123 @@
+//! More than there is memory for: whoever comes is refused, and of those who are there go first those
+//! who take nothing.
+
+use seventh::{client::Protocol, sse::Item};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::{
+    commands::Server,
+    harness::{Events, patiently, tls_stream},
+};
+
+const MIB: u64 = 1 << 20;
+const MEMORY: &str = "seventh_memory_bytes";
+const HITS: &str = "seventh_limit_hits_total{limit=\"limits.memory\"}";
+
+/// The memory of one that does nothing.
+async fn idle_memory() -> u64 {
+    let server = Server::start("").await;
+    patiently("a look at its memory", async {
+        loop {
+            let taken = server.metric(MEMORY).await;
+            if taken > 0 {
+                return taken;
+            }
+        }
+    })
+    .await
+}
+
+/// The comment that a refused stream has, if it is refused.
+async fn refusal(events: &mut Events) -> Option<String> {
+    match events.any_item().await {
+        Some(Item::Retry(_)) => {}
+        other => panic!("it begins with its retry: {other:?}"),
+    }
+    match events.any_item().await {
+        Some(Item::Comment(comment)) => Some(comment),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_that_runs_short_stays_with_those_who_read() {
+    let budget = idle_memory().await + 24 * MIB;
+    let text = format!(
+        "limits.memory = \"{} KiB\"\nlimits.stall = \"10m\"\nevents.keepalive = \"4m\"",
+        budget >> 10
+    );
+    let server = Server::start(&text).await;
+    let mut good = server
+        .events(Protocol::Http2, "topic=good")
+        .await
+        .opened()
+        .await;
+
+    // They ask for what is large, and take nothing of it.
+    let mut laggards = Vec::new();
+    for _ in 0..3 {
+        let mut laggard = tls_stream(server.https, &server.ca(), b"http/1.1").await;
+        let request = b"GET /events?topic=big HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        laggard.write_all(request).await.expect("it is sent");
+        laggards.push(laggard);
+    }
+
+    // Until there is no room for more; those who were let in read on.
+    let mut readers = Vec::new();
+    let mut asking = good.take_connection().expect("it has one");
+    let refused = patiently("a refusal", async {
+        loop {
+            // A connection that is turned away says nothing.
+            let mut own = server.try_connect(Protocol::Http2).await.ok();
+            let connection = own.as_mut().unwrap_or(&mut asking);
+            let mut events = Events::open(connection, "topic=good", &[]).await;
+            if let Some(refused) = refusal(&mut events).await {
+                return refused;
+            }
+            readers.push(match own {
+                Some(own) => events.owning(own),
+                None => events,
+            });
+        }
+    })
+    .await;
+    assert!(refused.contains("limits.memory"), "{refused}");
+    assert!(readers.len() > 50, "{}", readers.len());
+    let alone = server.metric(HITS).await;
+    assert!(alone > 0);
+
+    // And what is published takes the rest, until the laggards have ended.
+    let mut asked_to_wait = 0;
+    patiently("the end of the laggards", async {
+        let mut n = 0;
+        while server
+            .metric("seventh_event_streams{protocol=\"h1\"}")
+            .await
+            > 0
+        {
+            n += 1;
+            let topic = format!("/topics/{}", ["big", &format!("other/{n}")][n % 2]);
+            let answer = server.publish(&topic, vec![b'x'; 200 << 10]).await;
+            match answer.status.as_u16() {
+                200 => {}
+                503 => asked_to_wait += 1,
+                other => panic!("{other}: {}", answer.text),
+            }
+        }
+    })
+    .await;
+    assert!(server.metric(HITS).await >= alone + 3 + asked_to_wait);
+    let streams = server
+        .metric("seventh_event_streams{protocol=\"h2\"}")
+        .await;
+    assert_eq!(streams, readers.len() as u64 + 1);
+
+    // There is some again, if for less history; and those who read have what is for them.
+    patiently("room", async {
+        while server.publish("/topics/good", "at last").await.status != 200 {}
+    })
+    .await;
+    for events in readers.iter_mut().chain([&mut good]) {
+        while events.message().await.data != "at last" {}
+    }
+}
