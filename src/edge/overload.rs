@@ -62,7 +62,8 @@ impl Shortage {
         let ended = admission.shed(now);
         (0..ended).for_each(|_| context.hits.count(Limit::Memory));
         if ended == 0 && self.history_until.is_none_or(|until| until <= now) {
-            let freed = context.hub.let_go(taken - budget);
+            // So much that it is not short again at once.
+            let freed = context.hub.let_go(context.memory.excess());
             self.history_until = Some(now + GIVEN_BACK);
             if freed > 0 {
                 tracing::warn!("memory is short: {freed} bytes of history go before their time");

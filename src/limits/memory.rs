@@ -32,11 +32,16 @@ impl Memory {
     ///
     /// The limit, when there is none.
     pub(crate) fn for_more(&self) -> Result<(), Limit> {
-        let budget = self.budget.value;
-        if self.taken() > budget - budget / 8 {
+        if self.excess() > 0 {
             return Err(self.budget.limit);
         }
         Ok(())
+    }
+
+    /// How much must go until there is some for whoever comes.
+    pub(crate) fn excess(&self) -> usize {
+        let budget = self.budget.value;
+        self.taken().saturating_sub(budget - budget / 8)
     }
 
     /// Whether more is taken than there is: some must go who are there.

@@ -432,6 +432,29 @@ fn the_least_recently_published_topics_give_way_first() {
     assert_eq!(drain(&mut reader, 999).len(), 1);
 }
 
+/// When memory is short the oldest goes before its time, in whatever slices, and readers are told.
+#[test]
+fn history_that_is_let_go_of_is_a_gap() {
+    let hub = hub(1000);
+    let first = publish(&hub, &["a"], "first");
+    let large = "x".repeat(900 << 10);
+    for topic in ["a", "b", "c"] {
+        publish(&hub, &[topic], &large);
+    }
+    let freed = hub.let_go(SLICE + SLICE / 2);
+    assert!(
+        freed >= 2 * large.len() && freed < 3 * large.len(),
+        "{freed}"
+    );
+    assert!(hub.topic(&topic("b")).is_none());
+    let mut subscription = subscribe(&hub, &["a"], Resume::After(&first.id));
+    let all = drain(&mut subscription, usize::MAX);
+    assert_eq!(gap(&all[0])["reason"], "trimmed");
+    // The newest of all stays, and then there is nothing left.
+    assert_eq!(hub.let_go(usize::MAX), 0);
+    assert_eq!(hub.topic(&topic("c")).map(|info| info.events), Some(1));
+}
+
 #[test]
 fn old_events_go_and_idle_topics_with_them() {
     let hub = hub(5);
