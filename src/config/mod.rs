@@ -80,6 +80,8 @@ pub struct Config {
     pub own: String,
     /// `trusted.networks`
     pub trusted: Networks,
+    /// `trusted.proxy_protocol`
+    pub balancers: Networks,
     /// `[limits]`
     pub limits: Limits,
     /// `limits.exempt`: whose addresses may take any number of places.
@@ -210,6 +212,7 @@ fn take(reader: &mut Reader) -> Config {
         topics: topics::take(reader),
         relay: proxy::take_relay(reader),
         trusted: proxy::take_trusted(reader),
+        balancers: proxy::take_balancers(reader),
         limits: limits::take(reader),
         exempt: limits::take_exempt(reader),
         drain: drain::take(reader),

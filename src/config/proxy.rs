@@ -214,6 +214,16 @@ pub(super) fn take_trusted(reader: &mut Reader) -> Networks {
     )
 }
 
+pub(super) fn take_balancers(reader: &mut Reader) -> Networks {
+    take_networks(
+        reader,
+        "trusted.proxy_protocol",
+        &[],
+        "The networks of balancers that say who the client is by the PROXY protocol, version 1 or 2: each TCP connection \
+         from there to `https.listen` and `http.listen` must begin with its header. From elsewhere none is taken.",
+    )
+}
+
 pub(super) fn take_networks(
     reader: &mut Reader,
     key: &'static str,

@@ -221,13 +221,19 @@ impl Edge {
 }
 
 fn admission(config: &Config, context: &Context) -> Arc<Admission> {
-    let (exempt, memory) = (exempt(config), context.memory.clone());
-    Arc::new(Admission::new(&config.limits, exempt, memory, clock::now()))
+    Arc::new(Admission::new(
+        &config.limits,
+        exempt(config),
+        config.balancers.clone(),
+        context.memory.clone(),
+        clock::now(),
+    ))
 }
 
 /// Whose addresses may take any number of places.
 fn exempt(config: &Config) -> Arc<Networks> {
-    let all = config.exempt.0.iter().chain(&config.trusted.0);
+    let all = [&config.exempt, &config.trusted, &config.balancers];
+    let all = all.iter().flat_map(|networks| &networks.0);
     Arc::new(Networks(all.copied().collect()))
 }
 

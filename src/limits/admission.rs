@@ -22,6 +22,8 @@ pub(crate) struct Admission {
     rates: Mutex<Rates<IpAddr>>,
     occupants: Arc<Occupants>,
     memory: Arc<Memory>,
+    /// Who passes on the connections of others.
+    balancers: Networks,
 }
 
 /// What a connection holds as long as it lives.
@@ -50,6 +52,7 @@ impl Admission {
     pub(crate) fn new(
         limits: &Limits,
         exempt: Arc<Networks>,
+        balancers: Networks,
         memory: Arc<Memory>,
         now: Instant,
     ) -> Self {
@@ -64,7 +67,14 @@ impl Admission {
             rates: Mutex::new(Rates::new(limits.connection_rate, BURST)),
             occupants: Occupants::new(now),
             memory,
+            balancers,
         }
+    }
+
+    /// Whether this address passes on the connections of others, and says whose they are.
+    #[must_use]
+    pub(crate) fn is_balancer(&self, address: IpAddr) -> bool {
+        self.balancers.contain(address)
     }
 
     /// Room for one more connection from `address`, held as long as it lives. One whose address is not

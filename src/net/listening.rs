@@ -116,6 +116,12 @@ impl Listening {
         }
     }
 
+    /// Whether this address passes on the connections of others, and says whose they are.
+    pub(super) fn is_balancer(&self, address: IpAddr) -> bool {
+        let admission = self.admission.as_ref();
+        admission.is_some_and(|admission| admission.is_balancer(address))
+    }
+
     /// A QUIC connection that was let in has shown that its address is its own.
     pub(super) fn validated(&self, address: IpAddr) {
         if let Some(admission) = &self.admission {
@@ -206,13 +212,13 @@ pub(super) fn connection_span(client: SocketAddr) -> Span {
 }
 
 /// Serves a connection until it is told to end to make room for another: there is nothing under way then.
-pub(super) async fn until_ended(served: impl Future<Output = ()>, admitted: Option<Admitted>) {
-    let Some(admitted) = admitted else {
+pub(super) async fn until_ended(served: impl Future<Output = ()>, occupant: Option<Arc<Occupant>>) {
+    let Some(occupant) = occupant else {
         return served.await;
     };
     tokio::select! {
         () = served => {}
-        () = admitted.occupant().ended() => tracing::debug!("idle, and others need its place"),
+        () = occupant.ended() => tracing::debug!("idle or slow, and others need its place"),
     }
 }
 

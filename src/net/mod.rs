@@ -4,6 +4,7 @@
 //!   `quic` accepts QUIC for `h3`; `listening` is what the connections of a listener share.
 //! - `outbox` moves bodies into the streams of `h2` and `h3`, a `visit` at a time, each into its
 //!   `sink`, in `turns`; `lifecycle` brings a connection to its end; `deadline` is the timer of both.
+//! - `proxy_protocol` is what a balancer says of the client before anything else.
 //! - `alt_svc` is what replies say of HTTP/3.
 //! - `linger` sees to what is left of a request's body once its reply is made.
 //! - `write_timeout` stands before the socket.
@@ -19,6 +20,7 @@ mod listener;
 mod listening;
 mod metrics;
 mod outbox;
+mod proxy_protocol;
 mod quic;
 mod sink;
 mod tcp;

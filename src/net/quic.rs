@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     drain::Watch,
-    limits::{Admitted, Occupant, Place, Slot},
+    limits::{Admitted, Slot},
     protocol::Protocol,
     service::Context,
     tls::Secret,
@@ -145,7 +145,7 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
                     continue;
                 };
                 let address = incoming.remote_address().ip();
-                let Some(mut admission) = listening.admit(address, validated) else {
+                let Some(admission) = listening.admit(address, validated) else {
                     if validated {
                         incoming.refuse();
                     } else {
@@ -153,13 +153,12 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
                     }
                     continue;
                 };
-                let place = admission.as_mut().and_then(Admitted::take_handshake);
-                let handshake = (handshake, place);
                 let span = connection_span(incoming.remote_address());
                 span.record("protocol", Protocol::Http3.as_str());
                 let occupant = admission.as_ref().map(|admitted| admitted.occupant().clone());
-                let served = serve(incoming, validated, listening.clone(), occupant, handshake, drain.clone());
-                let served = until_ended(served, admission);
+                let come = Come { incoming, validated, admission, handshake };
+                let served = serve(come, listening.clone(), drain.clone());
+                let served = until_ended(served, occupant);
                 connections.spawn(served.instrument(span));
             }
         }
@@ -172,21 +171,35 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
     let _: Result<_, _> = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
 }
 
-async fn serve(
+/// A connection that was let in.
+struct Come {
     incoming: quinn::Incoming,
+    /// Whether its address is its own.
     validated: bool,
-    listening: Arc<Listening>,
-    occupant: Option<Arc<Occupant>>,
-    handshake: (Slot, Option<Place>),
-    drain: Watch,
-) {
+    admission: Option<Admitted>,
+    /// A place among those whose handshake is under way.
+    handshake: Slot,
+}
+
+async fn serve(come: Come, listening: Arc<Listening>, drain: Watch) {
+    // It holds its place to the end.
+    let Come {
+        incoming,
+        validated,
+        mut admission,
+        handshake,
+    } = come;
+    let place = admission.as_mut().and_then(Admitted::take_handshake);
+    let occupant = admission
+        .as_ref()
+        .map(|admitted| admitted.occupant().clone());
     let by = listening.first_request_by();
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!("QUIC handshake failed: {error}"),
     };
     let connected = listening.in_time(by, "QUIC handshake", connecting).await;
-    drop(handshake);
+    drop((handshake, place));
     if let Some(connection) = connected {
         if !validated {
             listening.validated(connection.remote_address().ip());

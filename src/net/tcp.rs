@@ -19,12 +19,13 @@ use tracing::{Instrument as _, Span};
 use super::{
     h1, h2,
     listening::{Listening, connection_span, report_panic, until_ended},
+    proxy_protocol,
     write_timeout::WriteTimeout,
 };
 use crate::{
     drain::Watch,
     exchange::Peer,
-    limits::{Admitted, Occupant, Place},
+    limits::{Admitted, Occupant},
     protocol::Protocol,
 };
 
@@ -74,12 +75,9 @@ pub(super) async fn accept(
                 Ok((stream, remote)) => {
                     failing = false;
                     // Closed at once, a browser tries again later.
-                    if let Some(mut admission) = listening.admit(remote.ip(), true) {
-                        let handshake = admission.as_mut().and_then(Admitted::take_handshake);
-                        let occupant = admission.as_ref().map(|admitted| admitted.occupant().clone());
-                        let served = serve(stream, remote, occupant, handshake, tls.clone(), listening.clone(), drain.clone());
-                        let served = until_ended(served, admission);
-                        connections.spawn(served.instrument(connection_span(remote)));
+                    if let Some(admission) = listening.admit(remote.ip(), true) {
+                        let come = Come { stream, remote, by: listening.first_request_by(), admission };
+                        connections.spawn(arrive(come, tls.clone(), listening.clone(), drain.clone()));
                     }
                 }
                 // The one who came has gone again: that says nothing about the next.
@@ -108,20 +106,63 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn serve(
+/// A connection that was let in.
+struct Come {
     stream: TcpStream,
     remote: SocketAddr,
-    occupant: Option<Arc<Occupant>>,
-    handshake_place: Option<Place>,
-    tls: Option<TlsAcceptor>,
-    listening: Arc<Listening>,
-    drain: Watch,
-) {
+    /// When it must have asked for something.
+    by: Instant,
+    admission: Option<Admitted>,
+}
+
+impl Come {
+    fn occupant(&self) -> Option<Arc<Occupant>> {
+        let admission = self.admission.as_ref();
+        admission.map(|admitted| admitted.occupant().clone())
+    }
+}
+
+async fn arrive(mut come: Come, tls: Option<TlsAcceptor>, listening: Arc<Listening>, drain: Watch) {
+    if listening.is_balancer(come.remote.ip()) {
+        let span = connection_span(come.remote);
+        let passed_on = Box::pin(passed_on(come, &listening)).instrument(span).await;
+        let Some(passed_on) = passed_on else { return };
+        come = passed_on;
+    }
+    let (span, occupant) = (connection_span(come.remote), come.occupant());
+    let served = serve(come, tls, listening, drain);
+    until_ended(served, occupant).instrument(span).await;
+}
+
+/// The connection as that of whom the balancer names, if there is room for that one.
+async fn passed_on(mut come: Come, listening: &Listening) -> Option<Come> {
+    let header = proxy_protocol::read(&mut come.stream);
+    let client = listening
+        .in_time(come.by, "the PROXY protocol", header)
+        .await?;
+    if let Some(client) = client {
+        // The balancer's own place is given back first.
+        drop(come.admission);
+        come.remote = client;
+        come.admission = listening.admit(client.ip(), true)?;
+    }
+    Some(come)
+}
+
+async fn serve(come: Come, tls: Option<TlsAcceptor>, listening: Arc<Listening>, drain: Watch) {
+    let occupant = come.occupant();
+    // It holds its place to the end.
+    let Come {
+        stream,
+        remote,
+        by,
+        mut admission,
+    } = come;
+    let handshake_place = admission.as_mut().and_then(Admitted::take_handshake);
     let context = listening.context();
     if let Err(error) = tune(&stream, context.events.keepalive) {
         return tracing::debug!("connection lost at once: {error}");
     }
-    let by = listening.first_request_by();
     let (stall, hits) = (context.limits.stall, context.hits.clone());
     // Boxed: a connection is to cost what its driver costs, not what the largest step does.
     let handshake = Box::pin(async {

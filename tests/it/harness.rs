@@ -26,7 +26,10 @@ use seventh::{
     load::Process,
     sse::{Item, Message, Parser},
 };
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::mpsc,
+};
 use tokio_rustls::client::TlsStream;
 
 /// How long anything that is waited for may take before the test fails. It decides nothing else.
@@ -411,12 +414,12 @@ impl Events {
     }
 }
 
-/// TLS settings that trust a CA and speak one protocol.
 /// The resident memory of a process, in bytes.
 pub fn memory_of(pid: u32) -> u64 {
     Process::new(pid).memory().expect("it runs")
 }
 
+/// TLS settings that trust a CA and speak one protocol.
 pub fn tls(ca: &Path, alpn: &[u8]) -> rustls::ClientConfig {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(ca).expect("a certificate");
@@ -434,9 +437,23 @@ pub fn tls(ca: &Path, alpn: &[u8]) -> rustls::ClientConfig {
 /// What is spoken over is the test's to say.
 pub async fn tls_stream(address: SocketAddr, ca: &Path, alpn: &[u8]) -> TlsStream<TcpStream> {
     let stream = TcpStream::connect(address).await.expect("it listens");
+    tls_over(stream, ca, alpn).await
+}
+
+/// TLS over a connection that has begun.
+pub async fn tls_over(stream: TcpStream, ca: &Path, alpn: &[u8]) -> TlsStream<TcpStream> {
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(ca, alpn)));
     let name = ServerName::try_from("localhost").expect("a name");
     connector.connect(name, stream).await.expect("TLS")
+}
+
+/// A connection from 127.0.0.`last`.
+pub async fn tcp_from(to: SocketAddr, last: u8) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind(([127, 0, 0, last], 0).into())
+        .expect("an address of this machine");
+    socket.connect(to).await.expect("it connects")
 }
 
 /// A request's body that is written as the test goes on.

@@ -1,7 +1,5 @@
 //! What bites is counted, by the name of the limit.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use seventh::{
@@ -10,11 +8,11 @@ use seventh::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 
 use crate::access;
-use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently, streaming};
+use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently, streaming, tcp_from};
 
 every_protocol!(
     a_limit_that_bites_is_counted,
@@ -379,20 +377,16 @@ async fn a_browser_that_comes_near_six_streams_over_http1_is_counted() {
 
 /// A connection from this address of the machine, without TLS, and whether it is let in.
 async fn plain_from(edge: &TestEdge, last: u8) -> Option<TcpStream> {
-    let mut stream = tcp_from(edge.http()[0], last).await;
+    plain_answer(tcp_from(edge.http()[0], last).await).await
+}
+
+/// Asks for something without TLS; `None` when the connection is not let in.
+pub async fn plain_answer(mut stream: TcpStream) -> Option<TcpStream> {
     // One that is turned away is closed at once; one that is let in is answered.
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.ok();
     let mut first = [0; 1];
     let read = patiently("an end or an answer", stream.read(&mut first)).await;
     read.is_ok_and(|read| read == 1).then_some(stream)
-}
-
-async fn tcp_from(to: SocketAddr, last: u8) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind(([127, 0, 0, last], 0).into())
-        .expect("an address of this machine");
-    socket.connect(to).await.expect("it connects")
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod upstream; // apps behind an edge
 mod abuse; // floods
 mod access; // who is let in
 mod audience; // who is meant
+mod balancer;
 mod browsers_wire; // what makes hundreds of streams on one connection work
 mod certificates; // what handshakes get
 mod commands; // the program as people start it
