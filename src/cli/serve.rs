@@ -16,6 +16,7 @@ use super::{memory, open_files};
 use crate::{
     config::{Config, Log, LogFormat, Raw},
     edge::{Drained, Edge},
+    net::Inherited,
     proxy,
     tls::CertificateSource,
 };
@@ -45,6 +46,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        let inherited = Inherited::from_environment()?;
         let mut config = self.load()?;
         start_log(&config.log);
         open_files::fit(&mut config.limits.connections.value);
@@ -52,7 +54,7 @@ impl Serve {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(serve(&config))
+        runtime.block_on(serve(&config, inherited))
     }
 
     /// The configuration, with the flags over it.
@@ -110,10 +112,10 @@ fn start_log(log: &Log) {
     }
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
+async fn serve(config: &Config, inherited: Inherited) -> anyhow::Result<()> {
     // Before anything is bound: from then on a signal must find its handler.
     let mut signals = Signals::new().context("cannot handle signals")?;
-    let mut edge = Edge::start(config)?;
+    let mut edge = Edge::start_with(config, inherited)?;
     announce(&edge, config);
     let name = tokio::select! {
         name = signals.next() => name,

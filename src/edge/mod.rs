@@ -24,7 +24,7 @@ use crate::{
     hub::{Hub, HubBounds, NameBounds},
     limits::{Admission, BURST, Hits, Lag, Memory, Places, Rates},
     metrics::{self, Registry},
-    net::{self, BindError, HttpsListener, PlainListener},
+    net::{self, BindError, HttpsListener, Inherited, InheritedError, PlainListener},
     networks::Networks,
     outbound::Outbound,
     proxy::{Proxy, ProxyMetrics},
@@ -46,6 +46,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A socket that was passed to it is not one of its own.
+    #[error(transparent)]
+    Inherited(#[from] InheritedError),
 }
 
 /// A running edge.
@@ -80,6 +83,18 @@ impl Edge {
     ///
     /// [`StartError`] names what is in the way.
     pub fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_with(config, Inherited::default())
+    }
+
+    /// The same, but takes the sockets that are bound already.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] names what is in the way.
+    pub(crate) fn start_with(
+        config: &Config,
+        mut inherited: Inherited,
+    ) -> Result<Self, StartError> {
         let resolver = Resolver::new(Certificate::load(&config.tls)?);
         let mut registry = metrics::registry(clock::wall());
         let metrics = Arc::new(net::NetMetrics::register(&mut registry));
@@ -87,14 +102,15 @@ impl Edge {
         let (control_signal, control_watch) = drain::channel();
         let context = Arc::new(context(config, registry, watch.clone()));
 
-        let control = PlainListener::bind(config.control.listen, "control.listen")?;
+        let control = PlainListener::bind(config.control.listen, "control.listen", &mut inherited)?;
         let public_service = Service::Public(context.clone());
-        let listeners = bind_https(config, &resolver, &public_service)?;
+        let listeners = bind_https(config, &resolver, &public_service, &mut inherited)?;
         let http = config.http.iter();
         let http: Result<Vec<_>, _> = http
-            .map(|at| PlainListener::bind(*at, "http.listen"))
+            .map(|at| PlainListener::bind(*at, "http.listen", &mut inherited))
             .collect();
         let http = http?;
+        inherited.finish()?;
         let gate = Gate::new(control.address(), config.control.token.clone());
         let control_service =
             Service::Control(context.clone(), Arc::new(gate), control_watch.clone());
@@ -304,11 +320,12 @@ fn bind_https(
     config: &Config,
     resolver: &Arc<Resolver>,
     service: &Service,
+    inherited: &mut Inherited,
 ) -> Result<Vec<HttpsListener>, BindError> {
     let mut listeners = Vec::new();
     let mut without = None;
     for &address in &config.https {
-        match HttpsListener::bind(address, resolver, service, &config.http3) {
+        match HttpsListener::bind(address, resolver, service, &config.http3, inherited) {
             Ok(listener) => listeners.push(listener),
             Err(error)
                 if address.is_ipv6() && address.ip().is_loopback() && is_no_ipv6(&error.source) =>

@@ -8,6 +8,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     alt_svc::Http3Settings,
+    inherited::Inherited,
     listening::{Listening, report_panic},
     metrics::NetMetrics,
     quic, tcp,
@@ -61,6 +62,7 @@ impl HttpsListener {
         resolver: &Arc<Resolver>,
         service: &Service,
         http3: &Http3Settings,
+        inherited: &mut Inherited,
     ) -> Result<Self, BindError> {
         let failed = |transport| {
             move |source| BindError {
@@ -72,7 +74,7 @@ impl HttpsListener {
         };
         let mut tries = 0;
         loop {
-            let tcp = tcp::bind(address).map_err(failed("TCP"))?;
+            let tcp = tcp::bind(address, inherited).map_err(failed("TCP"))?;
             let bound = tcp.local_addr().map_err(failed("TCP"))?;
             let endpoint = http3.enabled.then(|| {
                 quic::bind(
@@ -80,6 +82,7 @@ impl HttpsListener {
                     resolver.quic_config(),
                     &resolver.current().secret,
                     service.context(),
+                    inherited,
                 )
             });
             match endpoint.transpose() {
@@ -155,14 +158,18 @@ impl PlainListener {
     /// # Errors
     ///
     /// [`BindError`] names the address and what is in the way.
-    pub(crate) fn bind(address: SocketAddr, key: &'static str) -> Result<Self, BindError> {
+    pub(crate) fn bind(
+        address: SocketAddr,
+        key: &'static str,
+        inherited: &mut Inherited,
+    ) -> Result<Self, BindError> {
         let failed = |source| BindError {
             key,
             address,
             transport: "TCP",
             source,
         };
-        let tcp = tcp::bind(address).map_err(failed)?;
+        let tcp = tcp::bind(address, inherited).map_err(failed)?;
         Ok(Self {
             address: tcp.local_addr().map_err(failed)?,
             tcp,

@@ -205,6 +205,11 @@ fn less_headroom(granted: Bound<usize>) -> Bound<usize> {
     }
 }
 
+/// The address of a client: one of IPv4 is that also where a socket takes both.
+pub(super) fn canonical(remote: SocketAddr) -> SocketAddr {
+    SocketAddr::new(remote.ip().to_canonical(), remote.port())
+}
+
 /// The span of a connection, in which everything is logged that concerns it. Its protocol is
 /// recorded once it is settled.
 pub(super) fn connection_span(client: SocketAddr) -> Span {

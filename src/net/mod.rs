@@ -1,6 +1,6 @@
 //! Sockets, and the three drivers that move replies into them.
 //!
-//! - `listener` binds; `tcp` accepts TCP, ends TLS and picks `h1` (hyper) or `h2` (the h2 crate);
+//! - `listener` binds, unless the socket is `inherited`; `tcp` accepts TCP, ends TLS and picks `h1` (hyper) or `h2` (the h2 crate);
 //!   `quic` accepts QUIC for `h3`; `listening` is what the connections of a listener share.
 //! - `outbox` moves bodies into the streams of `h2` and `h3`, a `visit` at a time, each into its
 //!   `sink`, in `turns`; `lifecycle` brings a connection to its end; `deadline` is the timer of both.
@@ -14,6 +14,7 @@ mod deadline;
 mod h1;
 mod h2;
 mod h3;
+mod inherited;
 mod lifecycle;
 mod linger;
 mod listener;
@@ -29,5 +30,6 @@ mod visit;
 mod write_timeout;
 
 pub(crate) use alt_svc::{Advertise, Http3Settings};
+pub(crate) use inherited::{Inherited, InheritedError};
 pub(crate) use listener::{BindError, HttpsListener, PlainListener};
 pub(crate) use metrics::NetMetrics;

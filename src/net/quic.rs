@@ -14,7 +14,8 @@ use tracing::Instrument as _;
 
 use super::{
     h3::{self, var_int},
-    listening::{Listening, connection_span, report_panic, until_ended},
+    inherited::Inherited,
+    listening::{Listening, canonical, connection_span, report_panic, until_ended},
 };
 use crate::{
     drain::Watch,
@@ -48,20 +49,16 @@ pub(super) fn bind(
     tls: rustls::ServerConfig,
     secret: &Secret,
     context: &Context,
+    inherited: &mut Inherited,
 ) -> io::Result<Endpoint> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(SocketProtocol::UDP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
+    let socket = match inherited.udp(address) {
+        Some(socket) => socket.into(),
+        None => bound(address)?,
+    };
     socket.set_nonblocking(true)?;
     // The system gives what it may; less only means more loss under load.
     let _: io::Result<()> = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _: io::Result<()> = socket.set_send_buffer_size(SOCKET_BUFFER);
-    socket.bind(&address.into())?;
     let crypto = QuicServerConfig::try_from(tls).expect("TLS 1.3 has the initial cipher suite");
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(transport(context)));
@@ -71,6 +68,19 @@ pub(super) fn bind(
         socket.into(),
         Arc::new(TokioRuntime),
     )
+}
+
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(SocketProtocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// An endpoint that knows the connections of the one before it, so that their clients are told of
@@ -144,7 +154,8 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
                     let _: Result<_, _> = incoming.retry();
                     continue;
                 };
-                let address = incoming.remote_address().ip();
+                let remote = canonical(incoming.remote_address());
+                let address = remote.ip();
                 let Some(admission) = listening.admit(address, validated) else {
                     if validated {
                         incoming.refuse();
@@ -153,7 +164,7 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
                     }
                     continue;
                 };
-                let span = connection_span(incoming.remote_address());
+                let span = connection_span(remote);
                 span.record("protocol", Protocol::Http3.as_str());
                 let occupant = admission.as_ref().map(|admitted| admitted.occupant().clone());
                 let come = Come { incoming, validated, admission, handshake };
@@ -201,10 +212,11 @@ async fn serve(come: Come, listening: Arc<Listening>, drain: Watch) {
     let connected = listening.in_time(by, "QUIC handshake", connecting).await;
     drop((handshake, place));
     if let Some(connection) = connected {
+        let remote = canonical(connection.remote_address());
         if !validated {
-            listening.validated(connection.remote_address().ip());
+            listening.validated(remote.ip());
         }
-        let peer = listening.peer(Protocol::Http3, connection.remote_address(), occupant);
+        let peer = listening.peer(Protocol::Http3, remote, occupant);
         // Boxed: a connection is to cost what its driver costs, not what the largest step does.
         Box::pin(h3::serve(connection, by, listening.clone(), peer, drain)).await;
     }

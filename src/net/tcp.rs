@@ -18,7 +18,8 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     h1, h2,
-    listening::{Listening, connection_span, report_panic, until_ended},
+    inherited::Inherited,
+    listening::{Listening, canonical, connection_span, report_panic, until_ended},
     proxy_protocol,
     write_timeout::WriteTimeout,
 };
@@ -39,7 +40,11 @@ const BACKLOG: i32 = 1024;
 /// The first bytes of HTTP/2 without TLS (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn bind(address: SocketAddr, inherited: &mut Inherited) -> io::Result<TcpListener> {
+    if let Some(listener) = inherited.tcp(address) {
+        listener.set_nonblocking(true)?;
+        return TcpListener::from_std(listener);
+    }
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -74,6 +79,7 @@ pub(super) async fn accept(
             accepted = listener.accept() => match accepted {
                 Ok((stream, remote)) => {
                     failing = false;
+                    let remote = canonical(remote);
                     // Closed at once, a browser tries again later.
                     if let Some(admission) = listening.admit(remote.ip(), true) {
                         let come = Come { stream, remote, by: listening.first_request_by(), admission };

@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -18,7 +19,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::harness::{Answer, Events, patiently};
+use crate::harness::{Answer, Events, patiently, tls_over};
 
 fn program() -> Command {
     bare(Command::new(env!("CARGO_BIN_EXE_seventh")))
@@ -31,6 +32,15 @@ fn bare(mut command: Command) -> Command {
     }
     command.kill_on_drop(true).stdin(Stdio::null());
     command
+}
+
+/// The program with a socket that is bound already, as systemd passes it (sd_listen_fds(3)).
+fn activated(socket: OwnedFd) -> Command {
+    let mut shell = bare(Command::new("sh"));
+    let pass = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+    shell.args(["-c", pass, env!("CARGO_BIN_EXE_seventh")]);
+    shell.stdin(socket);
+    shell
 }
 
 fn folder_with(text: &str) -> tempfile::TempDir {
@@ -75,6 +85,11 @@ impl Server {
         let limits = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
         shell.args(["-c", &limits, env!("CARGO_BIN_EXE_seventh")]);
         Self::start_in(folder_with(text), shell, "127.0.0.1:0").await
+    }
+
+    /// With a socket that is bound already, as systemd passes it.
+    async fn start_with_socket(socket: OwnedFd, https: &str, text: &str) -> Self {
+        Self::start_in(folder_with(text), activated(socket), https).await
     }
 
     /// Ends it as a crash would, and starts it again in its place.
@@ -290,6 +305,56 @@ async fn a_line_about_a_connection_says_whose_it_is() {
         let span = format!("protocol=\"{protocol}\"}}: refused");
         assert!(of(&span).contains("client=127.0.0.1:"), "{log}");
     }
+}
+
+/// Who connects while nobody serves is served by the next: the socket is another's, and stays open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_is_passed_turns_nobody_away_at_a_restart() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let passed = || socket.try_clone().expect("a handle").into();
+    let text = "drain.spread = \"100ms\"";
+    let first = Server::start_with_socket(passed(), &address.to_string(), text).await;
+    assert_eq!(first.https, address);
+    for protocol in [Protocol::Http2, Protocol::Http3] {
+        let mut connection = first.connect(protocol).await;
+        assert_eq!(connection.get("/").await.expect("an answer").status, 200);
+    }
+    first.signal("-TERM");
+    let (status, log) = first.ended().await;
+    assert_eq!(status, Some(0), "{log}");
+    let between = tokio::net::TcpStream::connect(address).await;
+    let second = Server::start_with_socket(passed(), &address.to_string(), text).await;
+    let (between, ca) = (between.expect("it waits"), second.ca());
+    patiently("TLS", tls_over(between, &ca, b"http/1.1")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_of_udp_is_taken_too() {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("an address").to_string();
+    let server = Server::start_with_socket(socket.into(), &address, "").await;
+    let mut connection = server.connect(Protocol::Http3).await;
+    assert_eq!(connection.get("/").await.expect("an answer").status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_for_which_nothing_listens_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let end = async |socket: OwnedFd| {
+        let mut program = activated(socket);
+        let program = program.args(["--https", "127.0.0.1:0", "--control", "127.0.0.1:0"]);
+        let output = program.current_dir(folder.path()).output();
+        refused(&patiently("its end", output).await.expect("it runs"))
+    };
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let said = end(socket.into()).await;
+    let expected = format!("a socket on {address} (TCP) was passed, and nothing listens there");
+    assert!(said.contains(&expected), "{said}");
+    let file = std::fs::File::open("/dev/null").expect("it is there");
+    let said = end(file.into()).await;
+    assert!(said.contains("socket 1 of 1 cannot be used"), "{said}");
 }
 
 /// The soft limit is no bound at all, and the hard one leaves room for the operator.
