@@ -98,6 +98,16 @@ impl Listening {
         self.metrics.accept_errors.inc();
     }
 
+    /// Whether the edge is so late that who comes is to wait, which is counted. Who is there comes first.
+    pub(super) fn is_late(&self) -> bool {
+        let context = self.context();
+        let is_late = self.admission.is_some() && context.lag.now() > context.limits.lag.value / 2;
+        if is_late {
+            self.metrics.accept_pauses.inc();
+        }
+        is_late
+    }
+
     /// Room for one more connection from `address`, which is `validated` or not yet, held as long as it lives; `None` when there is none, which is
     /// counted.
     pub(super) fn admit(&self, address: IpAddr, validated: bool) -> Option<Option<Admitted>> {

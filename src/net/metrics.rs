@@ -10,6 +10,7 @@ pub(crate) struct NetMetrics {
     pub(super) connections: Opened,
     pub(super) delivered: Counters,
     pub(super) accept_errors: Counter,
+    pub(super) accept_pauses: Counter,
 }
 
 impl NetMetrics {
@@ -18,6 +19,12 @@ impl NetMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let accept_errors = Counter::default();
         registry.register("accept_errors", "Failures of accept", accept_errors.clone());
+        let accept_pauses = Counter::default();
+        registry.register(
+            "accept_pauses",
+            "How often accepting paused because the edge was late",
+            accept_pauses.clone(),
+        );
         Self {
             connections: Opened::register(
                 registry,
@@ -33,6 +40,7 @@ impl NetMetrics {
                 "Events written to event streams",
             ),
             accept_errors,
+            accept_pauses,
         }
     }
 

@@ -30,12 +30,14 @@ use crate::{
     protocol::Protocol,
 };
 
-/// How long accepting pauses when the system has no more files or memory to give.
+/// How long accepting pauses when the system has no more files or memory to give, or the edge is late.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How much the kernel may hold that it has not sent yet: the rest of a slow reader's backlog
 /// stays in the ring.
 const NOT_SENT_LOW_WATER: u32 = 32 << 10;
 const BACKLOG: i32 = 1024;
+/// How many connections are accepted between two looks at how late the edge is.
+const AT_ONCE: usize = 32;
 
 /// The first bytes of HTTP/2 without TLS (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -71,6 +73,7 @@ pub(super) async fn accept(
     let mut connections = JoinSet::new();
     let mut draining = std::pin::pin!(drain.clone().draining());
     let mut failing = false;
+    let mut at_once = 0;
     loop {
         // Each branch is cancel-safe: accept and join_next lose nothing, draining is kept.
         tokio::select! {
@@ -84,6 +87,14 @@ pub(super) async fn accept(
                     if let Some(admission) = listening.admit(remote.ip(), true) {
                         let come = Come { stream, remote, by: listening.first_request_by(), admission };
                         connections.spawn(arrive(come, tls.clone(), listening.clone(), drain.clone()));
+                    }
+                    at_once += 1;
+                    if at_once >= AT_ONCE {
+                        at_once = 0;
+                        // Meanwhile they wait in the socket's queue.
+                        if listening.is_late() {
+                            tokio::time::sleep(PAUSE).await;
+                        }
                     }
                 }
                 // The one who came has gone again: that says nothing about the next.

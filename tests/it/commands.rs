@@ -585,6 +585,24 @@ async fn an_edge_that_is_late_refuses_new_streams_and_says_so() {
         }
     };
     patiently("a refusal", refused).await;
+    // Who comes waits in the queue of the socket, a while for every few.
+    patiently("a pause", async {
+        let mut come = Vec::new();
+        while server.metric("seventh_accept_pauses_total").await == 0 {
+            for _ in 0..32 {
+                let connection = tokio::net::TcpStream::connect(server.https).await;
+                come.push(connection.expect("it waits"));
+            }
+            if come.len() > 1000 {
+                // Too late: it is in time again.
+                come.clear();
+                server.signal("-STOP");
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                server.signal("-CONT");
+            }
+        }
+    })
+    .await;
     // Those that are open go on, and others get in again.
     server.publish("/topics/a", "x").await;
     assert_eq!(open.data(1).await, ["x"]);
