@@ -182,6 +182,12 @@ impl Server {
         patiently(line, async { while self.metric(line).await != value {} }).await;
     }
 
+    /// How often a limit bit.
+    pub async fn hits(&self, limit: &str) -> u64 {
+        let line = format!("seventh_limit_hits_total{{limit=\"{limit}\"}}");
+        self.metric(&line).await
+    }
+
     pub async fn metric(&self, line: &str) -> u64 {
         let answer = ask(&mut self.control().await, "GET", "/metrics", "").await;
         answer.metric(line).expect("it is there")
@@ -192,6 +198,12 @@ impl Server {
             .args([name, &self.pid().to_string()])
             .status();
         assert!(status.expect("kill runs").success());
+    }
+
+    /// Ends it in good order; its status and what it logged.
+    pub async fn stopped(self) -> (Option<i32>, String) {
+        self.signal("-TERM");
+        self.ended().await
     }
 
     /// Waits for its end; its status and what it logged.

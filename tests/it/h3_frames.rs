@@ -15,12 +15,12 @@ use crate::{
     harness::{TestEdge, patiently, tls},
 };
 
-const EXCESSIVE_LOAD: u64 = 0x107;
+pub const EXCESSIVE_LOAD: u64 = 0x107;
 const MESSAGE_ERROR: u64 = 0x10e;
-const DATA: u64 = 0x0;
-const HEADERS: u64 = 0x1;
+pub const DATA: u64 = 0x0;
+pub const HEADERS: u64 = 0x1;
 
-fn varint(value: u64) -> Vec<u8> {
+pub fn varint(value: u64) -> Vec<u8> {
     match value {
         0..64 => vec![value as u8],
         64..16_384 => (value as u16 | 0x4000).to_be_bytes().to_vec(),
@@ -29,12 +29,12 @@ fn varint(value: u64) -> Vec<u8> {
     }
 }
 
-fn frame(kind: u64, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u64, payload: &[u8]) -> Vec<u8> {
     [varint(kind), varint(payload.len() as u64), payload.to_vec()].concat()
 }
 
 /// `GET https://localhost/`, with more fields behind.
-fn request(more: &[&[u8]]) -> Vec<u8> {
+pub fn request(more: &[&[u8]]) -> Vec<u8> {
     let head: &[&[u8]] = &[
         &[0, 0, 0xc0 | 17, 0xc0 | 23, 0xc0 | 1],
         b"\x50\x09localhost",
@@ -42,14 +42,14 @@ fn request(more: &[&[u8]]) -> Vec<u8> {
     frame(HEADERS, &[head.concat(), more.concat()].concat())
 }
 
-struct Raw {
-    quic: Connection,
+pub struct Raw {
+    pub quic: Connection,
     _endpoint: Endpoint,
-    _control: SendStream,
+    pub control: SendStream,
 }
 
 impl Raw {
-    async fn connect(server: std::net::SocketAddr, ca: &std::path::Path) -> Self {
+    pub async fn connect(server: std::net::SocketAddr, ca: &std::path::Path) -> Self {
         let crypto = QuicClientConfig::try_from(tls(ca, b"h3")).expect("TLS 1.3");
         let endpoint =
             Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
@@ -67,18 +67,18 @@ impl Raw {
         Self {
             quic,
             _endpoint: endpoint,
-            _control: control,
+            control,
         }
     }
 
-    async fn send(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
+    pub async fn send(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
         let (mut send, recv) = self.quic.open_bi().await.expect("a stream");
         // The edge may close the connection while this is written.
         let _: Result<(), _> = send.write_all(bytes).await;
         (send, recv)
     }
 
-    async fn closed_with(&self) -> u64 {
+    pub async fn closed_with(&self) -> u64 {
         match patiently("the close", self.quic.closed()).await {
             ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
             other => panic!("closed by {other:?}"),
@@ -86,7 +86,7 @@ impl Raw {
     }
 
     /// Whether a plain request is answered.
-    async fn answers(&self) -> bool {
+    pub async fn answers(&self) -> bool {
         let (mut send, mut recv) = self.send(&request(&[])).await;
         send.finish().expect("it is open");
         let answer = patiently("an answer", recv.read_to_end(1 << 20)).await;
@@ -171,7 +171,7 @@ async fn the_control_stream_is_guarded_too() {
     let server = Server::start("").await;
     let raw = Raw::connect(server.https, &server.ca()).await;
     assert!(raw.answers().await);
-    let mut control = raw._control;
+    let mut control = raw.control;
     control
         .write_all(&[varint(0x21), varint(1 << 30)].concat())
         .await

@@ -442,9 +442,18 @@ pub async fn tls_stream(address: SocketAddr, ca: &Path, alpn: &[u8]) -> TlsStrea
 
 /// TLS over a connection that has begun.
 pub async fn tls_over(stream: TcpStream, ca: &Path, alpn: &[u8]) -> TlsStream<TcpStream> {
+    try_tls(stream, ca, alpn).await.expect("TLS")
+}
+
+/// The same, which may fail.
+pub async fn try_tls(
+    stream: TcpStream,
+    ca: &Path,
+    alpn: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(ca, alpn)));
     let name = ServerName::try_from("localhost").expect("a name");
-    connector.connect(name, stream).await.expect("TLS")
+    connector.connect(name, stream).await
 }
 
 /// A connection from 127.0.0.`last`.

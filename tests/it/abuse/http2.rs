@@ -1,25 +1,19 @@
-//! Floods, frame by frame over HTTP/2: each gets its end, a counter says which it was, and a good client
-//! on another connection is served all the while.
+//! Over HTTP/2, frame by frame.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
-
-use seventh::client::Protocol;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::beside_a_good_client;
 use crate::{
+    commands::Server,
     h2_frames::{
         DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, HTTPS, PING, POST, PREFACE,
         RST_STREAM, SETTINGS, frame, head, read_frame,
     },
-    harness::{TestEdge, patiently, tls_stream},
+    harness::{patiently, tls_stream},
 };
 
+/// One connection at a time, and what it sends in the time that it takes to see it.
+const MEMORY: u64 = 32 << 20;
 const PRIORITY: u8 = 0x2;
 const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
@@ -53,7 +47,7 @@ struct End {
 
 /// Sends `first`, and then what `more` makes of the number of its turn until the connection ends, reading
 /// all the while and acknowledging nothing.
-async fn flood(edge: &TestEdge, first: &[u8], more: impl Fn(u32) -> Vec<u8>) -> End {
+async fn flood(edge: &Server, first: &[u8], more: impl Fn(u32) -> Vec<u8>) -> End {
     let io = tls_stream(edge.https, &edge.ca(), b"h2").await;
     let (mut read, mut write) = tokio::io::split(io);
     let reading = tokio::spawn(async move {
@@ -75,7 +69,7 @@ async fn flood(edge: &TestEdge, first: &[u8], more: impl Fn(u32) -> Vec<u8>) -> 
             let bytes: Vec<u8> = (0..32).flat_map(|n| more(turn + n)).collect();
             turn += 32;
             if bytes.is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             } else if write.write_all(&bytes).await.is_err() {
                 break;
             }
@@ -88,34 +82,9 @@ async fn flood(edge: &TestEdge, first: &[u8], more: impl Fn(u32) -> Vec<u8>) -> 
     End { code, sent }
 }
 
-/// Runs floods while a good client asks for things and reads a stream.
-async fn beside_a_good_client(edge: TestEdge, floods: impl AsyncFnOnce(&TestEdge)) {
-    let edge = Arc::new(edge);
-    let over = Arc::new(AtomicBool::new(false));
-    let (good, done) = (edge.clone(), over.clone());
-    let served = tokio::spawn(async move {
-        let mut events = good.events(Protocol::Http2, "topic=a").await.opened().await;
-        let mut connection = good.connect(Protocol::Http2).await;
-        let mut rounds = 0;
-        while !done.load(Ordering::Relaxed) || rounds == 0 {
-            let mut answer = connection.get("/").await.expect("it is served");
-            answer.bytes().await.expect("a body");
-            good.publish("a", "x").await;
-            assert_eq!(events.data(1).await, ["x"]);
-            rounds += 1;
-        }
-    });
-    floods(&edge).await;
-    over.store(true, Ordering::Relaxed);
-    patiently("the good client", served)
-        .await
-        .expect("it is served");
-}
-
 #[tokio::test]
 async fn floods_of_frames_end_and_are_counted() {
-    let edge = TestEdge::with("demo.enabled = true");
-    beside_a_good_client(edge, async |edge| {
+    beside_a_good_client("demo.enabled = true", MEMORY, async |edge| {
         let stream = |turn: u32| 2 * turn + 1;
         let opened = headers(0, 1, &post("/demo/publish"));
         let begun = frame(HEADERS, 0, 1, &get("/"));
@@ -195,8 +164,7 @@ async fn floods_of_frames_end_and_are_counted() {
 
 #[tokio::test]
 async fn frames_that_must_not_be_end_the_connection() {
-    let edge = TestEdge::with("limits.handshake = \"1s\"");
-    beside_a_good_client(edge, async |edge| {
+    beside_a_good_client("limits.handshake = \"1s\"", MEMORY, async |edge| {
         let asked = headers(END_STREAM, 3, &get("/"));
         let connection_error: [(&str, Vec<u8>); 7] = [
             (

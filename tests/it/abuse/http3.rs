@@ -1,0 +1,147 @@
+//! Over HTTP/3 and QUIC: what `h3_frames` does not send.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn::{ClientConfig, Endpoint, crypto::rustls::QuicClientConfig};
+use tokio::net::UdpSocket;
+
+use super::beside_a_good_client;
+use crate::{
+    commands::Server,
+    h3_frames::{DATA, EXCESSIVE_LOAD, Raw, frame, request},
+    harness::{patiently, tls},
+};
+
+const MEMORY: u64 = 48 << 20;
+/// RFC 9114 8.1.
+const CLOSED_CRITICAL_STREAM: u64 = 0x104;
+const FRAME_UNEXPECTED: u64 = 0x105;
+const REQUEST_CANCELLED: u32 = 0x10c;
+
+async fn connect(server: &Server) -> Raw {
+    Raw::connect(server.https, &server.ca()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_must_not_be_end_the_connection() {
+    let text = "limits.handshake = \"1s\"\nlimits.idle = \"1s\"";
+    beside_a_good_client(text, MEMORY, async |server| {
+        let raw = connect(server).await;
+        let data_first = raw.send(&frame(DATA, b"x")).await;
+        assert_eq!(raw.closed_with().await, FRAME_UNEXPECTED);
+        drop(data_first);
+
+        let mut raw = connect(server).await;
+        assert!(raw.answers().await);
+        raw.control.finish().expect("it is open");
+        assert_eq!(raw.closed_with().await, CLOSED_CRITICAL_STREAM);
+
+        let mut raw = connect(server).await;
+        assert!(raw.answers().await);
+        raw.control.reset(0u32.into()).expect("it is open");
+        assert_eq!(raw.closed_with().await, CLOSED_CRITICAL_STREAM);
+
+        // Streams on which nothing is asked have as long as a handshake, and then there are none.
+        let before = server.hits("limits.handshake").await;
+        let raw = connect(server).await;
+        let mut begun = Vec::new();
+        for _ in 0..50 {
+            begun.push(raw.send(&request(&[])[..1]).await);
+        }
+        patiently("the end", raw.quic.closed()).await;
+        assert_eq!(server.hits("limits.handshake").await, before + 50);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_are_reset_at_once_are_too_many() {
+    beside_a_good_client("", MEMORY, async |server| {
+        for _ in 0..3 {
+            let before = server.hits("cancelled_requests").await;
+            let raw = connect(server).await;
+            let asked = request(&[]);
+            patiently("the end of a flood", async {
+                while let Ok((mut send, mut recv)) = raw.quic.open_bi().await {
+                    let _: Result<(), _> = send.write_all(&asked).await;
+                    let _: Result<(), _> = send.reset(REQUEST_CANCELLED.into());
+                    let _: Result<(), _> = recv.stop(REQUEST_CANCELLED.into());
+                }
+            })
+            .await;
+            assert_eq!(raw.closed_with().await, EXCESSIVE_LOAD);
+            assert_eq!(server.hits("cancelled_requests").await, before + 1);
+        }
+    })
+    .await;
+}
+
+/// The first packets of handshakes, each from a client of its own, for a server that never answers. The key
+/// share after the quantum takes two packets.
+async fn initials(server: &Server, count: usize) -> Vec<[Vec<u8>; 2]> {
+    let crypto = QuicClientConfig::try_from(tls(&server.ca(), b"h3")).expect("TLS 1.3");
+    let config = ClientConfig::new(Arc::new(crypto));
+    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
+    let mut initials = Vec::new();
+    for _ in 0..count {
+        // Of its own, so that nothing comes there that another client says.
+        let deaf = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let address = deaf.local_addr().expect("an address");
+        let connecting = endpoint.connect_with(config.clone(), address, "localhost");
+        let connecting = connecting.expect("it is right");
+        let mut packets = [const { Vec::new() }; 2];
+        for packet in &mut packets {
+            let mut buffer = [0; 2048];
+            let received = patiently("an Initial", deaf.recv(&mut buffer)).await;
+            packet.extend(&buffer[..received.expect("it comes")]);
+        }
+        initials.push(packets);
+        drop(connecting);
+    }
+    initials
+}
+
+/// Whoever sends with an address that is not its own has the edge send to that address: at most three
+/// times as much as it sent (RFC 9000 8.1).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_initials_is_answered_with_little() {
+    let text = "limits.handshake = \"4s\"";
+    beside_a_good_client(text, MEMORY, async |server| {
+        let initials = initials(server, 500).await;
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let mut sent = 0;
+        let (mut received, mut buffer) = (0, [0; 2048]);
+        for initial in &initials {
+            for packet in initial {
+                let is_sent = socket.send_to(packet, server.https).await;
+                sent += is_sent.expect("it is sent");
+            }
+            // One by one, as sockets drop what comes in a rush; one may be lost all the same.
+            let answer = socket.recv(&mut buffer);
+            let answer = tokio::time::timeout(Duration::from_secs(1), answer).await;
+            received += answer.map_or(0, |bytes| bytes.expect("it comes"));
+        }
+        // Until those that were let in are given up, which is when nothing more can come.
+        patiently("the end of the handshakes", async {
+            while server.hits("limits.handshake").await == 0
+                || tokio::time::timeout(Duration::from_millis(1500), async {
+                    received += socket.recv(&mut buffer).await.expect("it comes");
+                })
+                .await
+                .is_ok()
+            {
+                while let Ok(bytes) = socket.try_recv(&mut buffer) {
+                    received += bytes;
+                }
+            }
+        })
+        .await;
+        assert!(0 < received && received <= 3 * sent, "{received} of {sent}");
+        // Of many at a time most were asked to show that their address is theirs, and cost nothing.
+        let asked = server.hits("pending_handshakes").await;
+        assert!(asked >= 300, "{asked}");
+        assert!(connect(server).await.answers().await);
+        println!("{sent} bytes of Initials were answered with {received}, {asked} of 500 by Retry");
+    })
+    .await;
+}
