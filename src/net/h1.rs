@@ -37,6 +37,8 @@ use crate::{
 /// hyper's buffer for a request's head and for what is to be written: a slow reader's backlog
 /// stays in the ring.
 const BUFFER: usize = 32 << 10;
+/// How much of events is put together at a time for a reader that is behind.
+const EVENTS: usize = 16 << 10;
 
 /// Serves a connection to its end. Its first request must come before `by`.
 pub(super) async fn serve<T>(
@@ -244,7 +246,7 @@ impl Events {
             stream.end_at(at, context.drain_retry());
         }
         loop {
-            match stream.next(clock::now(), Duration::ZERO, BUFFER) {
+            match stream.next(clock::now(), Duration::ZERO, EVENTS) {
                 Output::Events(wire, events) => {
                     self.listening.delivered(Protocol::Http1, events);
                     return Poll::Ready(Some(wire.payload()));

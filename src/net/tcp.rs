@@ -35,6 +35,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How much the kernel may hold that it has not sent yet: the rest of a slow reader's backlog
 /// stays in the ring.
 const NOT_SENT_LOW_WATER: u32 = 32 << 10;
+/// How much TLS may hold that the socket has not taken: two records, RFC 8446 5.1.
+const TLS_BUFFER: usize = 32 << 10;
 const BACKLOG: i32 = 1024;
 /// How many connections are accepted between two looks at how late the edge is.
 const AT_ONCE: usize = 32;
@@ -194,7 +196,8 @@ async fn serve(come: Come, tls: Option<TlsAcceptor>, listening: Arc<Listening>, 
         let io = WriteTimeout::new(stream, stall, hits, occupant.clone());
         let (io, http2) = match tls {
             Some(tls) => {
-                let io = tls.accept(io).await?;
+                let begun = tls.accept_with(io, |tls| tls.set_buffer_limit(Some(TLS_BUFFER)));
+                let io = begun.await?;
                 let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
                 (Io::Tls(Box::new(io)), http2)
             }

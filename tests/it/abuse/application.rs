@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::beside_a_good_client;
 use crate::{
     commands::Server,
-    harness::{Answer, Events, patiently, tls_stream},
+    harness::{Answer, patiently, tls_stream},
 };
 
 /// An answer to a request with these fields, whose body is not waited for.
