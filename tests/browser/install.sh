@@ -20,6 +20,9 @@ need npm npm
 need php php-cli
 need python3 python3
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+need strace strace
+need faketime faketime
+need prlimit util-linux
 [ -x /usr/sbin/nginx ] || need nginx nginx-light
 
 if [ ${#missing[@]} -gt 0 ]; then

@@ -26,7 +26,7 @@ fn program() -> Command {
 }
 
 /// Without what the environment would say to the program.
-fn bare(mut command: Command) -> Command {
+pub fn bare(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SEVENTH_")) {
         command.env_remove(name);
     }
@@ -50,7 +50,12 @@ fn folder_with(text: &str) -> tempfile::TempDir {
 }
 
 /// Asks for something on a connection to the control listener.
-async fn ask(control: &mut Connection, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+pub async fn ask(
+    control: &mut Connection,
+    method: &str,
+    path: &str,
+    body: impl Into<Bytes>,
+) -> Answer {
     let request = http::Request::builder().method(method).uri(path);
     let request = request.body(seventh::client::full(body));
     Answer::of(control, request.expect("a request")).await
@@ -85,6 +90,12 @@ impl Server {
         let limits = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
         shell.args(["-c", &limits, env!("CARGO_BIN_EXE_seventh")]);
         Self::start_in(folder_with(text), shell, "127.0.0.1:0").await
+    }
+
+    /// By another program, which is given this one to start.
+    pub async fn start_by(mut command: Command, text: &str) -> Self {
+        command.arg(env!("CARGO_BIN_EXE_seventh"));
+        Self::start_in(folder_with(text), bare(command), "127.0.0.1:0").await
     }
 
     /// With a socket that is bound already, as systemd passes it.
@@ -193,7 +204,7 @@ impl Server {
         answer.metric(line).expect("it is there")
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let status = std::process::Command::new("kill")
             .args([name, &self.pid().to_string()])
             .status();
@@ -207,7 +218,7 @@ impl Server {
     }
 
     /// Waits for its end; its status and what it logged.
-    async fn ended(mut self) -> (Option<i32>, String) {
+    pub async fn ended(mut self) -> (Option<i32>, String) {
         let mut log = String::new();
         let mut stderr = self.child.stderr.take().expect("it is piped");
         patiently("its end", stderr.read_to_string(&mut log))
@@ -392,56 +403,6 @@ async fn open_files_do_not_run_out() {
     );
 }
 
-/// The system may have none to give, whatever was granted: accepting pauses, and those who are there are
-/// served.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_edge_without_open_files_goes_on() {
-    let server = Server::start("").await;
-    let events = server.events(Protocol::Http2, "topic=a").await;
-    let mut events = events.opened().await;
-    // Opened before, as a new connection to the control listener would wait as others do.
-    let mut control = server.control().await;
-    let limit = async |files: u32| {
-        let status = Command::new("prlimit")
-            .args(["--pid", &server.pid().to_string()])
-            .arg(format!("--nofile={files}:20000"))
-            .status();
-        assert!(status.await.expect("prlimit runs").success());
-    };
-    limit(10).await;
-    let mut waiting = Vec::new();
-    for _ in 0..20 {
-        let connection = tokio::net::TcpStream::connect(server.https).await;
-        waiting.push(connection.expect("the kernel takes it"));
-    }
-    let failed = async {
-        loop {
-            let metrics = ask(&mut control, "GET", "/metrics", "").await;
-            if metrics.metric("seventh_accept_errors_total") > Some(0) {
-                break;
-            }
-        }
-    };
-    patiently("accepting to fail", failed).await;
-    let answer = ask(&mut control, "POST", "/topics/a", "x").await;
-    assert_eq!(answer.json()["receivers"], 1);
-    assert_eq!(events.data(1).await, ["x"]);
-    limit(1000).await;
-    let mut more = server
-        .events(Protocol::Http1, "topic=a")
-        .await
-        .opened()
-        .await;
-    ask(&mut control, "POST", "/topics/a", "x").await;
-    assert_eq!(more.data(1).await, ["x"]);
-    drop((waiting, events, more));
-    server.signal("-TERM");
-    let (status, log) = server.ended().await;
-    assert_eq!(status, Some(0), "{log}");
-    // Once, and not for each that waited.
-    assert_eq!(log.matches("accepting pauses").count(), 1, "{log}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hangup_does_not_end_it() {
     let server = Server::start("log.filter = \"info\"\ndrain.spread = \"100ms\"").await;
@@ -569,57 +530,6 @@ async fn a_certificate_that_cannot_be_used_is_one_clear_line() {
         said.contains("set tls.directory to a folder that can be written"),
         "{said}"
     );
-}
-
-/// Late with everything, as on a machine with no time for it: that is said, and new streams are refused.
-#[tokio::test]
-async fn an_edge_that_is_late_refuses_new_streams_and_says_so() {
-    let server = Server::start("").await;
-    let events = server.events(Protocol::Http2, "topic=a").await;
-    let mut open = events.opened().await;
-    let mut connection = server.connect(Protocol::Http2).await;
-    // What a stream says after its `retry`: that it is open, or why it is not.
-    let mut second = async || {
-        let mut events = Events::open(&mut connection, "topic=a", &[]).await;
-        let retry = events.any_item().await;
-        assert!(matches!(retry, Some(Item::Retry(_))), "{retry:?}");
-        events.any_item().await
-    };
-    let refusal = Some(Item::Comment(" limits.lag is reached".into()));
-    let refused = async {
-        loop {
-            server.signal("-STOP");
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            server.signal("-CONT");
-            if second().await == refusal {
-                break;
-            }
-        }
-    };
-    patiently("a refusal", refused).await;
-    // Who comes waits in the queue of the socket, a while for every few.
-    patiently("a pause", async {
-        let mut come = Vec::new();
-        while server.metric("seventh_accept_pauses_total").await == 0 {
-            for _ in 0..32 {
-                let connection = tokio::net::TcpStream::connect(server.https).await;
-                come.push(connection.expect("it waits"));
-            }
-            if come.len() > 1000 {
-                // Too late: it is in time again.
-                come.clear();
-                server.signal("-STOP");
-                tokio::time::sleep(Duration::from_secs(5)).await;
-                server.signal("-CONT");
-            }
-        }
-    })
-    .await;
-    // Those that are open go on, and others get in again.
-    server.publish("/topics/a", "x").await;
-    assert_eq!(open.data(1).await, ["x"]);
-    let let_in = async { while !matches!(second().await, Some(Item::Message(_))) {} };
-    patiently("a place", let_in).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

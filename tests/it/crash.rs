@@ -1,51 +1,93 @@
 //! An edge that is killed and started again: its clients come back.
 
-use seventh::client::{EventSource, Protocol, Signal, Trust};
+use std::time::{Duration, Instant};
+
+use seventh::{
+    client::{EventSource, Protocol, Signal, Trust},
+    clock,
+};
 use tokio::task::JoinSet;
 
-use crate::{
-    commands::Server,
-    harness::{every_protocol, patiently},
-};
+use crate::{commands::Server, harness::every_protocol};
 
 every_protocol!(clients_of_one_that_was_killed_come_back);
-
-const CLIENTS: usize = 200;
 
 /// They are told by the new one, long before they would give up on a silent one: that takes the
 /// keepalive, which is far longer here than the test waits.
 async fn clients_of_one_that_was_killed_come_back(protocol: Protocol) {
-    let text = "events.keepalive = \"200s\"\nevents.retry = \"500ms\"\nlimits.handshake = \"60s\"";
-    let server = Server::start(text).await;
+    come_back(protocol, 200, "").await;
+}
+
+/// A new connection costs a signature: a herd comes no faster than is configured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a soak"]
+async fn ten_thousand_clients_of_one_that_was_killed_come_back() {
+    let rate = format!("limits.exempt = []\nlimits.connection_rate = {RATE}");
+    let rooms = "limits.handshakes = 20000\nlimits.address_handshakes = 20000";
+    let (server, mut coming) =
+        come_back(Protocol::Http2, 10_000, &format!("{rate}\n{rooms}")).await;
+    coming.sort_unstable();
+    // At the end of any span no more have come in it than ten seconds' worth and that of the span.
+    let most = |span: Duration| 10 * RATE + (span.as_secs_f64() * RATE as f64).ceil() as usize + 1;
+    for (first, from) in coming.iter().enumerate().step_by(100) {
+        for (last, until) in coming.iter().enumerate().skip(first).step_by(100) {
+            assert!(last - first <= most(*until - *from));
+        }
+    }
+    let all = *coming.last().expect("there are some") - coming[0];
+    let refused = server.hits("limits.connection_rate").await;
+    let second = Duration::from_secs(1);
+    let fastest = (coming.iter()).map(|from| {
+        coming
+            .iter()
+            .filter(|at| **at >= *from && **at < *from + second)
+            .count()
+    });
+    println!(
+        "10,000 came back within {all:?}, {} in the busiest second, {refused} times refused",
+        fastest.max().unwrap_or(0)
+    );
+}
+
+/// As long as 10,000 handshakes of a debug build take, of both sides on two cores.
+const LONG: Duration = Duration::from_secs(200);
+/// How many connections an address may begin a second.
+const RATE: usize = 600;
+
+/// Has so many clients open a stream, kills the edge, starts it again, and waits for all to be back; when each
+/// was.
+async fn come_back(protocol: Protocol, count: usize, more: &str) -> (Server, Vec<Instant>) {
+    let text = format!(
+        "events.keepalive = \"200s\"\nevents.retry = \"500ms\"\nlimits.handshake = \"60s\"\n{more}"
+    );
+    let server = Server::start(&text).await;
     let url = format!("https://{}/events?topic=a", server.https);
     let url: http::Uri = url.parse().expect("a URL");
     let mut clients = JoinSet::new();
-    for _ in 0..CLIENTS {
+    for _ in 0..count {
         let trust = Trust::Ca(server.ca());
-        let mut source = EventSource::new(url.clone(), protocol, trust, String::new());
-        clients.spawn(async move {
-            until_open(&mut source).await;
-            source
-        });
+        let source = EventSource::new(url.clone(), protocol, trust, String::new());
+        clients.spawn(until_open(source));
     }
-    let sources = patiently("all streams", clients.join_all()).await;
+    let opened = tokio::time::timeout(LONG, clients.join_all()).await;
+    let sources = opened.expect("all streams open");
     let server = server.crash_and_restart().await;
     let mut clients = JoinSet::new();
-    for mut source in sources {
-        clients.spawn(async move {
-            until_open(&mut source).await;
-            source
-        });
+    for (source, _) in sources {
+        clients.spawn(until_open(source));
     }
-    let _back = patiently("all to come back", clients.join_all()).await;
+    let back = tokio::time::timeout(LONG, clients.join_all()).await;
+    let back = back.expect("all come back");
     let line = format!("seventh_event_streams{{protocol=\"{protocol}\"}}");
-    server.until_metric(&line, CLIENTS as u64).await;
+    server.until_metric(&line, count as u64).await;
+    let coming = back.iter().map(|(_, at)| *at).collect();
+    (server, coming)
 }
 
-async fn until_open(source: &mut EventSource) {
+async fn until_open(mut source: EventSource) -> (EventSource, Instant) {
     loop {
         match source.next().await.expect("it goes on") {
-            Signal::Open => return,
+            Signal::Open => return (source, clock::now()),
             Signal::Message(_) | Signal::Reconnecting { .. } => {}
             Signal::Closed { why } => panic!("closed: {why}"),
         }
