@@ -37,7 +37,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const NOT_SENT_LOW_WATER: u32 = 32 << 10;
 /// How much TLS may hold that the socket has not taken: two records, RFC 8446 5.1.
 const TLS_BUFFER: usize = 32 << 10;
-const BACKLOG: i32 = 1024;
+/// As many as the system lets wait (`net.core.somaxconn`): who comes to a full queue tries again after 1 s,
+/// then 2, 4, 8.
+const BACKLOG: i32 = 65_535;
 /// How many connections are accepted between two looks at how late the edge is.
 const AT_ONCE: usize = 32;
 

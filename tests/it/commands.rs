@@ -5,7 +5,6 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Output, Stdio},
-    time::Duration,
 };
 
 use bytes::Bytes;

@@ -49,8 +49,8 @@ async fn ten_thousand_clients_of_one_that_was_killed_come_back() {
     );
 }
 
-/// As long as 10,000 handshakes of a debug build take, of both sides on two cores.
-const LONG: Duration = Duration::from_secs(200);
+/// As long as a herd may take.
+const LONG: Duration = Duration::from_secs(30);
 /// How many connections an address may begin a second.
 const RATE: usize = 600;
 
@@ -65,8 +65,8 @@ async fn come_back(protocol: Protocol, count: usize, more: &str) -> (Server, Vec
     let url: http::Uri = url.parse().expect("a URL");
     let mut clients = JoinSet::new();
     for _ in 0..count {
-        let trust = Trust::Ca(server.ca());
-        let source = EventSource::new(url.clone(), protocol, trust, String::new());
+        // Reading whom the system trusts costs ten times what a handshake does.
+        let source = EventSource::new(url.clone(), protocol, Trust::Anyone, String::new());
         clients.spawn(until_open(source));
     }
     let opened = tokio::time::timeout(LONG, clients.join_all()).await;
@@ -84,11 +84,14 @@ async fn come_back(protocol: Protocol, count: usize, more: &str) -> (Server, Vec
     (server, coming)
 }
 
+/// Until its stream is open, which one that is refused is not.
 async fn until_open(mut source: EventSource) -> (EventSource, Instant) {
     loop {
         match source.next().await.expect("it goes on") {
-            Signal::Open => return (source, clock::now()),
-            Signal::Message(_) | Signal::Reconnecting { .. } => {}
+            Signal::Message(message) if message.event == "edge-open" => {
+                return (source, clock::now());
+            }
+            Signal::Open | Signal::Message(_) | Signal::Reconnecting { .. } => {}
             Signal::Closed { why } => panic!("closed: {why}"),
         }
     }

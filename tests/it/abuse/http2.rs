@@ -198,3 +198,118 @@ async fn frames_that_must_not_be_end_the_connection() {
     })
     .await;
 }
+
+/// What came of requests on a connection of their own.
+#[derive(Debug, Default)]
+struct Answers {
+    /// Heads that say 200, and others.
+    ok: usize,
+    refused: usize,
+    resets: usize,
+    goaway: Option<u32>,
+}
+
+/// Sends requests, and reads until all are answered or the connection has ended.
+async fn answers(server: &Server, settings: &[u8], requests: &[Vec<u8>]) -> Answers {
+    let io = tls_stream(server.https, &server.ca(), b"h2").await;
+    let (mut read, mut write) = tokio::io::split(io);
+    let hello = [
+        PREFACE,
+        &frame(SETTINGS, 0, 0, settings),
+        &requests.concat(),
+    ]
+    .concat();
+    let sending = async {
+        let _: std::io::Result<()> = write.write_all(&hello).await;
+        let _: std::io::Result<()> = write.flush().await;
+    };
+    let reading = async {
+        let mut answers = Answers::default();
+        while answers.ok + answers.refused + answers.resets < requests.len()
+            && let Some(frame) = read_frame(&mut read).await
+        {
+            match frame.kind {
+                HEADERS if frame.payload.first() == Some(&OK) => answers.ok += 1,
+                HEADERS => answers.refused += 1,
+                RST_STREAM => answers.resets += 1,
+                GOAWAY => {
+                    let code = frame.payload[4..8].try_into().expect("it has a code");
+                    answers.goaway = Some(u32::from_be_bytes(code));
+                }
+                _ => {}
+            }
+        }
+        answers
+    };
+    patiently("answers", async { tokio::join!(sending, reading).1 }).await
+}
+
+/// A request for `path` with more in its header.
+fn asking(stream: u32, path: &str, more: &[u8]) -> Vec<u8> {
+    headers(END_STREAM, stream, &[&get(path), more].concat())
+}
+
+/// `:status: 200`, RFC 7541 A.
+const OK: u8 = 0x88;
+
+#[tokio::test]
+async fn headers_that_grow_when_they_are_read_are_refused() {
+    beside_a_good_client("", MEMORY, async |server| {
+        // A field of 4,000 bytes goes into the table, and is then referred to by a byte each time: 16 MiB.
+        let field = [&[0x40, 1, b'x', 0x7f, 0xa1, 0x1e][..], &[b'y'; 4000]].concat();
+        let bomb = [field, vec![0xbe; 4000]].concat();
+        let stream = |n: u32| 2 * n + 1;
+        let bombs: Vec<_> = (0..100).map(|n| asking(stream(n), "/", &bomb)).collect();
+        let refused = answers(server, &[], &bombs).await;
+        assert_eq!((refused.ok, refused.goaway), (0, Some(ENHANCE_YOUR_CALM)));
+        // More fields than there may be, each a byte.
+        let before = server.hits("limits.header_count").await;
+        let crumbs: Vec<_> = (0..100)
+            .map(|n| asking(stream(n), "/", &[0x90; 100]))
+            .collect();
+        let refused = answers(server, &[], &crumbs).await;
+        assert_eq!((refused.refused, refused.goaway), (100, None));
+        assert!(server.hits("limits.header_count").await >= before + 100);
+    })
+    .await;
+}
+
+/// As many fields as there may be on as many streams as there may be, whose peer has no room for what is said
+/// to them: what was asked with is not kept.
+#[tokio::test]
+async fn streams_without_a_window_keep_nothing_of_their_requests() {
+    let text = "limits.stall = \"1s\"";
+    beside_a_good_client(text, MEMORY, async |server| {
+        // SETTINGS_INITIAL_WINDOW_SIZE of 0, RFC 9113 6.5.2.
+        let no_window = [0, 4, 0, 0, 0, 0];
+        let requests: Vec<_> = (0..400)
+            .map(|n| asking(2 * n + 1, "/events?topic=good&last=10", &[0xa0; 56]))
+            .collect();
+        for _ in 0..4 {
+            let opened = answers(server, &no_window, &requests).await;
+            assert_eq!((opened.ok, opened.goaway), (400, None));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_tunnelled_that_was_not_asked_for() {
+    beside_a_good_client("", MEMORY, async |server| {
+        // CONNECT has an authority and no path, RFC 9113 8.5; with a protocol it has all, RFC 8441 4.
+        let method = b"\x02\x07CONNECT";
+        let plain = [&method[..], b"\x01\x0alocalhost:"].concat();
+        let extended = [
+            &method[..],
+            &[HTTPS, 0x04, 1, b'/'],
+            b"\x01\x09localhost",
+            b"\x00\x09:protocol\x09websocket",
+        ]
+        .concat();
+        for block in [plain, extended] {
+            let refused = answers(server, &[], &[headers(END_STREAM, 1, &block)]).await;
+            assert_eq!((refused.ok, refused.refused + refused.resets), (0, 1));
+        }
+    })
+    .await;
+}
