@@ -63,7 +63,9 @@ impl Shortage {
         (0..ended).for_each(|_| context.hits.count(Limit::Memory));
         if ended == 0 && self.history_until.is_none_or(|until| until <= now) {
             // So much that it is not short again at once.
-            let freed = context.hub.let_go(context.memory.excess());
+            let excess = context.memory.excess();
+            let mut freed = context.hub.let_go(excess);
+            freed += context.proxy.hub().let_go(excess.saturating_sub(freed));
             self.history_until = Some(now + GIVEN_BACK);
             if freed > 0 {
                 tracing::warn!("memory is short: {freed} bytes of history go before their time");

@@ -353,7 +353,8 @@ async fn a_socket_that_is_passed_turns_nobody_away_at_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_of_udp_is_taken_too() {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    // An address that no other test uses: its port is free over TCP too.
+    let socket = UdpSocket::bind("127.0.0.3:0").expect("a port");
     let address = socket.local_addr().expect("an address").to_string();
     let server = Server::start_with_socket(socket.into(), &address, "").await;
     let mut connection = server.connect(Protocol::Http3).await;

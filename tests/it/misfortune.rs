@@ -199,7 +199,7 @@ async fn a_clock_that_jumps_ends_nothing_but_tokens() {
         jump(&offset, to);
         let data = n.to_string();
         let answer = server.publish("/topics/a", data.clone()).await;
-        assert_eq!(answer.json()["receivers"], 1, "{to}");
+        assert_eq!(answer.status, 200, "{to}");
         assert_eq!(open.data(1).await, [data], "{to}");
         let mut connection = server.connect(Protocol::Http3).await;
         let query = format!("topic=a&last={}", n + 1);

@@ -1,6 +1,6 @@
 //! Over HTTP/3 and QUIC: what `h3_frames` does not send.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use quinn::{ClientConfig, Endpoint, crypto::rustls::QuicClientConfig};
 use tokio::net::UdpSocket;
@@ -9,7 +9,8 @@ use super::beside_a_good_client;
 use crate::{
     commands::Server,
     h3_frames::{DATA, EXCESSIVE_LOAD, Raw, frame, request},
-    harness::{patiently, tls},
+    harness::{TestEdge, patiently, tcp_from, tls},
+    limits::plain_answer,
 };
 
 const MEMORY: u64 = 48 << 20;
@@ -78,8 +79,8 @@ async fn requests_that_are_reset_at_once_are_too_many() {
 
 /// The first packets of handshakes, each from a client of its own, for a server that never answers. The key
 /// share after the quantum takes two packets.
-async fn initials(server: &Server, count: usize) -> Vec<[Vec<u8>; 2]> {
-    let crypto = QuicClientConfig::try_from(tls(&server.ca(), b"h3")).expect("TLS 1.3");
+async fn initials(ca: &Path, count: usize) -> Vec<[Vec<u8>; 2]> {
+    let crypto = QuicClientConfig::try_from(tls(ca, b"h3")).expect("TLS 1.3");
     let config = ClientConfig::new(Arc::new(crypto));
     let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
     let mut initials = Vec::new();
@@ -107,7 +108,7 @@ async fn initials(server: &Server, count: usize) -> Vec<[Vec<u8>; 2]> {
 async fn a_flood_of_initials_is_answered_with_little() {
     let text = "limits.handshake = \"4s\"";
     beside_a_good_client(text, MEMORY, async |server| {
-        let initials = initials(server, 500).await;
+        let initials = initials(&server.ca(), 500).await;
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
         let mut sent = 0;
         let (mut received, mut buffer) = (0, [0; 2048]);
@@ -144,4 +145,28 @@ async fn a_flood_of_initials_is_answered_with_little() {
         println!("{sent} bytes of Initials were answered with {received}, {asked} of 500 by Retry");
     })
     .await;
+}
+
+/// An address that others pretend to have is none the worse for it.
+#[tokio::test]
+async fn initials_cost_nobody_a_rate() {
+    let edge = TestEdge::with(
+        "limits.connection_rate = 1\nlimits.exempt = []\nhttp.listen = [\"127.0.0.1:0\"]",
+    );
+    let socket = UdpSocket::bind("127.0.0.5:0").await.expect("a socket");
+    for initial in initials(&edge.ca(), 30).await {
+        for packet in initial {
+            let is_sent = socket.send_to(&packet, edge.https).await;
+            is_sent.expect("it is sent");
+        }
+        let mut buffer = [0; 2048];
+        let answered = patiently("an answer", socket.recv(&mut buffer)).await;
+        answered.expect("an answer");
+    }
+    // Ten at once, as if nobody had come.
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let stream = tcp_from(edge.http()[0], 5).await;
+        held.push(plain_answer(stream).await.expect("it is let in"));
+    }
 }
