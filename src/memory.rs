@@ -25,13 +25,14 @@ impl OwnMemory {
         let system = self.system.as_mut()?;
         system.refresh_memory();
         let machine = Some(system.total_memory()).filter(|total| *total > 0);
-        let group = self.look()?.cgroup_limits();
+        let group = self.look().and_then(Process::cgroup_limits);
         let group = group.map(|group| group.total_memory);
         let least = machine.into_iter().chain(group).min()?;
         Some(usize::try_from(least).unwrap_or(usize::MAX))
     }
 
-    /// What it has in memory, in bytes; 0 where the system does not say.
+    /// What it has in memory, in bytes; 0 where the system does not say, and what it said last if it cannot just
+    /// now.
     pub(crate) fn resident(&mut self) -> usize {
         let bytes = self.look().map_or(0, Process::memory);
         usize::try_from(bytes).unwrap_or(usize::MAX)

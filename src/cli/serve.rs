@@ -50,7 +50,7 @@ impl Serve {
         let mut config = self.load()?;
         start_log(&config.log);
         open_files::fit(&mut config.limits.connections.value);
-        memory::fit(&mut config);
+        memory::fit(&mut config)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;

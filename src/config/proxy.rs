@@ -201,6 +201,7 @@ pub(super) fn take_relay(reader: &mut Reader) -> RelaySettings {
                 "The most bytes of an app's event stream that are kept for browsers that come back.",
             )
             .0,
+        total_bytes: default.total_bytes,
     }
 }
 

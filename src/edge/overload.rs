@@ -7,13 +7,15 @@ use std::{
 
 use crate::{
     clock,
-    limits::{Admission, BEAT, Limit, Watchdog},
+    limits::{Admission, BEAT, CONNECTION_BYTES, Limit, Watchdog},
     memory::OwnMemory,
     service::Context,
 };
 
 /// How long nothing must be done before that is said.
 const STALL: Duration = Duration::from_secs(2);
+/// How much history is let go of at a time.
+const SLICE: usize = 1 << 20;
 /// How long it takes until the system has what was let go of.
 const GIVEN_BACK: Duration = Duration::from_secs(2);
 
@@ -31,47 +33,75 @@ pub(super) async fn watch(context: Arc<Context>, admission: Arc<Admission>) {
         let taken = memory.resident();
         context.memory.set(taken);
         context.metrics.memory.set(taken as i64);
-        shortage.relieve(&context, &admission, taken, now);
+        shortage.relieve(&context, &admission, taken, now).await;
     }
 }
 
 /// That more memory is taken than there is.
 #[derive(Default)]
 struct Shortage {
-    /// Whether it was so before.
+    /// Whether it is known.
     is_known: bool,
-    /// Until when history that was let go of may still count.
-    history_until: Option<Instant>,
+    /// How much was let go of that the system may not have yet, and until when that counts.
+    on_its_way: usize,
+    until: Option<Instant>,
 }
 
 impl Shortage {
     /// Has go what can, if so much is too much: connections whose peers take nothing, then idle ones, then
     /// the oldest history.
-    fn relieve(&mut self, context: &Context, admission: &Admission, taken: usize, now: Instant) {
-        let is_short = context.memory.is_short();
-        let budget = context.limits.memory.value;
-        if is_short && !self.is_known {
+    async fn relieve(
+        &mut self,
+        context: &Context,
+        admission: &Admission,
+        taken: usize,
+        now: Instant,
+    ) {
+        let (budget, excess) = (context.limits.memory.value, context.memory.excess());
+        if self.until.is_some_and(|until| until <= now) {
+            (self.on_its_way, self.until) = (0, None);
+        }
+        // There is some again only where there is some for whoever comes.
+        self.is_known &= excess > 0;
+        if taken.saturating_sub(self.on_its_way) <= budget {
+            return;
+        }
+        if !std::mem::replace(&mut self.is_known, true) {
             tracing::warn!(
                 "memory is short: {taken} bytes are taken of {budget} (limits.memory); what can go goes"
             );
         }
-        self.is_known = is_short;
-        if !is_short {
-            return;
-        }
         let ended = admission.shed(now);
         (0..ended).for_each(|_| context.hits.count(Limit::Memory));
-        if ended == 0 && self.history_until.is_none_or(|until| until <= now) {
+        let mut freed = ended * CONNECTION_BYTES;
+        if ended == 0 {
             // So much that it is not short again at once.
-            let excess = context.memory.excess();
-            let mut freed = context.hub.let_go(excess);
-            freed += context.proxy.hub().let_go(excess.saturating_sub(freed));
-            self.history_until = Some(now + GIVEN_BACK);
+            freed = let_go(context, excess - self.on_its_way).await;
             if freed > 0 {
                 tracing::warn!("memory is short: {freed} bytes of history go before their time");
             }
         }
+        if freed > 0 {
+            self.on_its_way += freed;
+            self.until = Some(now + GIVEN_BACK);
+        }
     }
+}
+
+/// Lets go of about so much history, of the publishers' first and then of the apps'; how much it was.
+async fn let_go(context: &Context, bytes: usize) -> usize {
+    let mut freed = 0;
+    for hub in [&context.hub, context.proxy.hub()] {
+        while freed < bytes {
+            match hub.let_go(SLICE.min(bytes - freed)) {
+                0 => break,
+                more => freed += more,
+            }
+            // Nobody waits for all of it.
+            tokio::task::yield_now().await;
+        }
+    }
+    freed
 }
 
 /// Says so when the edge does nothing at all, from a thread of its own, which ends with the edge.

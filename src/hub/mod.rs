@@ -74,8 +74,6 @@ pub use wire::Wire;
 
 /// How many entries are applied, or topics prepared, under one hold of the lock.
 const UNDER_ONE_LOCK: usize = 64;
-/// How many bytes of history are let go of under one hold of the lock.
-const SLICE: usize = 1 << 20;
 /// Nothing is kept beyond the rings.
 const NOWHERE: u64 = u64::MAX;
 
@@ -447,17 +445,9 @@ impl Hub {
     }
 
     /// Lets go of the oldest events of the topics that were published to least recently, before their time,
-    /// until about so many bytes are free; how many are. It is done in slices, so that nobody waits for all of
-    /// it.
+    /// until about so many bytes are free; how many are. Publishers and readers wait meanwhile.
     pub fn let_go(&self, bytes: usize) -> usize {
-        let mut freed = 0;
-        while freed < bytes {
-            match self.lock().let_go(SLICE.min(bytes - freed)) {
-                0 => break,
-                more => freed += more,
-            }
-        }
-        freed
+        self.lock().let_go(bytes)
     }
 
     /// What is known of the publishers' topics after `after`, in the order of their names, at most

@@ -100,14 +100,16 @@ impl Admission {
             }
         }
         let handshake = self.handshakes.tenant(address).take()?;
-        let memory = self.memory.for_more();
-        let place = memory.and_then(|()| tenant.take()).or_else(|limit| {
-            let may_others_go = matches!(limit, Limit::Connections | Limit::Memory);
-            if may_others_go && validated && self.occupants.make_room(now) {
-                return Ok(tenant.take_anyway());
-            }
-            Err(limit)
-        })?;
+        // Whoever has its share is not to have others make room, of whatever there is too little.
+        let others_go = || validated && self.occupants.make_room(now);
+        let place = match tenant.take() {
+            Ok(place) => match self.memory.for_more() {
+                Err(limit) if !others_go() => return Err(limit),
+                _ => place,
+            },
+            Err(Limit::Connections) if others_go() => tenant.take_anyway(),
+            Err(limit) => return Err(limit),
+        };
         Ok(Admitted {
             _place: place,
             stay: self.occupants.come(tenant.source(), now),
@@ -147,5 +149,45 @@ impl Admission {
     #[must_use]
     pub(crate) fn validated_handshake(&self) -> Slot {
         self.unvalidated.take_anyway()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Where memory runs short an address that has its share gets no more, though others do nothing; one
+    /// that has none gets a place of theirs.
+    #[test]
+    fn nobody_goes_for_whoever_has_its_share() {
+        let mut limits = Limits::default();
+        limits.address_connections.value = 2;
+        limits.memory.value = 800;
+        let memory = Arc::new(Memory::new(limits.memory));
+        let now = crate::clock::now();
+        let admission = Admission::new(
+            &limits,
+            Arc::default(),
+            Networks::default(),
+            memory.clone(),
+            now,
+        );
+        let come = |last: u8, at| admission.connection([192, 0, 2, last].into(), true, at);
+        let idle = [come(1, now), come(1, now)];
+        assert!(idle.iter().all(Result::is_ok));
+        memory.set(750);
+        let later = |seconds: u64| now + Duration::from_secs(60 + seconds);
+        assert_eq!(come(1, later(0)).err(), Some(Limit::AddressConnections));
+        let held = [come(2, later(0)), come(3, later(1))];
+        for held in held
+            .iter()
+            .map(|held| held.as_ref().expect("there is room"))
+        {
+            held.occupant().set_busy(true, later(1));
+        }
+        // Now there are none left that do nothing.
+        assert_eq!(come(4, later(2)).err(), Some(Limit::Memory));
     }
 }

@@ -50,6 +50,9 @@ pub(crate) fn source(address: IpAddr) -> IpAddr {
     }
 }
 
+/// What a connection costs, with TLS and some streams.
+pub(crate) const CONNECTION_BYTES: usize = 48 << 10;
+
 /// How many seconds' worth may come at once of what has a bound a second.
 pub(crate) const BURST: usize = 10;
 

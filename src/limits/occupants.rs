@@ -227,14 +227,17 @@ impl Occupant {
     /// Whether its peer takes nothing of what it said.
     pub(crate) fn set_stuck(&self, stuck: bool, now: impl FnOnce() -> Instant) {
         let was_stuck = self.stuck_since.load(Ordering::Relaxed) != ALL_SENT;
-        if was_stuck != stuck {
-            let since = if stuck {
-                millis(self.origin, now())
-            } else {
-                ALL_SENT
-            };
-            self.stuck_since.store(since, Ordering::Relaxed);
+        if stuck && !was_stuck {
+            self.stuck_from(now());
+        } else if was_stuck && !stuck {
+            self.stuck_since.store(ALL_SENT, Ordering::Relaxed);
         }
+    }
+
+    /// Its peer has taken something just now, and takes nothing from now on.
+    pub(crate) fn stuck_from(&self, now: Instant) {
+        let since = millis(self.origin, now);
+        self.stuck_since.store(since, Ordering::Relaxed);
     }
 
     fn is_busy(&self) -> bool {

@@ -32,8 +32,8 @@ pub enum InheritedError {
     },
     /// No listener is configured for it: it would take connections that nobody serves.
     #[error(
-        "LISTEN_FDS: a socket on {address} ({transport}) was passed, and nothing listens there; add it to \
-         https.listen, http.listen or control.listen, or do not pass it"
+        "LISTEN_FDS: a socket on {address} was passed over {transport}, and nothing listens there over {transport}; \
+         add it to https.listen, http.listen or control.listen, or do not pass it"
     )]
     Unwanted {
         address: SocketAddr,
@@ -75,12 +75,20 @@ impl Inherited {
     }
 
     /// The one bound to `address` over TCP.
-    pub(super) fn tcp(&mut self, address: SocketAddr) -> Option<TcpListener> {
+    ///
+    /// # Errors
+    ///
+    /// When there is none, but one that is in the way.
+    pub(super) fn tcp(&mut self, address: SocketAddr) -> io::Result<Option<TcpListener>> {
         take(&mut self.tcp, address)
     }
 
     /// The one bound to `address` over UDP.
-    pub(super) fn udp(&mut self, address: SocketAddr) -> Option<UdpSocket> {
+    ///
+    /// # Errors
+    ///
+    /// When there is none, but one that is in the way.
+    pub(super) fn udp(&mut self, address: SocketAddr) -> io::Result<Option<UdpSocket>> {
         take(&mut self.udp, address)
     }
 
@@ -99,7 +107,21 @@ impl Inherited {
     }
 }
 
-fn take<T>(sockets: &mut Vec<(SocketAddr, T)>, address: SocketAddr) -> Option<T> {
-    let at = sockets.iter().position(|(bound, _)| *bound == address)?;
-    Some(sockets.swap_remove(at).1)
+fn take<T>(sockets: &mut Vec<(SocketAddr, T)>, address: SocketAddr) -> io::Result<Option<T>> {
+    if let Some(at) = sockets.iter().position(|(bound, _)| *bound == address) {
+        return Ok(Some(sockets.swap_remove(at).1));
+    }
+    // systemd's `ListenStream=443` is [::]:443, which takes what comes over IPv4 too.
+    let takes_all = |bound: &SocketAddr| bound.ip().is_unspecified() && bound.ip() != address.ip();
+    let mut others = sockets.iter().map(|(bound, _)| bound);
+    match others.find(|bound| bound.port() == address.port() && takes_all(bound)) {
+        Some(bound) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "a socket on {bound} was passed (LISTEN_FDS), which may take what comes here; listen on {bound}, or \
+                 pass one on {address}"
+            ),
+        )),
+        None => Ok(None),
+    }
 }

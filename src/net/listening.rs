@@ -226,14 +226,20 @@ pub(super) fn connection_span(client: SocketAddr) -> Span {
     tracing::info_span!("connection", %client, protocol = tracing::field::Empty)
 }
 
-/// Serves a connection until it is told to end to make room for another: there is nothing under way then.
-pub(super) async fn until_ended(served: impl Future<Output = ()>, occupant: Option<Arc<Occupant>>) {
+/// Serves a connection until it is told to end to make room for others; `None` then.
+pub(super) async fn until_ended<T>(
+    served: impl Future<Output = T>,
+    occupant: Option<Arc<Occupant>>,
+) -> Option<T> {
     let Some(occupant) = occupant else {
-        return served.await;
+        return Some(served.await);
     };
     tokio::select! {
-        () = served => {}
-        () = occupant.ended() => tracing::debug!("idle or slow, and others need its place"),
+        served = served => Some(served),
+        () = occupant.ended() => {
+            tracing::debug!("idle or slow, and others need its place");
+            None
+        }
     }
 }
 

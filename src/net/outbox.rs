@@ -204,6 +204,7 @@ impl<S: Sink> Outbox<S> {
             stall /= 4;
         }
         let (mut wrote, mut delivered, mut visits) = (0, 0, 0);
+        let mut moves = false;
         while wrote < budget
             && visits < streams
             && let Some(key) = self.ready.pop()
@@ -226,11 +227,16 @@ impl<S: Sink> Outbox<S> {
             if S::OWN_WAKES && matches!(slot.body, Body::Events(_)) {
                 self.mailbox.mute(key);
             }
-            let was_blocked = slot.blocked.is_some();
+            let before = slot.blocked;
             let visited = visit.stream(slot);
             self.mailbox.unmute();
             self.blocked += usize::from(slot.blocked.is_some());
-            self.blocked -= usize::from(was_blocked);
+            self.blocked -= usize::from(before.is_some());
+            // What is written counts only where there is room for more: quinn takes some for anybody.
+            moves |= match slot.blocked {
+                None => visit.wrote > 0,
+                since => before.is_some() && before != since,
+            };
             wrote += visit.wrote;
             delivered += visit.delivered;
             if let Some(at) = visit.deadline {
@@ -254,7 +260,11 @@ impl<S: Sink> Outbox<S> {
         self.listening.delivered(self.protocol, delivered);
         self.wrote += wrote as u64;
         if let Some(occupant) = &self.occupant {
-            occupant.set_stuck(wrote == 0 && self.blocked > 0, || now);
+            if moves && self.blocked > 0 {
+                occupant.stuck_from(now);
+            } else {
+                occupant.set_stuck(self.blocked > 0, || now);
+            }
         }
         wrote
     }

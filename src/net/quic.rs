@@ -51,7 +51,7 @@ pub(super) fn bind(
     context: &Context,
     inherited: &mut Inherited,
 ) -> io::Result<Endpoint> {
-    let socket = match inherited.udp(address) {
+    let socket = match inherited.udp(address)? {
         Some(socket) => socket.into(),
         None => bound(address)?,
     };
@@ -170,7 +170,9 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
                 let come = Come { incoming, validated, admission, handshake };
                 let served = serve(come, listening.clone(), drain.clone());
                 let served = until_ended(served, occupant);
-                connections.spawn(served.instrument(span));
+                connections.spawn(async move {
+                    let _: Option<()> = served.instrument(span).await;
+                });
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 
@@ -47,7 +47,7 @@ const AT_ONCE: usize = 32;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(super) fn bind(address: SocketAddr, inherited: &mut Inherited) -> io::Result<TcpListener> {
-    if let Some(listener) = inherited.tcp(address) {
+    if let Some(listener) = inherited.tcp(address)? {
         listener.set_nonblocking(true)?;
         return TcpListener::from_std(listener);
     }
@@ -145,29 +145,49 @@ impl Come {
 
 async fn arrive(mut come: Come, tls: Option<TlsAcceptor>, listening: Arc<Listening>, drain: Watch) {
     if listening.is_balancer(come.remote.ip()) {
-        let span = connection_span(come.remote);
-        let passed_on = Box::pin(passed_on(come, &listening)).instrument(span).await;
-        let Some(passed_on) = passed_on else { return };
+        let (span, occupant) = (connection_span(come.remote), come.occupant());
+        let passed_on = Box::pin(passed_on(come, &listening));
+        let passed_on = until_ended(passed_on, occupant).instrument(span).await;
+        let Some(Some(passed_on)) = passed_on else {
+            return;
+        };
         come = passed_on;
     }
     let (span, occupant) = (connection_span(come.remote), come.occupant());
     let served = serve(come, tls, listening, drain);
-    until_ended(served, occupant).instrument(span).await;
+    let _: Option<()> = until_ended(served, occupant).instrument(span).await;
 }
 
 /// The connection as that of whom the balancer names, if there is room for that one.
 async fn passed_on(mut come: Come, listening: &Listening) -> Option<Come> {
-    let header = proxy_protocol::read(&mut come.stream);
+    let header = async {
+        let header = proxy_protocol::read(&mut come.stream).await;
+        header.inspect_err(tell_of_balancer)
+    };
     let client = listening
         .in_time(come.by, "the PROXY protocol", header)
         .await?;
-    if let Some(client) = client {
+    if let Some(client) = client.map(canonical) {
         // The balancer's own place is given back first.
         drop(come.admission);
         come.remote = client;
         come.admission = listening.admit(client.ip(), true)?;
     }
     Some(come)
+}
+
+/// Says once that a balancer may be set up in another way than the edge is.
+fn tell_of_balancer(error: &io::Error) {
+    static TOLD: Once = Once::new();
+    if error.kind() != io::ErrorKind::InvalidData {
+        return;
+    }
+    TOLD.call_once(|| {
+        tracing::warn!(
+            "a connection from a network in trusted.proxy_protocol has no header of the PROXY protocol and is \
+             closed, as all like it will be: {error}"
+        );
+    });
 }
 
 async fn serve(come: Come, tls: Option<TlsAcceptor>, listening: Arc<Listening>, drain: Watch) {

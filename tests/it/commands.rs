@@ -373,7 +373,7 @@ async fn a_socket_for_which_nothing_listens_is_refused() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = socket.local_addr().expect("an address");
     let said = end(socket.into()).await;
-    let expected = format!("a socket on {address} (TCP) was passed, and nothing listens there");
+    let expected = format!("a socket on {address} was passed over TCP, and nothing listens there");
     assert!(said.contains(&expected), "{said}");
     let file = std::fs::File::open("/dev/null").expect("it is there");
     let said = end(file.into()).await;

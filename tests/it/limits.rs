@@ -383,7 +383,8 @@ async fn plain_from(edge: &TestEdge, last: u8) -> Option<TcpStream> {
 /// Asks for something without TLS; `None` when the connection is not let in.
 pub async fn plain_answer(mut stream: TcpStream) -> Option<TcpStream> {
     // One that is turned away is closed at once; one that is let in is answered.
-    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.ok();
+    let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(request).await.ok();
     let mut first = [0; 1];
     let read = patiently("an end or an answer", stream.read(&mut first)).await;
     read.is_ok_and(|read| read == 1).then_some(stream)

@@ -1,17 +1,19 @@
 //! More than there is memory for: whoever comes is refused, and of those who are there go first those
 //! who take nothing.
 
-use seventh::{client::Protocol, sse::Item};
-use tokio::io::AsyncWriteExt as _;
-
 use crate::{
     commands::Server,
-    harness::{Events, patiently, tls_stream},
+    harness::{Events, patiently},
 };
+use seventh::{client::Protocol, sse::Item};
 
 const MIB: u64 = 1 << 20;
 const MEMORY: &str = "seventh_memory_bytes";
 const HITS: &str = "seventh_limit_hits_total{limit=\"limits.memory\"}";
+
+fn open(protocol: Protocol) -> String {
+    format!("seventh_event_streams{{protocol=\"{protocol}\"}}")
+}
 
 /// The memory of one that does nothing.
 async fn idle_memory() -> u64 {
@@ -39,8 +41,18 @@ async fn refusal(events: &mut Events) -> Option<String> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn memory_that_runs_short_stays_with_those_who_read() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn laggards_over_http1_end_first() {
+    memory_that_runs_short_stays_with_those_who_read(Protocol::Http1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn laggards_over_http3_end_first() {
+    memory_that_runs_short_stays_with_those_who_read(Protocol::Http3).await;
+}
+
+/// Over HTTP/1.1 and HTTP/3, where who takes nothing holds up its connection.
+async fn memory_that_runs_short_stays_with_those_who_read(protocol: Protocol) {
     let budget = idle_memory().await + 24 * MIB;
     let text = format!(
         "limits.memory = \"{} KiB\"\nlimits.stall = \"10m\"\nevents.keepalive = \"4m\"",
@@ -56,10 +68,7 @@ async fn memory_that_runs_short_stays_with_those_who_read() {
     // They ask for what is large, and take nothing of it.
     let mut laggards = Vec::new();
     for _ in 0..3 {
-        let mut laggard = tls_stream(server.https, &server.ca(), b"http/1.1").await;
-        let request = b"GET /events?topic=big HTTP/1.1\r\nhost: localhost\r\n\r\n";
-        laggard.write_all(request).await.expect("it is sent");
-        laggards.push(laggard);
+        laggards.push(server.events(protocol, "topic=big").await);
     }
 
     // Until there is no room for more; those who were let in read on.
@@ -90,11 +99,7 @@ async fn memory_that_runs_short_stays_with_those_who_read() {
     let mut asked_to_wait = 0;
     patiently("the end of the laggards", async {
         let mut n = 0;
-        while server
-            .metric("seventh_event_streams{protocol=\"h1\"}")
-            .await
-            > 0
-        {
+        while server.metric(&open(protocol)).await > 0 {
             n += 1;
             let topic = format!("/topics/{}", ["big", &format!("other/{n}")][n % 2]);
             let answer = server.publish(&topic, vec![b'x'; 200 << 10]).await;
@@ -107,9 +112,7 @@ async fn memory_that_runs_short_stays_with_those_who_read() {
     })
     .await;
     assert!(server.metric(HITS).await >= alone + 3 + asked_to_wait);
-    let streams = server
-        .metric("seventh_event_streams{protocol=\"h2\"}")
-        .await;
+    let streams = server.metric(&open(Protocol::Http2)).await;
     assert_eq!(streams, readers.len() as u64 + 1);
 
     // There is some again, if for less history; and those who read have what is for them.

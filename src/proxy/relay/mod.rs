@@ -55,6 +55,8 @@ pub struct RelaySettings {
     pub patience: Duration,
     /// `relay.bytes`
     pub bytes: usize,
+    /// How much of all event streams is kept together. It follows from `limits.memory`.
+    pub total_bytes: usize,
 }
 
 impl Default for RelaySettings {
@@ -63,6 +65,7 @@ impl Default for RelaySettings {
             linger: Duration::from_secs(30),
             patience: Duration::from_secs(60),
             bytes: 256 << 10,
+            total_bytes: 256 << 20,
         }
     }
 }
@@ -144,6 +147,7 @@ impl Relays {
         let retention = Retention {
             age: AGE,
             topic_bytes: settings.bytes,
+            total_bytes: settings.total_bytes,
             duplicates: 0,
             ..Retention::default()
         };

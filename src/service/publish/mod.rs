@@ -45,9 +45,6 @@ pub(super) async fn answer(
     body: Option<RequestBody>,
 ) -> Result<Reply, Problem> {
     check_coding(parts)?;
-    if context.memory.is_short() {
-        return Err(Problem::no_memory(context.limits.memory));
-    }
     let published = match route {
         Route::PublishTo(topic) => {
             let topic = routes::decode(topic)?;

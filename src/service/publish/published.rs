@@ -25,6 +25,9 @@ pub(super) struct Published {
 impl Published {
     /// Publishes an event.
     pub(super) async fn of(context: &Context, event: Event) -> Result<Self, Problem> {
+        if context.memory.is_short() {
+            return Err(Problem::no_memory(context.limits.memory));
+        }
         let receipt = context.order.put(event.into_entry(), clock::now()).await?;
         Ok(Self {
             id: receipt.id,
