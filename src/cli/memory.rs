@@ -23,7 +23,11 @@ const LEAST: usize = 8 << 20;
 /// When the process itself has no room in it.
 pub(super) fn fit(config: &mut Config) -> anyhow::Result<()> {
     let mut own = OwnMemory::new();
-    let granted = own.granted();
+    fit_into(own.granted(), own.resident(), config)
+}
+
+/// The same, where so much is granted, if the system says how much, and so much taken already.
+fn fit_into(granted: Option<usize>, taken: usize, config: &mut Config) -> anyhow::Result<()> {
     let budget = &mut config.limits.memory.value;
     if *budget == usize::MAX {
         let Some(granted) = granted else {
@@ -37,7 +41,7 @@ pub(super) fn fit(config: &mut Config) -> anyhow::Result<()> {
             mebibytes(granted)
         );
     }
-    let (budget, taken) = (*budget, own.resident());
+    let budget = *budget;
     ensure!(
         budget - budget / 8 >= taken + LEAST,
         "limits.memory = {} leaves no room for clients: the process itself takes {}; give it {} at least",
@@ -92,4 +96,47 @@ pub(super) fn fit(config: &mut Config) -> anyhow::Result<()> {
 
 fn mebibytes(bytes: usize) -> String {
     format!("{} MiB", bytes >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn fitted(granted: usize, text: &str) -> anyhow::Result<Config> {
+        let mut config = Config::from_text(text)?;
+        fit_into(Some(granted), 12 * MIB, &mut config)?;
+        Ok(config)
+    }
+
+    #[test]
+    fn what_is_configured_fits_into_what_there_is() {
+        let small = fitted(512 * MIB, "").expect("it is enough");
+        let limits = &small.limits;
+        assert_eq!(limits.memory.value, 384 * MIB);
+        assert_eq!(limits.connections.value, 8192);
+        assert_eq!(limits.unread_bytes.value, 64 * MIB);
+        assert_eq!(small.history.total_bytes, 128 * MIB);
+        assert_eq!(small.relay.total_bytes, 64 * MIB);
+        // What is less than that stays as it is; and what is configured counts, whatever there is.
+        let text = "limits.memory = \"64 MiB\"\nlimits.connections = 100";
+        let configured = fitted(64 << 30, text).expect("it is enough");
+        assert_eq!(configured.limits.memory.value, 64 * MIB);
+        assert_eq!(configured.limits.connections.value, 100);
+        let large = fitted(64 << 30, "").expect("it is enough");
+        assert_eq!(large.limits.connections, Limits::default().connections);
+        assert_eq!(large.history.total_bytes, Retention::default().total_bytes);
+    }
+
+    #[test]
+    fn a_budget_without_room_for_clients_is_refused() {
+        let refused = fitted(28 * MIB, "").expect_err("there is no room");
+        assert_eq!(
+            refused.to_string(),
+            "limits.memory = 21 MiB leaves no room for clients: the process itself takes 12 MiB; give it 23 MiB at \
+             least"
+        );
+        assert!(fitted(32 * MIB, "").is_ok());
+    }
 }

@@ -34,6 +34,8 @@ const CLOSED: usize = 16_384;
 /// What the names of the edge's own topics begin with, and the first names past them.
 const RESERVED: &str = "$";
 const PAST_RESERVED: &str = "%";
+/// Of fewer topics than that no room is given back.
+const ROOM: usize = 4096;
 /// How many topics are swept under one hold of the lock.
 const SWEPT_AT_ONCE: usize = 64;
 /// What a topic costs beside its events and its name, in bytes.
@@ -53,6 +55,8 @@ pub(super) struct Topics {
     sequence: u64,
     /// By their ids, which are used again.
     known: Slab<Known>,
+    /// The most there were since room was given back.
+    most_known: usize,
     ids: HashMap<Topic, Id>,
     /// The same in the order of their names.
     by_name: BTreeMap<Topic, Id>,
@@ -194,6 +198,7 @@ impl Topics {
             rules,
             sequence: floor,
             known: Slab::new(),
+            most_known: 0,
             ids: HashMap::new(),
             by_name: BTreeMap::new(),
             recency: BTreeSet::new(),
@@ -509,6 +514,7 @@ impl Topics {
     /// nobody reads; a slice of them at a time. Whether that is all.
     pub(super) fn sweep(&mut self, now: Instant) -> bool {
         self.duplicates.forget_older(now);
+        self.give_back_room();
         for _ in 0..SWEPT_AT_ONCE {
             let Some(&(_, id)) = self.ends.first().filter(|(end, _)| *end <= now) else {
                 break;
@@ -527,6 +533,17 @@ impl Topics {
             }
         }
         false
+    }
+
+    /// Gives back the room of a crowd of topics that are forgotten.
+    fn give_back_room(&mut self) {
+        let known = self.known.len();
+        self.most_known = self.most_known.max(known);
+        if self.most_known > ROOM && known < self.most_known / 4 {
+            self.known.shrink_to_fit();
+            self.ids.shrink_to_fit();
+            self.most_known = known;
+        }
     }
 
     /// The id of a topic, which is known from now on at the latest.

@@ -234,7 +234,7 @@ limits! {
         Http2Pings, "http2_pings":
             "PING frames of an HTTP/2 connection: 1,000, and 200 more a second.";
         Http2Frames, "http2_frames":
-            "Frames of an HTTP/2 connection that lead to nothing, as h2 counts them: streams that had to be reset, empty DATA frames, more CONTINUATION frames than a header takes.";
+            "Frames of an HTTP/2 connection that lead to nothing, as h2 counts them: streams that had to be reset or were before they began, empty DATA frames, more CONTINUATION frames than a header takes, headers of many times what they may have.";
         Http3Frames, "http3_frames":
             "HTTP/3 frames that are no part of a request, of a connection: 8,192, and 256 more a second.";
         Http3UniStreams, "http3_unidirectional_streams":

@@ -1,10 +1,12 @@
 //! The program as people start it: its words, its exit status, its signals.
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Output, Stdio},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,7 +20,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::harness::{Answer, Events, patiently, tls_over};
+use crate::harness::{Answer, Events, patiently, raise_open_files, tls_over};
 
 fn program() -> Command {
     bare(Command::new(env!("CARGO_BIN_EXE_seventh")))
@@ -43,7 +45,15 @@ fn activated(socket: OwnedFd) -> Command {
 }
 
 fn folder_with(text: &str) -> tempfile::TempDir {
+    raise_open_files();
     let folder = tempfile::tempdir().expect("a folder");
+    // A machine that is busy with tests may be as late as it likes, unless that is what is tested.
+    let patient = if text.contains("limits.lag") {
+        ""
+    } else {
+        "limits.lag = \"24h\"\n"
+    };
+    let text = format!("{patient}{text}");
     std::fs::write(folder.path().join("seventh.toml"), text).expect("it is written");
     folder
 }
@@ -189,7 +199,23 @@ impl Server {
     }
 
     pub async fn until_metric(&self, line: &str, value: u64) {
-        patiently(line, async { while self.metric(line).await != value {} }).await;
+        patiently(&format!("{line} {value}"), async {
+            while self.metric(line).await != value {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
+    /// How often each limit bit, of those that did.
+    pub async fn all_hits(&self) -> BTreeMap<String, u64> {
+        let answer = ask(&mut self.control().await, "GET", "/metrics", "").await;
+        let lines = answer.text.lines().filter_map(|line| {
+            let line = line.strip_prefix("seventh_limit_hits_total{limit=\"")?;
+            let (limit, hits) = line.split_once("\"} ")?;
+            Some((limit.to_owned(), hits.parse().expect("a number")))
+        });
+        lines.filter(|(_, hits)| *hits > 0).collect()
     }
 
     /// How often a limit bit.

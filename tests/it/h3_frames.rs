@@ -45,11 +45,23 @@ pub fn request(more: &[&[u8]]) -> Vec<u8> {
 pub struct Raw {
     pub quic: Connection,
     _endpoint: Endpoint,
-    pub control: SendStream,
+    control: Option<SendStream>,
 }
 
 impl Raw {
     pub async fn connect(server: std::net::SocketAddr, ca: &std::path::Path) -> Self {
+        let mut raw = Self::without_control(server, ca).await;
+        let mut control = raw.quic.open_uni().await.expect("a stream");
+        control
+            .write_all(&[&[0][..], &frame(0x4, &[])].concat())
+            .await
+            .expect("it is read");
+        raw.control = Some(control);
+        raw
+    }
+
+    /// The same, but it opens no control stream.
+    pub async fn without_control(server: std::net::SocketAddr, ca: &std::path::Path) -> Self {
         let crypto = QuicClientConfig::try_from(tls(ca, b"h3")).expect("TLS 1.3");
         let endpoint =
             Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
@@ -59,16 +71,15 @@ impl Raw {
             .expect("it is right")
             .await
             .expect("it connects");
-        let mut control = quic.open_uni().await.expect("a stream");
-        control
-            .write_all(&[&[0][..], &frame(0x4, &[])].concat())
-            .await
-            .expect("it is read");
         Self {
             quic,
             _endpoint: endpoint,
-            control,
+            control: None,
         }
+    }
+
+    pub fn control(&mut self) -> &mut SendStream {
+        self.control.as_mut().expect("it has one")
     }
 
     pub async fn send(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
@@ -81,6 +92,18 @@ impl Raw {
     pub async fn closed_with(&self) -> u64 {
         match patiently("the close", self.quic.closed()).await {
             ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
+            other => panic!("closed by {other:?}"),
+        }
+    }
+
+    /// Waits for the end of a flood.
+    pub async fn drowned(&self) {
+        match patiently("the close", self.quic.closed()).await {
+            ConnectionError::ApplicationClosed(close) => {
+                assert_eq!(close.error_code.into_inner(), EXCESSIVE_LOAD);
+            }
+            // The flood may drown the close; what comes after it is answered with a reset.
+            ConnectionError::Reset => {}
             other => panic!("closed by {other:?}"),
         }
     }
@@ -169,10 +192,9 @@ async fn frames_that_announce_too_much_close_the_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_control_stream_is_guarded_too() {
     let server = Server::start("").await;
-    let raw = Raw::connect(server.https, &server.ca()).await;
+    let mut raw = Raw::connect(server.https, &server.ca()).await;
     assert!(raw.answers().await);
-    let mut control = raw.control;
-    control
+    raw.control()
         .write_all(&[varint(0x21), varint(1 << 30)].concat())
         .await
         .expect("it is read");
@@ -303,14 +325,7 @@ async fn floods_are_counted_over_all_streams_of_a_connection() {
             }
         };
         patiently(limit, send).await;
-        match patiently("the close", raw.quic.closed()).await {
-            ConnectionError::ApplicationClosed(close) => {
-                assert_eq!(close.error_code.into_inner(), EXCESSIVE_LOAD, "{limit}");
-            }
-            // The flood may drown the close; what comes after it is answered with a reset.
-            ConnectionError::Reset => {}
-            other => panic!("{limit}: closed by {other:?}"),
-        }
+        raw.drowned().await;
         let line = format!("seventh_limit_hits_total{{limit=\"{limit}\"}}");
         server.until_metric(&line, 1).await;
     }

@@ -13,6 +13,7 @@ use futures_util::stream;
 use http::{Request, StatusCode, Uri};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::{
     RootCertStore,
     crypto::aws_lc_rs,
@@ -408,10 +409,26 @@ impl Events {
         self
     }
 
+    /// Takes a connection that is to live as long as it.
+    pub fn own(&mut self, connection: Connection) {
+        self.connection = Some(connection);
+    }
+
     /// Gives up the stream's own connection.
     pub fn take_connection(&mut self) -> Option<Connection> {
         self.connection.take()
     }
+}
+
+/// Raises the soft limit of open files to the hard one: a crowd of clients takes as many as an edge.
+pub fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // Where it cannot be raised a crowd says so itself.
+    let _: rustix::io::Result<()> = setrlimit(Resource::Nofile, raised);
 }
 
 /// The resident memory of a process, in bytes.

@@ -24,8 +24,8 @@ mod h2_frames; // hand-made HTTP/2 frames
 mod h3_frames; // hand-made HTTP/3 frames
 mod layers; // who may import whom
 mod limits; // what bites is counted
-mod many;
-mod misfortune; // event streams by the million
+mod many; // event streams by the million
+mod misfortune; // no files, no time, a clock that jumps
 mod networks; // what streams do for pages on real networks
 mod overload;
 mod proxy; // in front of an app

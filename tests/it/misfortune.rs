@@ -27,7 +27,7 @@ async fn an_edge_without_open_files_goes_on() {
     let limit = async |files: u32| {
         let status = Command::new("prlimit")
             .args(["--pid", &server.pid().to_string()])
-            .arg(format!("--nofile={files}:20000"))
+            .arg(format!("--nofile={files}:"))
             .status();
         assert!(status.await.expect("prlimit runs").success());
     };
@@ -68,7 +68,7 @@ async fn an_edge_without_open_files_goes_on() {
 /// Late with everything, as on a machine with no time for it: that is said, and new streams are refused.
 #[tokio::test]
 async fn an_edge_that_is_late_refuses_new_streams_and_says_so() {
-    let server = Server::start("").await;
+    let server = Server::start("limits.lag = \"1s\"").await;
     let events = server.events(Protocol::Http2, "topic=a").await;
     let mut open = events.opened().await;
     let mut connection = server.connect(Protocol::Http2).await;

@@ -151,7 +151,7 @@ where
         match poll_fn(|cx| self.poll(cx)).await {
             End::Peer => {}
             End::Protocol(error) => {
-                // The bounds that h2 itself has.
+                // The bounds that h2 itself has; it does not tell which.
                 if error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
                     self.listening.context().hits.count(Limit::Http2Frames);
                 }
@@ -237,13 +237,13 @@ where
                 return match self.connection.poll_closed(cx) {
                     Poll::Pending => Ok(accepted),
                     Poll::Ready(Ok(())) => Err(End::Peer),
-                    Poll::Ready(Err(error)) => Err(self.end_of(error)),
+                    Poll::Ready(Err(error)) => Err(Self::end_of(error)),
                 };
             }
             match self.connection.poll_accept(cx) {
                 Poll::Pending => return Ok(accepted),
                 Poll::Ready(None) => return Err(End::Peer),
-                Poll::Ready(Some(Err(error))) => return Err(self.end_of(error)),
+                Poll::Ready(Some(Err(error))) => return Err(Self::end_of(error)),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     accepted = true;
                     self.lifecycle.asked(clock::now());
@@ -253,12 +253,7 @@ where
         }
     }
 
-    fn end_of(&self, error: h2::Error) -> End {
-        // h2 has a bound of its own for streams that are reset as soon as they begin.
-        if !error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
-            let hits = &self.listening.context().hits;
-            hits.count(Limit::CancelledRequests);
-        }
+    fn end_of(error: h2::Error) -> End {
         if error.is_io() {
             End::Io(error.into_io().expect("it is one"))
         } else {

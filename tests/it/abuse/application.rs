@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::beside_a_good_client;
 use crate::{
     commands::Server,
-    harness::{Answer, patiently, tls_stream},
+    harness::{Answer, Events, memory_of, patiently, tls_stream},
 };
 
 /// An answer to a request with these fields, whose body is not waited for.
@@ -69,11 +69,40 @@ async fn a_replay_in_a_loop_is_too_much_in_the_end() {
     .await;
 }
 
+/// Streams of a hundred topics each, whose names nobody has heard of.
+async fn random_topics(connections: usize, streams: usize, text: &str, memory: u64) {
+    beside_a_good_client(text, memory, async |server| {
+        let mut held = Vec::new();
+        for _ in 0..connections {
+            let mut connection = server.connect(Protocol::Http2).await;
+            for _ in 0..streams {
+                let topics = (0..100).map(|_| format!("topic={:x}", fastrand::u128(..)));
+                let query = topics.collect::<Vec<_>>().join("&");
+                held.push(Events::open(&mut connection, &query, &[]).await);
+            }
+            held.last_mut().expect("there is one").own(connection);
+        }
+        assert!(server.hits("limits.topics").await > 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_that_nobody_has_heard_of_are_bounded() {
+    random_topics(20, 10, "limits.topics = 5000", 24 << 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a soak"]
+async fn a_million_topics_that_nobody_has_heard_of_are_bounded() {
+    random_topics(250, 40, "", 512 << 20).await;
+}
+
 /// They ask for everything and take nothing, while others read all of it.
 async fn stalled_readers(count: usize, published: usize) {
     // A socket holds what its system gives it; the edge itself a chunk for each.
     let text = "limits.stall = \"1h\"\nlimits.handshake = \"1m\"\nevents.keepalive = \"4m\"";
-    let memory = 100 * 1024 * count as u64 + (64 << 20);
+    let memory = 160 * 1024 * count as u64 + (32 << 20);
     beside_a_good_client(text, memory, async |server| {
         let mut stalled = Vec::new();
         for _ in 0..count {
@@ -84,6 +113,7 @@ async fn stalled_readers(count: usize, published: usize) {
         }
         let line = "seventh_event_streams{protocol=\"h1\"}";
         server.until_metric(line, count as u64).await;
+        let idle = memory_of(server.pid());
         let mut reader = server
             .events(Protocol::Http2, "topic=fast")
             .await
@@ -98,6 +128,10 @@ async fn stalled_readers(count: usize, published: usize) {
             assert_eq!(reader.message().await.data.len(), data.len());
         }
         assert_eq!(server.metric(line).await, count as u64);
+        // Two records of TLS, hyper's buffer and a chunk, and the ring.
+        let more = memory_of(server.pid()).saturating_sub(idle);
+        let most = 96 * 1024 * count as u64 + (12 << 20);
+        assert!(more < most, "{} bytes each", more / count as u64);
     })
     .await;
 }
@@ -116,13 +150,19 @@ async fn ten_thousand_readers_who_take_nothing_cost_a_chunk_each() {
 /// A bomb is not even looked at.
 #[tokio::test]
 async fn bodies_that_are_coded_are_not_taken() {
-    beside_a_good_client("", 16 << 20, async |server| {
+    let text = "access.publish = [\"0123456789abcdef\"]";
+    beside_a_good_client(text, 16 << 20, async |server| {
         let mut control = server.control().await;
+        let mut public = server.connect(Protocol::Http2).await;
         for coding in ["gzip", "br", "zstd", "deflate", "GZIP, identity"] {
-            let request = Request::post("/topics/a").header("content-encoding", coding);
-            let request = request.body(full(vec![0; 1 << 10])).expect("a request");
-            let answer = Answer::of(&mut control, request).await;
-            assert_eq!(answer.status, 415, "{coding}");
+            for connection in [&mut control, &mut public] {
+                let request = Request::post("/topics/a")
+                    .header("content-encoding", coding)
+                    .header("authorization", "Bearer 0123456789abcdef");
+                let request = request.body(full(vec![0; 1 << 10])).expect("a request");
+                let answer = Answer::of(connection, request).await;
+                assert_eq!(answer.status, 415, "{coding}");
+            }
         }
     })
     .await;
@@ -156,6 +196,12 @@ async fn nobody_writes_the_log_or_a_header_field() {
         assert_eq!(server.publish("/publish", body).await.status, 400, "{body}");
     }
     let (_, log) = server.stopped().await;
-    let begins = |line: &&str| line.starts_with("2026-01-01") || line.contains('\u{1b}');
-    assert_eq!(log.lines().find(begins), None);
+    // Each refusal has its line, which begins with the time and has what is said behind its level.
+    assert!(log.matches(": refused").count() >= 6, "{log}");
+    let wrong = |line: &&str| {
+        let level = line.get(28..33).unwrap_or_default();
+        let is_right = ["DEBUG", " INFO", " WARN"].contains(&level);
+        !is_right || line.contains("forged") || line.contains('\u{1b}')
+    };
+    assert_eq!(log.lines().find(wrong), None);
 }

@@ -119,7 +119,7 @@ async fn two_thousand_of_each_who_are_slow_are_let_go() {
 
 #[tokio::test]
 async fn what_is_no_request_is_refused() {
-    beside_a_good_client("", 16 << 20, async |server| {
+    beside_a_good_client("limits.handshake = \"1h\"", 16 << 20, async |server| {
         let answer = async |bytes: &[u8]| {
             let mut stream = tls_stream(server.https, &server.ca(), b"http/1.1").await;
             let _: std::io::Result<()> = stream.write_all(bytes).await;

@@ -6,7 +6,7 @@ use super::beside_a_good_client;
 use crate::{
     commands::Server,
     h2_frames::{
-        DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, HTTPS, PING, POST, PREFACE,
+        ACK, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, HTTPS, PING, POST, PREFACE,
         RST_STREAM, SETTINGS, frame, head, read_frame,
     },
     harness::{patiently, tls_stream},
@@ -145,6 +145,12 @@ async fn floods_of_frames_end_and_are_counted() {
                 "http2_frames",
             ),
             (
+                "data of a byte",
+                &opened,
+                Box::new(|_| frame(DATA, 0, 1, b"x")),
+                "http2_frames",
+            ),
+            (
                 "continuations",
                 &begun,
                 Box::new(|_| frame(CONTINUATION, 0, 1, &[0x00, 0x01, b'x', 0x01, b'y'])),
@@ -152,11 +158,13 @@ async fn floods_of_frames_end_and_are_counted() {
             ),
         ];
         for (name, first, more, limit) in floods {
-            let before = edge.hits(limit).await;
+            let mut hits = edge.all_hits().await;
             let end = flood(edge, first, more).await;
             assert_eq!(end.code, Some(ENHANCE_YOUR_CALM), "{name}: {end:?}");
             assert!(end.sent < 32 << 20, "{name}: {end:?}");
-            assert_eq!(edge.hits(limit).await, before + 1, "{name}");
+            // That one and no other.
+            *hits.entry(limit.to_owned()).or_default() += 1;
+            assert_eq!(edge.all_hits().await, hits, "{name}");
         }
     })
     .await;
@@ -190,11 +198,12 @@ async fn frames_that_must_not_be_end_the_connection() {
             assert!(code != 0 && code <= ENHANCE_YOUR_CALM, "{name}: {code}");
         }
         // Half a preface: it has as long as a handshake.
+        let before = edge.hits("limits.handshake").await;
         let mut half = tls_stream(edge.https, &edge.ca(), b"h2").await;
         half.write_all(&PREFACE[..10]).await.expect("it is read");
         let mut rest = Vec::new();
         let _: std::io::Result<usize> = patiently("the end", half.read_to_end(&mut rest)).await;
-        assert!(edge.hits("limits.handshake").await >= 1);
+        assert!(edge.hits("limits.handshake").await > before);
     })
     .await;
 }
@@ -262,6 +271,8 @@ async fn headers_that_grow_when_they_are_read_are_refused() {
         let bombs: Vec<_> = (0..100).map(|n| asking(stream(n), "/", &bomb)).collect();
         let refused = answers(server, &[], &bombs).await;
         assert_eq!((refused.ok, refused.goaway), (0, Some(ENHANCE_YOUR_CALM)));
+        let hits = server.all_hits().await;
+        assert_eq!(hits, [("http2_frames".to_owned(), 1)].into());
         // More fields than there may be, each a byte.
         let before = server.hits("limits.header_count").await;
         let crumbs: Vec<_> = (0..100)
@@ -274,21 +285,51 @@ async fn headers_that_grow_when_they_are_read_are_refused() {
     .await;
 }
 
-/// As many fields as there may be on as many streams as there may be, whose peer has no room for what is said
-/// to them: what was asked with is not kept.
+/// As large a header as there may be on as many streams as there may be, whose peer has no room for what is said
+/// to them and answers each PING: what was asked with is not kept, and the streams end.
 #[tokio::test]
 async fn streams_without_a_window_keep_nothing_of_their_requests() {
-    let text = "limits.stall = \"1s\"";
-    beside_a_good_client(text, MEMORY, async |server| {
+    const STREAMS: u32 = 490;
+    const CONNECTIONS: usize = 4;
+    let text = "limits.stall = \"3s\"\nlimits.http2_streams = 1000";
+    // Kept, their headers were 30 MiB.
+    let memory = 16 << 20;
+    beside_a_good_client(text, memory, async |server| {
+        // A field of 230 bytes goes into the table, and is then referred to by a byte each time.
+        let field = [&[0x40, 1, b'x', 0x7f, 0x67][..], &[b'y'; 230]].concat();
+        let first = [field, vec![0xbe; 54]].concat();
+        let path = "/events?topic=good&last=10";
         // SETTINGS_INITIAL_WINDOW_SIZE of 0, RFC 9113 6.5.2.
-        let no_window = [0, 4, 0, 0, 0, 0];
-        let requests: Vec<_> = (0..400)
-            .map(|n| asking(2 * n + 1, "/events?topic=good&last=10", &[0xa0; 56]))
-            .collect();
-        for _ in 0..4 {
-            let opened = answers(server, &no_window, &requests).await;
-            assert_eq!((opened.ok, opened.goaway), (400, None));
+        let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let mut hello = [PREFACE, &no_window, &asking(1, path, &first)].concat();
+        for n in 1..STREAMS {
+            hello.extend(asking(2 * n + 1, path, &[0xbe; 55]));
         }
+        let ends = (0..CONNECTIONS).map(|_| async {
+            let mut io = tls_stream(server.https, &server.ca(), b"h2").await;
+            io.write_all(&hello).await.expect("it is read");
+            io.flush().await.expect("it is read");
+            let (mut opened, mut reset) = (0, 0);
+            while reset < STREAMS {
+                let frame_ = patiently("an end", read_frame(&mut io)).await;
+                let frame_ = frame_.expect("it goes on");
+                match frame_.kind {
+                    HEADERS if frame_.payload.first() == Some(&OK) => opened += 1,
+                    RST_STREAM => reset += 1,
+                    PING if frame_.flags & ACK == 0 => {
+                        let answer = frame(PING, ACK, 0, &frame_.payload);
+                        io.write_all(&answer).await.expect("it is read");
+                        io.flush().await.expect("it is read");
+                    }
+                    GOAWAY => panic!("it is no flood: {:?}", frame_.payload),
+                    _ => {}
+                }
+            }
+            assert_eq!(opened, STREAMS);
+        });
+        futures_util::future::join_all(ends).await;
+        let stalled = server.hits("limits.stall").await;
+        assert_eq!(stalled, u64::from(STREAMS) * CONNECTIONS as u64);
     })
     .await;
 }

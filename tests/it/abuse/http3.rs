@@ -3,12 +3,13 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use quinn::{ClientConfig, Endpoint, crypto::rustls::QuicClientConfig};
+use seventh::client::Protocol;
 use tokio::net::UdpSocket;
 
 use super::beside_a_good_client;
 use crate::{
     commands::Server,
-    h3_frames::{DATA, EXCESSIVE_LOAD, Raw, frame, request},
+    h3_frames::{DATA, Raw, frame, request},
     harness::{TestEdge, patiently, tcp_from, tls},
     limits::plain_answer,
 };
@@ -25,7 +26,7 @@ async fn connect(server: &Server) -> Raw {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_must_not_be_end_the_connection() {
-    let text = "limits.handshake = \"1s\"\nlimits.idle = \"1s\"";
+    let text = "limits.handshake = \"1s\"\nlimits.idle = \"5s\"";
     beside_a_good_client(text, MEMORY, async |server| {
         let raw = connect(server).await;
         let data_first = raw.send(&frame(DATA, b"x")).await;
@@ -34,12 +35,12 @@ async fn streams_that_must_not_be_end_the_connection() {
 
         let mut raw = connect(server).await;
         assert!(raw.answers().await);
-        raw.control.finish().expect("it is open");
+        raw.control().finish().expect("it is open");
         assert_eq!(raw.closed_with().await, CLOSED_CRITICAL_STREAM);
 
         let mut raw = connect(server).await;
         assert!(raw.answers().await);
-        raw.control.reset(0u32.into()).expect("it is open");
+        raw.control().reset(0u32.into()).expect("it is open");
         assert_eq!(raw.closed_with().await, CLOSED_CRITICAL_STREAM);
 
         // Streams on which nothing is asked have as long as a handshake, and then there are none.
@@ -50,7 +51,7 @@ async fn streams_that_must_not_be_end_the_connection() {
             begun.push(raw.send(&request(&[])[..1]).await);
         }
         patiently("the end", raw.quic.closed()).await;
-        assert_eq!(server.hits("limits.handshake").await, before + 50);
+        assert!(server.hits("limits.handshake").await >= before + 50);
     })
     .await;
 }
@@ -70,7 +71,7 @@ async fn requests_that_are_reset_at_once_are_too_many() {
                 }
             })
             .await;
-            assert_eq!(raw.closed_with().await, EXCESSIVE_LOAD);
+            raw.drowned().await;
             assert_eq!(server.hits("cancelled_requests").await, before + 1);
         }
     })
@@ -103,46 +104,59 @@ async fn initials(ca: &Path, count: usize) -> Vec<[Vec<u8>; 2]> {
 }
 
 /// Whoever sends with an address that is not its own has the edge send to that address: at most three
-/// times as much as it sent (RFC 9000 8.1).
+/// times as much as it sent (RFC 9000 8.1), to each that it may take for a client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_initials_is_answered_with_little() {
-    let text = "limits.handshake = \"4s\"";
+async fn an_initial_is_answered_with_three_times_as_much_at_most() {
+    let text = "limits.handshake = \"2s\"";
     beside_a_good_client(text, MEMORY, async |server| {
-        let initials = initials(&server.ca(), 500).await;
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
-        let mut sent = 0;
-        let (mut received, mut buffer) = (0, [0; 2048]);
-        for initial in &initials {
+        let before = server.hits("limits.handshake").await;
+        let mut sockets = Vec::new();
+        for initial in initials(&server.ca(), 50).await {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+            let mut sent = 0;
             for packet in initial {
-                let is_sent = socket.send_to(packet, server.https).await;
+                let is_sent = socket.send_to(&packet, server.https).await;
                 sent += is_sent.expect("it is sent");
             }
-            // One by one, as sockets drop what comes in a rush; one may be lost all the same.
-            let answer = socket.recv(&mut buffer);
-            let answer = tokio::time::timeout(Duration::from_secs(1), answer).await;
-            received += answer.map_or(0, |bytes| bytes.expect("it comes"));
+            sockets.push((socket, sent));
         }
-        // Until those that were let in are given up, which is when nothing more can come.
+        // Until they are given up, which is when nothing more can come.
         patiently("the end of the handshakes", async {
-            while server.hits("limits.handshake").await == 0
-                || tokio::time::timeout(Duration::from_millis(1500), async {
-                    received += socket.recv(&mut buffer).await.expect("it comes");
-                })
-                .await
-                .is_ok()
-            {
-                while let Ok(bytes) = socket.try_recv(&mut buffer) {
-                    received += bytes;
-                }
-            }
+            while server.hits("limits.handshake").await < before + 50 {}
         })
         .await;
-        assert!(0 < received && received <= 3 * sent, "{received} of {sent}");
-        // Of many at a time most were asked to show that their address is theirs, and cost nothing.
+        for (socket, sent) in sockets {
+            let (mut received, mut buffer) = (0, [0; 2048]);
+            while let Ok(bytes) = socket.try_recv(&mut buffer) {
+                received += bytes;
+            }
+            assert!(
+                sent / 2 < received && received <= 3 * sent,
+                "{received} of {sent}"
+            );
+        }
+    })
+    .await;
+}
+
+/// Of many at a time most are asked to show that their address is theirs, and cost nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_initials_is_answered_with_retry() {
+    beside_a_good_client("limits.handshake = \"4s\"", MEMORY, async |server| {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let mut buffer = [0; 2048];
+        for initial in initials(&server.ca(), 500).await {
+            for packet in initial {
+                let is_sent = socket.send_to(&packet, server.https).await;
+                is_sent.expect("it is sent");
+            }
+            // One by one, as sockets drop what comes in a rush; one may be lost all the same.
+            let answer = tokio::time::timeout(Duration::from_secs(1), socket.recv(&mut buffer));
+            let _: Result<_, _> = answer.await;
+        }
         let asked = server.hits("pending_handshakes").await;
         assert!(asked >= 300, "{asked}");
         assert!(connect(server).await.answers().await);
-        println!("{sent} bytes of Initials were answered with {received}, {asked} of 500 by Retry");
     })
     .await;
 }
@@ -169,4 +183,27 @@ async fn initials_cost_nobody_a_rate() {
         let stream = tcp_from(edge.http()[0], 5).await;
         held.push(plain_answer(stream).await.expect("it is let in"));
     }
+}
+
+/// A client that never opens its control stream may ask for things; one that takes nothing is reset.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_nothing_is_let_go() {
+    let text = "limits.stall = \"1s\"";
+    beside_a_good_client(text, MEMORY, async |server| {
+        let bare = Raw::without_control(server.https, &server.ca()).await;
+        assert!(bare.answers().await);
+        let mut stuck = Vec::new();
+        for _ in 0..20 {
+            stuck.push(server.events(Protocol::Http3, "topic=big").await);
+        }
+        patiently("the end of all", async {
+            while server.hits("limits.stall").await < 20 {
+                server.publish("/topics/big", vec![b'x'; 200 << 10]).await;
+            }
+        })
+        .await;
+        let line = "seventh_event_streams{protocol=\"h3\"}";
+        server.until_metric(line, 0).await;
+    })
+    .await;
 }
