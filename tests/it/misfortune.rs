@@ -153,6 +153,37 @@ async fn an_edge_whose_accept_fails_goes_on() {
     }
 }
 
+/// What has an edge do nothing is seen by a thread that does not depend on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_does_nothing_says_so() {
+    let mut strace = Command::new("strace");
+    // Whoever waits for events waits longer than it should, the twentieth time and some times after.
+    let calls = "trace=?epoll_wait,?epoll_pwait";
+    let inject = "inject=?epoll_wait,?epoll_pwait:delay_enter=5s:when=20..22";
+    strace.args([
+        "-D",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        calls,
+        "-e",
+        inject,
+    ]);
+    let server = Server::start_by(strace, "").await;
+    patiently("it to be seen", async {
+        while server.metric("seventh_stalls_total").await == 0 {}
+    })
+    .await;
+    let mut connection = server.connect(Protocol::Http2).await;
+    let answer = connection.get("/").await.expect("it goes on");
+    assert_eq!(answer.status, 200);
+    let (status, log) = server.stopped().await;
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("every worker is blocked"), "{log}");
+}
+
 /// The library that has a process see another time, as Debian's faketime brings it.
 fn faketime() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").expect("a folder").flatten();
