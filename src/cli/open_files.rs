@@ -19,8 +19,8 @@ pub(super) fn raise() {
     let _: rustix::io::Result<()> = setrlimit(Resource::Nofile, raised);
 }
 
-/// Lowers `connections` to what the open files leave room for, and says so.
-pub(super) fn fit(connections: &mut usize) {
+/// Lowers `connections`, of which so many were asked for, to what the open files leave room for, and says so.
+pub(super) fn fit(asked: usize, connections: &mut usize) {
     let Some(files) = getrlimit(Resource::Nofile).current else {
         return;
     };
@@ -29,11 +29,11 @@ pub(super) fn fit(connections: &mut usize) {
         return;
     }
     // What nobody has asked for is nothing to warn of.
-    if *connections == Limits::default().connections.value {
+    if asked == Limits::default().connections.value {
         tracing::debug!("limits.connections is {room}, as this process may open {files} files");
     } else {
         tracing::warn!(
-            "limits.connections = {connections} is lowered to {room}: the system lets this process open {files} \
+            "limits.connections = {asked} is lowered to {room}: the system lets this process open {files} \
              files; raise the hard limit (ulimit -Hn, LimitNOFILE of systemd)"
         );
     }

@@ -49,8 +49,9 @@ impl Serve {
         let inherited = Inherited::from_environment()?;
         let mut config = self.load()?;
         start_log(&config.log);
-        open_files::fit(&mut config.limits.connections.value);
+        let asked = config.limits.connections.value;
         memory::fit(&mut config)?;
+        open_files::fit(asked, &mut config.limits.connections.value);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
