@@ -1,6 +1,6 @@
 //! `seventh bench`
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -21,6 +21,19 @@ use crate::{
 
 /// Streams that ordinary requests of the harness need beside the event streams.
 const SPARE_STREAMS: usize = 64;
+
+/// The data that an event may have where nothing else is configured, in KiB.
+const USUAL_KIB: usize = 256;
+
+/// How many events a second: any number but one that is none.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "it is not a number".to_owned())?;
+    if rate.is_finite() && rate >= 0.0 {
+        Ok(rate)
+    } else {
+        Err("write a number of events a second, or 0 for none".into())
+    }
+}
 
 /// Put an edge under load and measure what it delivers.
 ///
@@ -43,16 +56,16 @@ pub(super) struct Bench {
     #[arg(long, value_enum, default_value = "2")]
     http: Version,
     /// Connections
-    #[arg(long, short, default_value_t = 10)]
-    connections: usize,
+    #[arg(long, short, default_value = "10")]
+    connections: NonZeroUsize,
     /// Event streams on each connection
-    #[arg(long, short, default_value_t = 100)]
-    streams: usize,
+    #[arg(long, short, default_value = "100")]
+    streams: NonZeroUsize,
     /// Give each stream a topic of its own; events go to them in turn
     #[arg(long)]
     own_topics: bool,
     /// Events published a second; 0 leaves the streams idle
-    #[arg(long, short, default_value_t = 100.0)]
+    #[arg(long, short, value_parser = rate, default_value = "100")]
     rate: f64,
     /// Data of an event, in bytes
     #[arg(long, default_value_t = 100)]
@@ -72,7 +85,7 @@ impl Bench {
 
     async fn bench(self) -> anyhow::Result<()> {
         let protocol = Protocol::from(self.http);
-        if protocol == Protocol::Http1 && self.streams != 1 {
+        if protocol == Protocol::Http1 && self.streams.get() != 1 {
             bail!(
                 "HTTP/1.1 carries one stream a connection; say --streams 1 and more --connections"
             );
@@ -80,7 +93,7 @@ impl Bench {
         let (server, url, control, pid) = match (&self.url, &self.control) {
             (Some(url), Some(control)) => (None, url.clone(), control.clone(), self.pid),
             _ => {
-                let server = Server::start(self.streams).await?;
+                let server = Server::start(self.streams.get(), self.size).await?;
                 let (url, control, pid) = (
                     server.url.clone(),
                     server.control.clone(),
@@ -94,8 +107,8 @@ impl Bench {
             control,
             trust: self.ca.clone().map_or(Trust::Anyone, Trust::Ca),
             protocol,
-            connections: self.connections,
-            streams: self.streams,
+            connections: self.connections.get(),
+            streams: self.streams.get(),
             own_topics: self.own_topics,
             rate: self.rate,
             size: self.size,
@@ -136,9 +149,10 @@ struct Server {
 }
 
 impl Server {
-    async fn start(streams: usize) -> anyhow::Result<Self> {
+    async fn start(streams: usize, size: usize) -> anyhow::Result<Self> {
         let folder = Folder::new()?;
         let grant = (streams + SPARE_STREAMS).to_string();
+        let event_bytes = format!("{} KiB", size.div_ceil(1 << 10).max(USUAL_KIB));
         let mut child = Command::new(std::env::current_exe()?)
             .args([
                 "serve",
@@ -149,6 +163,7 @@ impl Server {
             ])
             .env(variable("tls.directory"), &folder.0)
             .env(variable("limits.http2_streams"), &grant)
+            .env(variable("limits.event_bytes"), event_bytes)
             .env(variable("limits.event_streams_http3"), &grant)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -244,7 +244,12 @@ async fn publish(plan: &LoadPlan, base: Instant) -> Result<u64, LoadError> {
         let due = begun + Duration::from_secs_f64(n as f64 / plan.rate);
         tokio::time::sleep_until(due.into()).await;
         let micros = due.saturating_duration_since(base).as_micros();
-        let data = format!("{micros:<width$}", width = plan.size);
+        let mut data = micros.to_string();
+        // No formatter pads beyond 65,535.
+        data.extend(std::iter::repeat_n(
+            ' ',
+            plan.size.saturating_sub(data.len()),
+        ));
         let path = if plan.own_topics {
             format!("/topics/{TOPIC}/{}", n as usize % streams)
         } else {

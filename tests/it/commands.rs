@@ -674,6 +674,23 @@ async fn bench_measures_an_edge_of_its_own() {
     assert!(report["memory_bytes"]["streaming"].as_u64() > Some(1 << 20));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn bench_takes_large_events_and_no_nonsense() {
+    let large = [
+        "bench", "--json", "-c", "1", "-s", "2", "-r", "5", "-d", "1s",
+    ];
+    let output = run(&[&large[..], &["--size", "300000"]].concat()).await;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        (&report["delivered"], &report["lost"]),
+        (&10.into(), &0.into())
+    );
+    for wrong in [["-c", "0"], ["-s", "0"], ["-r", "NaN"], ["-r", "-1"]] {
+        let output = run(&[&["bench"][..], &wrong].concat()).await;
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
 #[tokio::test]
 async fn token_makes_a_token_and_explains_one() {
     let folder = tempfile::tempdir().expect("a folder");
