@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    backlog::Backlog,
     deadline::Deadline,
     listening::Listening,
     sink::Sink,
@@ -20,11 +21,7 @@ use super::{
     visit::{Outgoing, Visit, Visited, sooner},
 };
 use crate::{
-    backoff, clock,
-    exchange::Body,
-    hub::mailbox::Mailbox,
-    limits::{Limit, Occupant},
-    protocol::Protocol,
+    backoff, clock, exchange::Body, hub::mailbox::Mailbox, limits::Limit, protocol::Protocol,
 };
 
 /// How many moments the streams of a connection end at when the edge drains.
@@ -47,10 +44,8 @@ pub(super) struct Outbox<S> {
     due: bool,
     draining: bool,
     wrote: u64,
-    /// Whom to tell that the peer takes nothing, where its socket does not.
-    occupant: Option<Arc<Occupant>>,
-    /// How many streams wait for the peer to take something.
-    blocked: usize,
+    /// Whether the peer takes anything, where its socket does not tell.
+    backlog: Option<Backlog>,
 }
 
 impl<S: Sink> Outbox<S> {
@@ -58,7 +53,7 @@ impl<S: Sink> Outbox<S> {
         listening: Arc<Listening>,
         protocol: Protocol,
         mailbox: Arc<Mailbox>,
-        occupant: Option<Arc<Occupant>>,
+        backlog: Option<Backlog>,
     ) -> Self {
         Self {
             listening,
@@ -73,8 +68,7 @@ impl<S: Sink> Outbox<S> {
             due: false,
             draining: false,
             wrote: 0,
-            occupant,
-            blocked: 0,
+            backlog,
         }
     }
 
@@ -166,8 +160,9 @@ impl<S: Sink> Outbox<S> {
 
     fn remove(&mut self, key: u32) {
         let removed = self.slots[key as usize].take();
-        let was_blocked = removed.is_some_and(|slot| slot.blocked.is_some());
-        self.blocked -= usize::from(was_blocked);
+        if let (Some(backlog), Some(slot)) = (&mut self.backlog, removed) {
+            backlog.ended(slot.blocked);
+        }
         self.open -= 1;
     }
 
@@ -204,7 +199,6 @@ impl<S: Sink> Outbox<S> {
             stall /= 4;
         }
         let (mut wrote, mut delivered, mut visits) = (0, 0, 0);
-        let mut moves = false;
         while wrote < budget
             && visits < streams
             && let Some(key) = self.ready.pop()
@@ -230,13 +224,9 @@ impl<S: Sink> Outbox<S> {
             let before = slot.blocked;
             let visited = visit.stream(slot);
             self.mailbox.unmute();
-            self.blocked += usize::from(slot.blocked.is_some());
-            self.blocked -= usize::from(before.is_some());
-            // What is written counts only where there is room for more: quinn takes some for anybody.
-            moves |= match slot.blocked {
-                None => visit.wrote > 0,
-                since => before.is_some() && before != since,
-            };
+            if let Some(backlog) = &mut self.backlog {
+                backlog.visited(before, slot.blocked, visit.wrote);
+            }
             wrote += visit.wrote;
             delivered += visit.delivered;
             if let Some(at) = visit.deadline {
@@ -259,12 +249,8 @@ impl<S: Sink> Outbox<S> {
         }
         self.listening.delivered(self.protocol, delivered);
         self.wrote += wrote as u64;
-        if let Some(occupant) = &self.occupant {
-            if moves && self.blocked > 0 {
-                occupant.stuck_from(now);
-            } else {
-                occupant.set_stuck(self.blocked > 0, || now);
-            }
+        if let Some(backlog) = &mut self.backlog {
+            backlog.tell(now);
         }
         wrote
     }

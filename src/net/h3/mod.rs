@@ -40,6 +40,7 @@ pub(super) use transport::var_int;
 use transport::{Bidi, SharedSend, Transport};
 
 use super::{
+    backlog::Backlog,
     lifecycle::{Lifecycle, Step},
     linger::{Beyond, Rest, lingering},
     listening::Listening,
@@ -102,7 +103,7 @@ pub(super) async fn serve(
             listening.clone(),
             Protocol::Http3,
             peer.mailbox.clone(),
-            Some(peer.occupant.clone()),
+            Some(Backlog::new(peer.occupant.clone())),
         ),
         connection,
         http,
