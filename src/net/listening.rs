@@ -215,6 +215,11 @@ fn less_headroom(granted: Bound<usize>) -> Bound<usize> {
     }
 }
 
+/// The connection that was let in, if it is one that counts.
+pub(super) fn occupant(admission: Option<&Admitted>) -> Option<Arc<Occupant>> {
+    admission.map(|admitted| admitted.occupant().clone())
+}
+
 /// The address of a client: one of IPv4 is that also where a socket takes both.
 pub(super) fn canonical(remote: SocketAddr) -> SocketAddr {
     SocketAddr::new(remote.ip().to_canonical(), remote.port())

@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 use super::{
     h3::{self, var_int},
     inherited::Inherited,
-    listening::{Listening, canonical, connection_span, report_panic, until_ended},
+    listening::{Listening, canonical, connection_span, occupant, report_panic, until_ended},
 };
 use crate::{
     drain::Watch,
@@ -166,7 +166,7 @@ pub(super) async fn accept(endpoint: Endpoint, listening: Arc<Listening>, drain:
                 };
                 let span = connection_span(remote);
                 span.record("protocol", Protocol::Http3.as_str());
-                let occupant = admission.as_ref().map(|admitted| admitted.occupant().clone());
+                let occupant = occupant(admission.as_ref());
                 let come = Come { incoming, validated, admission, handshake };
                 let served = serve(come, listening.clone(), drain.clone());
                 let served = until_ended(served, occupant);
@@ -203,9 +203,7 @@ async fn serve(come: Come, listening: Arc<Listening>, drain: Watch) {
         handshake,
     } = come;
     let place = admission.as_mut().and_then(Admitted::take_handshake);
-    let occupant = admission
-        .as_ref()
-        .map(|admitted| admitted.occupant().clone());
+    let occupant = occupant(admission.as_ref());
     let by = listening.first_request_by();
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,

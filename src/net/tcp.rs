@@ -19,7 +19,7 @@ use tracing::{Instrument as _, Span};
 use super::{
     h1, h2,
     inherited::Inherited,
-    listening::{Listening, canonical, connection_span, report_panic, until_ended},
+    listening::{Listening, canonical, connection_span, occupant, report_panic, until_ended},
     proxy_protocol,
     write_timeout::WriteTimeout,
 };
@@ -136,16 +136,12 @@ struct Come {
     admission: Option<Admitted>,
 }
 
-impl Come {
-    fn occupant(&self) -> Option<Arc<Occupant>> {
-        let admission = self.admission.as_ref();
-        admission.map(|admitted| admitted.occupant().clone())
-    }
-}
-
 async fn arrive(mut come: Come, tls: Option<TlsAcceptor>, listening: Arc<Listening>, drain: Watch) {
     if listening.is_balancer(come.remote.ip()) {
-        let (span, occupant) = (connection_span(come.remote), come.occupant());
+        let (span, occupant) = (
+            connection_span(come.remote),
+            occupant(come.admission.as_ref()),
+        );
         let passed_on = Box::pin(passed_on(come, &listening));
         let passed_on = until_ended(passed_on, occupant).instrument(span).await;
         let Some(Some(passed_on)) = passed_on else {
@@ -153,7 +149,10 @@ async fn arrive(mut come: Come, tls: Option<TlsAcceptor>, listening: Arc<Listeni
         };
         come = passed_on;
     }
-    let (span, occupant) = (connection_span(come.remote), come.occupant());
+    let (span, occupant) = (
+        connection_span(come.remote),
+        occupant(come.admission.as_ref()),
+    );
     let served = serve(come, tls, listening, drain);
     let _: Option<()> = until_ended(served, occupant).instrument(span).await;
 }
@@ -191,7 +190,7 @@ fn tell_of_balancer(error: &io::Error) {
 }
 
 async fn serve(come: Come, tls: Option<TlsAcceptor>, listening: Arc<Listening>, drain: Watch) {
-    let occupant = come.occupant();
+    let occupant = occupant(come.admission.as_ref());
     // It holds its place to the end.
     let Come {
         stream,
