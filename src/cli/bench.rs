@@ -16,14 +16,12 @@ use super::listen::Version;
 use crate::{
     client::{Protocol, Trust},
     config::variable,
+    limits::Limits,
     load::{self, LoadPlan, Process, Report},
 };
 
 /// Streams that ordinary requests of the harness need beside the event streams.
 const SPARE_STREAMS: usize = 64;
-
-/// The data that an event may have where nothing else is configured, in KiB.
-const USUAL_KIB: usize = 256;
 
 /// How many events a second: any number but one that is none.
 fn rate(text: &str) -> Result<f64, String> {
@@ -152,7 +150,8 @@ impl Server {
     async fn start(streams: usize, size: usize) -> anyhow::Result<Self> {
         let folder = Folder::new()?;
         let grant = (streams + SPARE_STREAMS).to_string();
-        let event_bytes = format!("{} KiB", size.div_ceil(1 << 10).max(USUAL_KIB));
+        let event_bytes = size.max(Limits::default().event_bytes.value);
+        let event_bytes = format!("{} KiB", event_bytes.div_ceil(1 << 10));
         let mut child = Command::new(std::env::current_exe()?)
             .args([
                 "serve",

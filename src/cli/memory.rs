@@ -5,7 +5,7 @@ use anyhow::ensure;
 use crate::{
     config::Config,
     hub::Retention,
-    limits::{CONNECTION_BYTES, Limits},
+    limits::{CONNECTION_BYTES, Limits, for_newcomers},
     memory::OwnMemory,
     proxy::RelaySettings,
 };
@@ -43,7 +43,7 @@ fn fit_into(granted: Option<usize>, taken: usize, config: &mut Config) -> anyhow
     }
     let budget = *budget;
     ensure!(
-        budget - budget / 8 >= taken + LEAST,
+        for_newcomers(budget) >= taken + LEAST,
         "limits.memory = {} leaves no room for clients: the process itself takes {}; give it {} at least",
         mebibytes(budget),
         mebibytes(taken),

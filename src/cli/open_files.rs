@@ -1,8 +1,8 @@
 //! The open files of the process: each TCP connection takes one.
 
-use crate::limits::Limits;
-
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::limits::Limits;
 
 /// Files that the connections of browsers leave to the rest: listeners, the control listener's
 /// connections, what is asked of the app.

@@ -26,7 +26,7 @@ impl Memory {
         self.taken.store(taken, Ordering::Relaxed);
     }
 
-    /// Whether there is some for whoever comes: as long as an eighth of it is left.
+    /// Whether there is some for whoever comes.
     ///
     /// # Errors
     ///
@@ -40,8 +40,8 @@ impl Memory {
 
     /// How much must go until there is some for whoever comes.
     pub(crate) fn excess(&self) -> usize {
-        let budget = self.budget.value;
-        self.taken().saturating_sub(budget - budget / 8)
+        self.taken()
+            .saturating_sub(for_newcomers(self.budget.value))
     }
 
     /// Whether more is taken than there is: some must go who are there.
@@ -53,6 +53,12 @@ impl Memory {
     fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
+}
+
+/// How much of a budget may be taken while there is some for whoever comes: all but an eighth.
+#[must_use]
+pub(crate) fn for_newcomers(budget: usize) -> usize {
+    budget - budget / 8
 }
 
 #[cfg(test)]

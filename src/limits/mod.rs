@@ -34,7 +34,7 @@ pub(crate) use limit::{
     Bound, DEMO_BYTES, DEMO_TOPICS_AT_ONCE, HTTP1_STREAMS, Limit, LimitRow, LimitSource, Limits,
     PENDING_HANDSHAKES,
 };
-pub(crate) use memory::Memory;
+pub(crate) use memory::{Memory, for_newcomers};
 pub(crate) use occupants::{Occupant, Occupants, Stay};
 pub(crate) use rates::{Rates, digest};
 pub(crate) use refusals::Refusals;
