@@ -100,7 +100,8 @@ impl Edge {
         let metrics = Arc::new(net::NetMetrics::register(&mut registry));
         let (signal, watch) = drain::channel();
         let (control_signal, control_watch) = drain::channel();
-        let context = Arc::new(context(config, registry, watch.clone()));
+        let exempt = exempt(config);
+        let context = Arc::new(context(config, exempt.clone(), registry, watch.clone()));
 
         let control = PlainListener::bind(config.control.listen, "control.listen", &mut inherited)?;
         let public_service = Service::Public(context.clone());
@@ -131,21 +132,14 @@ impl Edge {
         edge.context.access.prepare(clock::now());
         edge.private
             .spawn(control.serve(control_service, metrics.clone(), None, control_watch));
-        let admission = admission(config, &edge.context);
-        edge.private
-            .spawn(overload::watch(edge.context.clone(), admission.clone()));
-        overload::start_watchdog(&edge.context);
-        edge.private.spawn(sweep(edge.context.hub.clone()));
-        edge.private.spawn(sweep(edge.context.proxy.hub().clone()));
-        let paced = edge.context.order.clone();
-        edge.private.spawn(async move { paced.keep_pace().await });
-        let checked = edge.context.clone();
-        edge.private
-            .spawn(async move { checked.proxy.check_health().await });
-        let (said, counted) = (edge.context.clone(), metrics.clone());
-        edge.private.spawn(async move {
-            service::tell_stats(&said, clock::now(), || counted.open_connections()).await;
-        });
+        let admission = Arc::new(Admission::new(
+            &config.limits,
+            exempt,
+            config.balancers.clone(),
+            edge.context.memory.clone(),
+            clock::now(),
+        ));
+        edge.tend(admission.clone());
         let port = edge.https.first().map_or(443, SocketAddr::port);
         let port = config.http3.port(port);
         for listener in http {
@@ -163,6 +157,23 @@ impl Edge {
             ));
         }
         Ok(edge)
+    }
+
+    /// Begins what goes on beside the listeners.
+    fn tend(&mut self, admission: Arc<Admission>) {
+        let (context, tasks) = (&self.context, &mut self.private);
+        overload::start_watchdog(context);
+        tasks.spawn(overload::watch(context.clone(), admission));
+        tasks.spawn(sweep(context.hub.clone()));
+        tasks.spawn(sweep(context.proxy.hub().clone()));
+        let paced = context.order.clone();
+        tasks.spawn(async move { paced.keep_pace().await });
+        let checked = context.clone();
+        tasks.spawn(async move { checked.proxy.check_health().await });
+        let (said, counted) = (context.clone(), self.metrics.clone());
+        tasks.spawn(async move {
+            service::tell_stats(&said, clock::now(), || counted.open_connections()).await;
+        });
     }
 
     /// The addresses of the public listeners.
@@ -236,16 +247,6 @@ impl Edge {
     }
 }
 
-fn admission(config: &Config, context: &Context) -> Arc<Admission> {
-    Arc::new(Admission::new(
-        &config.limits,
-        exempt(config),
-        config.balancers.clone(),
-        context.memory.clone(),
-        clock::now(),
-    ))
-}
-
 /// Whose addresses may take any number of places.
 fn exempt(config: &Config) -> Arc<Networks> {
     let all = [&config.exempt, &config.trusted, &config.balancers];
@@ -254,7 +255,12 @@ fn exempt(config: &Config) -> Arc<Networks> {
 }
 
 /// What the requests of an edge share, which is counted in `registry`.
-fn context(config: &Config, mut registry: Registry, drain: drain::Watch) -> Context {
+fn context(
+    config: &Config,
+    exempt: Arc<Networks>,
+    mut registry: Registry,
+    drain: drain::Watch,
+) -> Context {
     let bounds = HubBounds {
         names: NameBounds {
             total: config.limits.topics.value,
@@ -293,7 +299,7 @@ fn context(config: &Config, mut registry: Registry, drain: drain::Watch) -> Cont
         places: Places::new(
             config.limits.event_streams,
             config.limits.address_event_streams,
-            exempt(config),
+            exempt,
         ),
         refusals: Mutex::default(),
         publish_rates: Mutex::new(Rates::new(config.limits.publish_rate, BURST)),
