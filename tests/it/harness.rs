@@ -28,6 +28,7 @@ use seventh::{
     sse::{Item, Message, Parser},
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
     sync::mpsc,
 };
@@ -378,6 +379,14 @@ impl Events {
         .await
     }
 
+    /// The `retry` that each stream of the edge begins with.
+    pub async fn retry(&mut self) -> Duration {
+        match self.any_item().await {
+            Some(Item::Retry(retry)) => retry,
+            other => panic!("it begins with its retry: {other:?}"),
+        }
+    }
+
     /// The next event, which must be the edge's own of this type; its JSON, and its id.
     pub async fn edge_event(&mut self, kind: &str) -> (Value, String) {
         let message = self.message().await;
@@ -471,6 +480,16 @@ pub async fn try_tls(
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(ca, alpn)));
     let name = ServerName::try_from("localhost").expect("a name");
     connector.connect(name, stream).await
+}
+
+/// Asks for something without TLS; `None` when the connection is not let in.
+pub async fn plain_answer(mut stream: TcpStream) -> Option<TcpStream> {
+    // One that is turned away is closed at once; one that is let in is answered.
+    let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(request).await.ok();
+    let mut first = [0; 1];
+    let read = patiently("an end or an answer", stream.read(&mut first)).await;
+    read.is_ok_and(|read| read == 1).then_some(stream)
 }
 
 /// A connection from 127.0.0.`last`.

@@ -6,13 +6,12 @@ use seventh::{
     client::{Connection, Protocol, full},
     sse::Item,
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use crate::access;
-use crate::harness::{Answer, Events, TestEdge, every_protocol, patiently, streaming, tcp_from};
+use crate::harness::{
+    Answer, Events, TestEdge, every_protocol, patiently, plain_answer, streaming, tcp_from,
+};
 
 every_protocol!(
     a_limit_that_bites_is_counted,
@@ -195,9 +194,7 @@ async fn from(edge: &TestEdge, protocol: Protocol, address: &str) -> Events {
 
 /// What a refusal tells its client to wait, in milliseconds; it says which limit it was, and ends.
 async fn refused(mut events: Events, limit: &str) -> u64 {
-    let Some(Item::Retry(retry)) = events.any_item().await else {
-        panic!("it is not refused");
-    };
+    let retry = events.retry().await;
     let said = events.any_item().await;
     assert_eq!(said, Some(Item::Comment(format!(" {limit} is reached"))));
     assert_eq!(events.any_item().await, None);
@@ -378,16 +375,6 @@ async fn a_browser_that_comes_near_six_streams_over_http1_is_counted() {
 /// A connection from this address of the machine, without TLS, and whether it is let in.
 async fn plain_from(edge: &TestEdge, last: u8) -> Option<TcpStream> {
     plain_answer(tcp_from(edge.http()[0], last).await).await
-}
-
-/// Asks for something without TLS; `None` when the connection is not let in.
-pub async fn plain_answer(mut stream: TcpStream) -> Option<TcpStream> {
-    // One that is turned away is closed at once; one that is let in is answered.
-    let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    stream.write_all(request).await.ok();
-    let mut first = [0; 1];
-    let read = patiently("an end or an answer", stream.read(&mut first)).await;
-    read.is_ok_and(|read| read == 1).then_some(stream)
 }
 
 #[tokio::test]

@@ -11,12 +11,11 @@ use crate::{
     commands::Server,
     h2_frames::{
         ACK, DATA, END_HEADERS, END_STREAM, Frame, GET, HEADERS, HTTPS, PING, PREFACE, SETTINGS,
-        frame, head, read_frame,
+        WINDOW_UPDATE, frame, head, read_frame,
     },
     harness::{memory_of, patiently, tls_stream},
 };
 
-const WINDOW_UPDATE: u8 = 0x8;
 /// How many streams are asked for before their answers are read.
 const BURST: u32 = 100;
 const EVERYONE: &[u8] = b"data: everyone\n";

@@ -75,8 +75,7 @@ async fn an_edge_that_is_late_refuses_new_streams_and_says_so() {
     // What a stream says after its `retry`: that it is open, or why it is not.
     let mut second = async || {
         let mut events = Events::open(&mut connection, "topic=a", &[]).await;
-        let retry = events.any_item().await;
-        assert!(matches!(retry, Some(Item::Retry(_))), "{retry:?}");
+        events.retry().await;
         events.any_item().await
     };
     let refusal = Some(Item::Comment(" limits.lag is reached".into()));
@@ -116,24 +115,21 @@ async fn an_edge_that_is_late_refuses_new_streams_and_says_so() {
     patiently("a place", let_in).await;
 }
 
+/// What has these calls of the system befall this, of every thread.
+fn strace(calls: &str, what: &str) -> Command {
+    let mut strace = Command::new("strace");
+    // A process of its own for it, so that the edge is the child that is waited for.
+    strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
+    strace.args(["-e", &format!("trace={calls}")]);
+    strace.args(["-e", &format!("inject={calls}:{what}")]);
+    strace
+}
+
 /// Whatever the system says of a connection that it does not give, those that come later are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_whose_accept_fails_goes_on() {
     for (error, is_counted) in [("EMFILE", true), ("ENOBUFS", true), ("ECONNABORTED", false)] {
-        // A process of its own for it, so that the edge is the child that is waited for.
-        let mut strace = Command::new("strace");
-        let inject = format!("inject=accept4:error={error}:when=2..5");
-        strace.args([
-            "-D",
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=accept4",
-            "-e",
-            &inject,
-        ]);
+        let strace = strace("accept4", &format!("error={error}:when=2..5"));
         let server = Server::start_by(strace, "").await;
         // One after another: each is another call.
         for _ in 0..10 {
@@ -156,21 +152,8 @@ async fn an_edge_whose_accept_fails_goes_on() {
 /// What has an edge do nothing is seen by a thread that does not depend on it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_that_does_nothing_says_so() {
-    let mut strace = Command::new("strace");
     // Whoever waits for events waits longer than it should, the twentieth time and some times after.
-    let calls = "trace=?epoll_wait,?epoll_pwait";
-    let inject = "inject=?epoll_wait,?epoll_pwait:delay_enter=5s:when=20..22";
-    strace.args([
-        "-D",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        calls,
-        "-e",
-        inject,
-    ]);
+    let strace = strace("?epoll_wait,?epoll_pwait", "delay_enter=5s:when=20..22");
     let server = Server::start_by(strace, "").await;
     patiently("it to be seen", async {
         while server.metric("seventh_stalls_total").await == 0 {}

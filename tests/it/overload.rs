@@ -31,10 +31,7 @@ async fn idle_memory() -> u64 {
 
 /// The comment that a refused stream has, if it is refused.
 async fn refusal(events: &mut Events) -> Option<String> {
-    match events.any_item().await {
-        Some(Item::Retry(_)) => {}
-        other => panic!("it begins with its retry: {other:?}"),
-    }
+    events.retry().await;
     match events.any_item().await {
         Some(Item::Comment(comment)) => Some(comment),
         _ => None,

@@ -7,7 +7,7 @@ use crate::{
     commands::Server,
     h2_frames::{
         ACK, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, HTTPS, PING, POST, PREFACE,
-        RST_STREAM, SETTINGS, frame, head, read_frame,
+        RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, head, read_frame,
     },
     harness::{patiently, tls_stream},
 };
@@ -15,7 +15,6 @@ use crate::{
 /// One connection at a time, and what it sends in the time that it takes to see it.
 const MEMORY: u64 = 32 << 20;
 const PRIORITY: u8 = 0x2;
-const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
 /// RFC 9113 7.
 const ENHANCE_YOUR_CALM: u32 = 0xb;
@@ -311,17 +310,17 @@ async fn streams_without_a_window_keep_nothing_of_their_requests() {
             io.flush().await.expect("it is read");
             let (mut opened, mut reset) = (0, 0);
             while reset < STREAMS {
-                let frame_ = patiently("an end", read_frame(&mut io)).await;
-                let frame_ = frame_.expect("it goes on");
-                match frame_.kind {
-                    HEADERS if frame_.payload.first() == Some(&OK) => opened += 1,
+                let got = patiently("an end", read_frame(&mut io)).await;
+                let got = got.expect("it goes on");
+                match got.kind {
+                    HEADERS if got.payload.first() == Some(&OK) => opened += 1,
                     RST_STREAM => reset += 1,
-                    PING if frame_.flags & ACK == 0 => {
-                        let answer = frame(PING, ACK, 0, &frame_.payload);
+                    PING if got.flags & ACK == 0 => {
+                        let answer = frame(PING, ACK, 0, &got.payload);
                         io.write_all(&answer).await.expect("it is read");
                         io.flush().await.expect("it is read");
                     }
-                    GOAWAY => panic!("it is no flood: {:?}", frame_.payload),
+                    GOAWAY => panic!("it is no flood: {:?}", got.payload),
                     _ => {}
                 }
             }

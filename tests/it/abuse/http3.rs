@@ -10,8 +10,7 @@ use super::beside_a_good_client;
 use crate::{
     commands::Server,
     h3_frames::{DATA, Raw, frame, request},
-    harness::{TestEdge, patiently, tcp_from, tls},
-    limits::plain_answer,
+    harness::{TestEdge, patiently, plain_answer, tcp_from, tls},
 };
 
 const MEMORY: u64 = 48 << 20;
