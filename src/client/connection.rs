@@ -14,7 +14,7 @@ use super::{
 };
 use crate::protocol::Protocol;
 
-/// One connection. Over HTTP/2 and HTTP/3 it can be cloned, and carries many requests at once.
+/// One connection. Over HTTP/2 and HTTP/3 it can be [shared](Self::share), and carries many requests at once.
 #[derive(Debug)]
 pub struct Connection {
     inner: Spoken,
@@ -53,6 +53,30 @@ impl Connection {
             authority: target.authority(),
             secure: target.secure,
         })
+    }
+
+    /// The same connection once more, for requests at the same time. HTTP/1.1 carries one at a time: `None`.
+    #[must_use]
+    pub fn share(&self) -> Option<Self> {
+        let inner = match &self.inner {
+            Spoken::Http1(_) => return None,
+            Spoken::Http2(client) => Spoken::Http2(client.clone()),
+            Spoken::Http3(client) => Spoken::Http3(client.clone()),
+        };
+        Some(Self {
+            inner,
+            protocol: self.protocol,
+            authority: self.authority.clone(),
+            secure: self.secure,
+        })
+    }
+
+    /// Ends it, however often it is shared, and waits until the server has been told where the protocol takes a
+    /// word for that.
+    pub async fn close(self) {
+        if let Spoken::Http3(client) = self.inner {
+            client.close().await;
+        }
     }
 
     /// The protocol it speaks.

@@ -23,7 +23,7 @@ pub(super) struct Http1 {
 
 impl Http1 {
     pub(super) async fn connect(target: &Origin) -> Result<Self, ClientError> {
-        let stream = target.stream(Protocol::Http1, b"http/1.1").await?;
+        let stream = target.stream(Protocol::Http1).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         let connection = tokio::spawn(async {
             // The error reaches whoever waits for a response.

@@ -1,5 +1,7 @@
 //! HTTP/2 by the h2 crate.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use h2::{
     RecvStream, SendStream,
@@ -21,15 +23,19 @@ use crate::protocol::Protocol;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Http2 {
     sender: SendRequest<Bytes>,
-    connection: JoinHandle<()>,
+    _connection: Arc<Driven>,
 }
+
+/// What drives a connection, until nobody holds it.
+#[derive(Debug)]
+struct Driven(JoinHandle<()>);
 
 impl Http2 {
     pub(super) async fn connect(target: &Origin) -> Result<Self, ClientError> {
-        let stream = target.stream(Protocol::Http2, b"h2").await?;
+        let stream = target.stream(Protocol::Http2).await?;
         let (sender, connection) = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -42,7 +48,10 @@ impl Http2 {
             // The error reaches whoever waits for a response.
             let _: Result<(), h2::Error> = connection.await;
         });
-        Ok(Self { sender, connection })
+        Ok(Self {
+            sender,
+            _connection: Arc::new(Driven(connection)),
+        })
     }
 
     pub(super) async fn send(
@@ -70,9 +79,9 @@ impl Http2 {
     }
 }
 
-impl Drop for Http2 {
+impl Drop for Driven {
     fn drop(&mut self) {
-        self.connection.abort();
+        self.0.abort();
     }
 }
 

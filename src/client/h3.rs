@@ -10,30 +10,38 @@ use bytes::{Buf as _, Bytes};
 use h3::client::{RequestStream, SendRequest};
 use h3_quinn::{OpenStreams, RecvStream};
 use http::{Request, response::Parts};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
-use quinn::{Endpoint, crypto::rustls::QuicClientConfig};
+use quinn::{Endpoint, VarInt, crypto::rustls::QuicClientConfig};
 use tokio::task::JoinHandle;
 
 use super::{
     error::{ClientError, lost},
     target::Origin,
-    tls,
     upload::Upload,
 };
 use crate::protocol::Protocol;
 
 /// How long a connection may be quiet before the server is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// `H3_NO_ERROR` (RFC 9114, section 8.1).
+const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Http3 {
-    quic: quinn::Connection,
     sender: Sender,
-    driver: JoinHandle<()>,
-    _endpoint: Endpoint,
+    connection: Arc<Driven>,
 }
 
+/// What drives a connection, until nobody holds it.
+#[derive(Debug)]
+struct Driven {
+    quic: quinn::Connection,
+    driver: JoinHandle<()>,
+    endpoint: Endpoint,
+}
+
+#[derive(Clone)]
 struct Sender(SendRequest<OpenStreams, Bytes>);
 
 impl std::fmt::Debug for Sender {
@@ -68,7 +76,7 @@ impl Http3 {
             (SocketAddr::V6(_), true) => (Ipv6Addr::LOCALHOST, 0).into(),
             (SocketAddr::V6(_), false) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
-        let tls = tls::config(&target.trust, b"h3")?;
+        let tls = target.tls(Protocol::Http3)?;
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| target.unreachable(error))?;
         let endpoint = Endpoint::client(any).map_err(|error| target.unreachable(error))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
@@ -91,10 +99,12 @@ impl Http3 {
             let _ = std::future::poll_fn(|cx| driver.poll_close(cx)).await;
         });
         Ok(Self {
-            quic,
             sender: Sender(sender),
-            driver,
-            _endpoint: endpoint,
+            connection: Arc::new(Driven {
+                quic,
+                driver,
+                endpoint,
+            }),
         })
     }
 
@@ -110,33 +120,45 @@ impl Http3 {
             .await
             .map_err(lost)?;
         let (mut send, mut recv) = stream.split();
-        tokio::spawn(async move {
-            while let Some(Ok(frame)) = body.frame().await {
-                let sent = match frame.into_data() {
-                    Ok(data) if data.is_empty() => Ok(()),
-                    Ok(data) => send.send_data(data).await,
-                    Err(frame) => {
-                        let trailers = frame.into_trailers().unwrap_or_default();
-                        send.send_trailers(trailers).await
+        if body.is_end_stream() {
+            send.finish().await.map_err(lost)?;
+        } else {
+            tokio::spawn(async move {
+                while let Some(Ok(frame)) = body.frame().await {
+                    let sent = match frame.into_data() {
+                        Ok(data) if data.is_empty() => Ok(()),
+                        Ok(data) => send.send_data(data).await,
+                        Err(frame) => {
+                            let trailers = frame.into_trailers().unwrap_or_default();
+                            send.send_trailers(trailers).await
+                        }
+                    };
+                    // The server may answer before it has read the whole body, and not read the rest.
+                    if sent.is_err() {
+                        return;
                     }
-                };
-                // The server may answer before it has read the whole body, and not read the rest.
-                if sent.is_err() {
-                    return;
                 }
-            }
-            let _: Result<(), _> = send.finish().await;
-        });
+                let _: Result<(), _> = send.finish().await;
+            });
+        }
         let response = recv.recv_response().await.map_err(lost)?;
         let (head, ()) = response.into_parts();
         Ok((head, Http3Incoming(recv)))
     }
 }
 
-impl Drop for Http3 {
+impl Http3 {
+    /// Tells the server, and waits until it has been told.
+    pub(super) async fn close(self) {
+        self.connection.quic.close(NO_ERROR, b"");
+        self.connection.endpoint.wait_idle().await;
+    }
+}
+
+impl Drop for Driven {
     fn drop(&mut self) {
         self.driver.abort();
-        self.quic.close(0x100u32.into(), b"");
+        self.quic.close(NO_ERROR, b"");
     }
 }
 

@@ -15,6 +15,6 @@ pub use crate::protocol::Protocol;
 pub use connection::{Connection, Response};
 pub use error::ClientError;
 pub use event_source::{EventSource, Signal};
-pub use target::Origin;
+pub use target::{Origin, Stream};
 pub use tls::Trust;
 pub use upload::{Upload, full};

@@ -1,9 +1,13 @@
 //! Where to connect, and how.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::Uri;
-use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -28,8 +32,11 @@ pub struct Origin {
     pub(super) secure: bool,
     /// Connect here, whatever the name resolves to.
     pub address: Option<SocketAddr>,
-    /// Who may vouch for the server.
-    pub trust: Trust,
+    trust: Trust,
+    /// Whether a session is resumed that an earlier connection had (RFC 8446, section 2.2).
+    resumes: bool,
+    /// TLS settings for each protocol: roots are read and sessions kept once for all connections.
+    tls: Arc<[OnceLock<Arc<ClientConfig>>; 3]>,
 }
 
 impl Origin {
@@ -55,7 +62,25 @@ impl Origin {
             secure,
             address: None,
             trust,
+            resumes: false,
+            tls: Arc::default(),
         })
+    }
+
+    /// The same server, to whom connections resume the session of an earlier one where they can.
+    #[must_use]
+    pub fn resuming(self) -> Self {
+        Self {
+            resumes: true,
+            tls: Arc::default(),
+            ..self
+        }
+    }
+
+    /// Whether it is spoken to over TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.secure
     }
 
     /// Host and port, as they stand in a request.
@@ -101,24 +126,39 @@ impl Origin {
         Ok(stream)
     }
 
-    /// A TCP connection, with TLS that settles on `alpn` if the target is secure.
-    pub(super) async fn stream(
-        &self,
-        protocol: Protocol,
-        alpn: &[u8],
-    ) -> Result<Box<dyn Stream>, ClientError> {
+    /// TLS settings to speak `protocol` with it.
+    pub(super) fn tls(&self, protocol: Protocol) -> Result<Arc<ClientConfig>, ClientError> {
+        let kept = &self.tls[protocol as usize];
+        if let Some(config) = kept.get() {
+            return Ok(config.clone());
+        }
+        let mut config = tls::config(&self.trust, protocol.alpn())?;
+        if !self.resumes {
+            config.resumption = Resumption::disabled();
+        }
+        Ok(kept.get_or_init(|| Arc::new(config)).clone())
+    }
+
+    /// A TCP connection, with TLS that settles on `protocol` if the target is secure.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`] when nobody answers, or not in this protocol.
+    pub async fn stream(&self, protocol: Protocol) -> Result<Box<dyn Stream>, ClientError> {
         let stream = self.tcp().await?;
         if !self.secure {
             return Ok(Box::new(stream));
         }
-        let connector = TlsConnector::from(Arc::new(tls::config(&self.trust, alpn)?));
+        let connector = TlsConnector::from(self.tls(protocol)?);
         let name = ServerName::try_from(self.host.clone());
         let name = name.map_err(|error| self.unreachable(error))?;
         let connected = connector.connect(name, stream).await;
         let stream = connected.map_err(|error| self.unreachable(error))?;
         let spoken = stream.get_ref().1.alpn_protocol();
         // A server without ALPN speaks HTTP/1.1.
-        if spoken == Some(alpn) || (spoken.is_none() && protocol == Protocol::Http1) {
+        if spoken == Some(protocol.alpn().as_bytes())
+            || (spoken.is_none() && protocol == Protocol::Http1)
+        {
             return Ok(Box::new(stream));
         }
         Err(ClientError::Protocol {
@@ -128,5 +168,6 @@ impl Origin {
     }
 }
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// Bytes in both directions.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

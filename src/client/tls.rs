@@ -24,7 +24,7 @@ pub enum Trust {
 }
 
 /// TLS settings that offer `alpn`.
-pub(super) fn config(trust: &Trust, alpn: &[u8]) -> Result<ClientConfig, ClientError> {
+pub(super) fn config(trust: &Trust, alpn: &str) -> Result<ClientConfig, ClientError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -38,7 +38,7 @@ pub(super) fn config(trust: &Trust, alpn: &[u8]) -> Result<ClientConfig, ClientE
             .with_root_certificates(roots(trust)?)
             .with_no_client_auth(),
     };
-    config.alpn_protocols = vec![alpn.to_vec()];
+    config.alpn_protocols = vec![alpn.into()];
     Ok(config)
 }
 
