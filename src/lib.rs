@@ -14,7 +14,7 @@
 //!
 //! | module | what lives there | pure |
 //! |---|---|---|
-//! | [`clock`], `backoff`, `drain`, `memory`, `networks`, `protocol` | leaves that everything may use | `backoff`, `networks`, `protocol` |
+//! | [`clock`], [`process`], `backoff`, `drain`, `networks`, `protocol` | leaves that everything may use | `backoff`, `networks`, `protocol` |
 //! | `limits` | the table of limits; places, admission, conduct | all but `hits`, and the locks of `admission`, `occupants` and `shares` |
 //! | `metrics` | the registry, and guards that count; every module owns its own set | |
 //! | [`topic`], [`pattern`], [`sse`] | names, patterns of them, and the event-stream format in both directions | yes |
@@ -47,12 +47,12 @@ pub(crate) mod history;
 pub mod hub;
 pub(crate) mod limits;
 pub mod load;
-pub(crate) mod memory;
 pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod networks;
 pub(crate) mod outbound;
 pub mod pattern;
+pub mod process;
 pub(crate) mod protocol;
 pub(crate) mod proxy;
 pub(crate) mod service;

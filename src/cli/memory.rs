@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     hub::Retention,
     limits::{CONNECTION_BYTES, Limits, for_newcomers},
-    memory::OwnMemory,
+    process::OwnMemory,
     proxy::RelaySettings,
 };
 

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     clock,
     limits::{Admission, BEAT, CONNECTION_BYTES, Limit, Watchdog},
-    memory::OwnMemory,
+    process::OwnMemory,
     service::Context,
 };
 

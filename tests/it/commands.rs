@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::harness::{Answer, Events, patiently, raise_open_files, tls_over};
 
-fn program() -> Command {
+pub fn program() -> Command {
     bare(Command::new(env!("CARGO_BIN_EXE_seventh")))
 }
 
@@ -156,6 +156,15 @@ impl Server {
         }
     }
 
+    /// Where it listens, without a path.
+    pub fn address(&self) -> String {
+        format!("https://{}", self.https)
+    }
+
+    pub fn control_url(&self) -> String {
+        format!("http://{}", self.control)
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
     }
@@ -270,7 +279,7 @@ async fn run_in(folder: &Path, args: &[&str]) -> Output {
 }
 
 /// A failure is one or more clear lines and a non-zero status, never a backtrace.
-fn refused(output: &Output) -> String {
+pub fn refused(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
@@ -658,37 +667,6 @@ async fn cert_says_how_to_trust_it() {
         said,
         "the same certificate"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bench_measures_an_edge_of_its_own() {
-    let output = run(&[
-        "bench", "--json", "-c", "2", "-s", "5", "-r", "50", "-d", "1s",
-    ])
-    .await;
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(
-        (&report["published"], &report["delivered"], &report["lost"]),
-        (&50.into(), &500.into(), &0.into())
-    );
-    assert!(report["memory_bytes"]["streaming"].as_u64() > Some(1 << 20));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bench_takes_large_events_and_no_nonsense() {
-    let large = [
-        "bench", "--json", "-c", "1", "-s", "2", "-r", "5", "-d", "1s",
-    ];
-    let output = run(&[&large[..], &["--size", "300000"]].concat()).await;
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(
-        (&report["delivered"], &report["lost"]),
-        (&10.into(), &0.into())
-    );
-    for wrong in [["-c", "0"], ["-s", "0"], ["-r", "NaN"], ["-r", "-1"]] {
-        let output = run(&[&["bench"][..], &wrong].concat()).await;
-        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
-    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Request;
 use seventh::{
     client::{Connection, Protocol, full},
-    load::Process,
+    process::Process,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -7,7 +7,7 @@ use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt,
     crypto::rustls::QuicClientConfig,
 };
-use seventh::{client::Protocol, load::Process};
+use seventh::{client::Protocol, process::Process};
 
 use crate::{
     commands::Server,

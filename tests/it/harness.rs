@@ -24,7 +24,7 @@ use seventh::{
     client::{ClientError, Connection, Origin, Protocol, Response, Trust, Upload, full},
     config::Config,
     edge::{Drained, Edge, StartError},
-    load::Process,
+    process::Process,
     sse::{Item, Message, Parser},
 };
 use tokio::{

@@ -10,7 +10,7 @@ use std::{
 /// The floors of the server, from the ground up: a module may import those of the floors below.
 const FLOORS: &[&[&str]] = &[
     &[
-        "backoff", "clock", "drain", "memory", "networks", "protocol",
+        "backoff", "clock", "drain", "networks", "process", "protocol",
     ],
     &["limits"],
     &["metrics"],
@@ -33,7 +33,10 @@ const ONLY: &[(&str, &[&str])] = &[
     ("hub", &["clock", "pattern", "sse", "topic"]),
     // Tools: they see the wire and not the server's code, and nothing of the server imports them.
     ("client", &["backoff", "clock", "protocol", "sse"]),
-    ("load", &["client", "clock", "protocol", "sse"]),
+    (
+        "load",
+        &["backoff", "client", "clock", "process", "protocol", "sse"],
+    ),
 ];
 
 /// What may import the tools.
@@ -73,6 +76,11 @@ const PURE: &[&str] = &[
     "net/turns.rs",
     "net/h3/guard.rs",
     "net/h3/field_section.rs",
+    "load/frames.rs",
+    "load/scan.rs",
+    "load/stamp.rs",
+    "load/tally.rs",
+    "load/zipf.rs",
     "config/range.rs",
     "config/value.rs",
 ];

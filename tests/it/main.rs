@@ -11,6 +11,7 @@ mod abuse; // floods
 mod access; // who is let in
 mod audience; // who is meant
 mod balancer;
+mod bench; // the load harness
 mod browsers_wire; // what makes hundreds of streams on one connection work
 mod certificates; // what handshakes get
 mod commands; // the program as people start it

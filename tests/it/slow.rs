@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seventh::{client::Protocol, load::Process};
+use seventh::{client::Protocol, process::Process};
 
 use crate::{
     commands::Server,

@@ -7,7 +7,7 @@ use futures_util::future::poll_fn;
 use http::Request;
 use seventh::{
     client::{Protocol, full},
-    load::Process,
+    process::Process,
     sse::{Item, Message, Parser},
 };
 use tokio::task::JoinHandle;

@@ -1,0 +1,102 @@
+//! Curves as SVG.
+
+use anyhow::anyhow;
+use plotters::prelude::*;
+
+const SIZE: (u32, u32) = (760, 280);
+const COLORS: [RGBColor; 5] = [
+    RGBColor(0x1f, 0x6f, 0xb4),
+    RGBColor(0xd9, 0x5f, 0x02),
+    RGBColor(0x1b, 0x9e, 0x77),
+    RGBColor(0x75, 0x70, 0xb3),
+    RGBColor(0x66, 0x66, 0x66),
+];
+const FONT: (&str, u32) = ("sans-serif", 13);
+
+/// A line of a chart.
+#[derive(Clone, Debug)]
+pub(super) struct Curve {
+    pub(super) name: String,
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+/// What a chart is of.
+#[derive(Clone, Debug)]
+pub(super) struct Chart<'a> {
+    pub(super) title: &'a str,
+    /// What x is, and how a value of it is written.
+    pub(super) x: (&'a str, fn(f64) -> String),
+    /// The same of y.
+    pub(super) y: (&'a str, fn(f64) -> String),
+    pub(super) curves: Vec<Curve>,
+}
+
+impl Chart<'_> {
+    /// The chart, as an SVG element.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be drawn.
+    pub(super) fn svg(&self) -> anyhow::Result<String> {
+        let mut svg = String::new();
+        {
+            let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+            self.draw(&root)
+                .and_then(|()| root.present().map_err(Into::into))
+                .map_err(|error| anyhow!("cannot draw {}: {error}", self.title))?;
+        }
+        Ok(svg)
+    }
+
+    fn draw<'a>(
+        &self,
+        root: &DrawingArea<SVGBackend<'a>, plotters::coord::Shift>,
+    ) -> Result<(), Box<dyn std::error::Error + 'a>> {
+        let most = |pick: fn(&(f64, f64)) -> f64| {
+            let points = self.curves.iter().flat_map(|curve| &curve.points);
+            points.map(pick).fold(0.0, f64::max).max(1e-9)
+        };
+        let (right, top) = (most(|point| point.0), most(|point| point.1) * 1.08);
+        let mut chart = ChartBuilder::on(root)
+            .caption(self.title, ("sans-serif", 16))
+            .margin(8)
+            .margin_right(24)
+            .x_label_area_size(40)
+            .y_label_area_size(72)
+            .build_cartesian_2d(0.0..right, 0.0..top)?;
+        let (x, y) = (self.x.1, self.y.1);
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(BLACK.mix(0.1))
+            .axis_style(BLACK.mix(0.5))
+            .label_style(FONT)
+            .axis_desc_style(FONT)
+            .y_labels(6)
+            .x_desc(self.x.0)
+            .y_desc(self.y.0)
+            .x_label_formatter(&|value| x(*value))
+            .y_label_formatter(&|value| y(*value))
+            .draw()?;
+        for (curve, color) in self.curves.iter().zip(COLORS.iter().cycle()) {
+            chart
+                .draw_series(LineSeries::new(
+                    curve.points.iter().copied(),
+                    color.stroke_width(2),
+                ))?
+                .label(&curve.name)
+                .legend(move |(x, y)| {
+                    PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2))
+                });
+        }
+        if self.curves.len() > 1 {
+            chart
+                .configure_series_labels()
+                .position(SeriesLabelPosition::UpperLeft)
+                .label_font(FONT)
+                .background_style(WHITE.mix(0.8))
+                .draw()?;
+        }
+        Ok(())
+    }
+}
