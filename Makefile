@@ -1,7 +1,7 @@
 # Two commands matter: `make test` does everything there is to check, and installs what that
 # takes; `make check` is its quick part, for the inner loop.
 
-.PHONY: test check tools lint unit doc docs browsers conformance soak bench deny
+.PHONY: test check tools lint unit doc docs browsers conformance soak bench compare deny
 
 CARGO ?= cargo
 
@@ -51,6 +51,13 @@ bench:
 	target/release/seventh bench --http 3 -d 40s
 	target/release/seventh bench --http 2 -c 100 -s 1000 -r 0 -d 1s
 	$(CARGO) bench --locked
+
+# The edge beside its peers, one after the other and again: a table, a chart and all reports in target/compare.
+# With what to measure: make compare COMPARE='--only h2 --rounds 3'
+compare:
+	benches/compare/install.sh
+	$(CARGO) build --release --locked
+	$(CARGO) run --locked --quiet --example compare -- $(COMPARE)
 
 # Licences, duplicates and advisories; takes `cargo install cargo-deny`.
 deny:

@@ -30,4 +30,4 @@ pub use seat::Opening;
 pub use target::{Field, InvalidField, Publish, Target};
 pub use watch::Progress;
 
-use plan::{refusal, stopped};
+use plan::{explain, refusal, stopped};

@@ -145,6 +145,20 @@ pub enum LoadError {
     Interrupted,
 }
 
+/// An error and its causes: the outermost says least.
+pub(super) fn explain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line
+}
+
 /// Comes back when the run is to end.
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // Whoever could say so being gone is as good as saying it.

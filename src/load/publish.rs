@@ -13,7 +13,7 @@ use http::{Request, header};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    Plan, Rate,
+    Plan, Rate, explain,
     ledger::{Ledger, new_histogram},
     pace::{self, Due},
     refusal,
@@ -260,14 +260,14 @@ impl Publisher {
             Some(connection) => connection,
             none => {
                 let opened = Connection::open(origin, Protocol::Http1).await;
-                none.insert(opened.map_err(|error| error.to_string())?)
+                none.insert(opened.map_err(|error| explain(&error))?)
             }
         };
         let mut response = connection
             .send(request)
             .await
-            .map_err(|error| error.to_string())?;
-        let answer = response.bytes().await.map_err(|error| error.to_string())?;
+            .map_err(|error| explain(&error))?;
+        let answer = response.bytes().await.map_err(|error| explain(&error))?;
         if response
             .headers
             .get(header::CONNECTION)

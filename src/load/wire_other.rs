@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{
+    explain,
     ledger::Subscriber,
     seat::{Opening, Order, Seat},
     stopped,
@@ -148,7 +149,7 @@ async fn request(seat: &Seat, mut connection: Connection, due: u64) -> Option<Co
         }
         Err(error) => {
             seat.ledger
-                .trouble(|| format!("an ordinary request: {error}"));
+                .trouble(|| format!("an ordinary request: {}", explain(&error)));
             None
         }
     }
@@ -168,7 +169,7 @@ async fn read(
         seat.ledger.opened(asked);
         // Nobody waits any more if the run was cut short.
         let _: Result<(), ()> = opened.send(());
-        while let Some(piece) = response.chunk().await.map_err(|error| error.to_string())? {
+        while let Some(piece) = response.chunk().await.map_err(|error| explain(&error))? {
             subscriber.take(&piece, seat.ledger.now(), seat.shard, &seat.ledger);
         }
         Err::<Infallible, String>(subscriber.end())
@@ -199,7 +200,7 @@ async fn open(
     let mut response = connection
         .send(request)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| explain(&error))?;
     let content_type = response.headers.get(header::CONTENT_TYPE);
     let is_stream =
         content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));

@@ -56,7 +56,9 @@ impl Chart<'_> {
             let points = self.curves.iter().flat_map(|curve| &curve.points);
             points.map(pick).fold(0.0, f64::max).max(1e-9)
         };
-        let (right, top) = (most(|point| point.0), most(|point| point.1) * 1.08);
+        // Room for the names of the curves.
+        let above = if self.curves.len() > 1 { 1.4 } else { 1.08 };
+        let (right, top) = (most(|point| point.0), most(|point| point.1) * above);
         let mut chart = ChartBuilder::on(root)
             .caption(self.title, ("sans-serif", 16))
             .margin(8)

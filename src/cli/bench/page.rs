@@ -111,9 +111,11 @@ fn charts_of(report: &Report) -> Vec<Chart<'static>> {
             x: seconds,
             y: ("% of a core", |y| format!("{y:.0}")),
             curves: vec![
-                timeline("all", &|sample| Some(sample.cpu?.total() * 100.0)),
-                timeline("user", &|sample| Some(sample.cpu?.user * 100.0)),
-                timeline("kernel", &|sample| Some(sample.cpu?.kernel * 100.0)),
+                smooth(timeline("all", &|sample| Some(sample.cpu?.total() * 100.0))),
+                smooth(timeline("user", &|sample| Some(sample.cpu?.user * 100.0))),
+                smooth(timeline("kernel", &|sample| {
+                    Some(sample.cpu?.kernel * 100.0)
+                })),
             ],
         },
         Chart {
@@ -125,6 +127,21 @@ fn charts_of(report: &Report) -> Vec<Chart<'static>> {
     ];
     let is_there = |chart: &Chart<'_>| chart.curves.iter().any(|curve| curve.points.len() > 1);
     charts.into_iter().filter(is_there).collect()
+}
+
+/// The mean of a second, as the system counts CPU time in hundredths of one.
+fn smooth(curve: Curve) -> Curve {
+    const SAMPLES: usize = 4;
+    let mean = |at: usize| {
+        let points = &curve.points[(at + 1).saturating_sub(SAMPLES)..=at];
+        points.iter().map(|point| point.1).sum::<f64>() / points.len() as f64
+    };
+    Curve {
+        points: (0..curve.points.len())
+            .map(|at| (curve.points[at].0, mean(at)))
+            .collect(),
+        ..curve
+    }
 }
 
 /// A place of the axis of percentiles, on which each step is a tenth of what is left.
