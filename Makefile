@@ -21,6 +21,7 @@ lint:
 
 unit:
 	$(CARGO) test --locked --lib --bins --test it
+	$(CARGO) test --locked --bench allocations
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --document-private-items

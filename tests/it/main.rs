@@ -21,6 +21,7 @@ mod crash; // killed and started again
 mod docs; // what the documentation says is what the code does
 mod drain; // ending in good order
 mod faults; // apps that fail in every way
+mod gates; // what an event costs, counted
 mod h2_frames; // hand-made HTTP/2 frames
 mod h3_frames; // hand-made HTTP/3 frames
 mod layers; // who may import whom
