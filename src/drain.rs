@@ -41,6 +41,12 @@ impl Watch {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
+    /// Whether the drain has not started, at the price of a look.
+    #[must_use]
+    pub(crate) fn is_calm(&self) -> bool {
+        self.0.has_changed().is_ok_and(|changed| !changed)
+    }
+
     /// Returns once the drain has started. Cancel-safe.
     pub async fn draining(mut self) {
         // An error means that the signal is gone, which is the same news.

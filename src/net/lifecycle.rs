@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Lifecycle {
     hits: Arc<Hits>,
     occupant: Arc<Occupant>,
-    draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    draining: Option<Draining>,
     /// Until when the first request must come, as long as none has.
     first: Option<Instant>,
     /// How long it is kept with nothing to do.
@@ -29,6 +29,14 @@ pub(super) struct Lifecycle {
     idle_since: Option<Instant>,
     /// When the peer was told that the connection is to end.
     told: Option<Instant>,
+}
+
+/// The wait for a drain.
+struct Draining {
+    watch: Watch,
+    wait: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Whether it will wake the task of the connection, which is always the same.
+    is_waited_for: bool,
 }
 
 /// What is to be done about a connection's end.
@@ -56,7 +64,11 @@ impl Lifecycle {
         Self {
             hits,
             occupant,
-            draining: Some(Box::pin(drain.draining())),
+            draining: Some(Draining {
+                watch: drain.clone(),
+                wait: Box::pin(drain.draining()),
+                is_waited_for: false,
+            }),
             first: Some(first),
             idle,
             patience,
@@ -70,7 +82,12 @@ impl Lifecycle {
         let Some(draining) = &mut self.draining else {
             return Poll::Pending;
         };
-        ready!(draining.as_mut().poll(cx));
+        // It is asked at each wake of the connection.
+        if draining.is_waited_for && draining.watch.is_calm() {
+            return Poll::Pending;
+        }
+        draining.is_waited_for = true;
+        ready!(draining.wait.as_mut().poll(cx));
         self.draining = None;
         Poll::Ready(())
     }

@@ -239,7 +239,9 @@ pub(super) async fn until_ended<T>(
     let Some(occupant) = occupant else {
         return Some(served.await);
     };
+    // Nothing is gained by asking the one first or the other, nor by chance.
     tokio::select! {
+        biased;
         served = served => Some(served),
         () = occupant.ended() => {
             tracing::debug!("idle or slow, and others need its place");

@@ -152,20 +152,41 @@ impl<T: AsyncRead + Unpin> AsyncRead for Corked<T> {
         }
         // A long frame comes whole; of short ones, as requests are, a few at a time.
         let most = buf.remaining().min(inner.frames.left() + FEW);
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-        ready!(Pin::new(&mut inner.io).poll_read(cx, &mut part))?;
-        let came = part.filled();
+        let before = buf.filled().len();
+        ready!(poll_read_some(&mut inner.io, cx, buf, most))?;
+        let came = &buf.filled()[before..];
         inner.read += came.len() as u64;
         inner.budget = inner.budget.saturating_sub(came.len());
         if let Err(limit) = inner.frames.feed(came, clock::now) {
+            buf.set_filled(before);
             inner.passed = Some(limit);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let came = came.len();
-        buf.advance(came);
         Poll::Ready(Ok(()))
     }
+}
+
+/// Reads `most` bytes at most.
+fn poll_read_some<T: AsyncRead + Unpin>(
+    io: &mut T,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+    most: usize,
+) -> Poll<io::Result<()>> {
+    if most > FEW {
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        ready!(Pin::new(io).poll_read(cx, &mut part))?;
+        let came = part.filled().len();
+        buf.advance(came);
+    } else {
+        // Between frames there is nearly always nothing: the buffer of h2, which is cold, is not touched for it.
+        let mut few = [0; FEW];
+        let mut part = ReadBuf::new(&mut few[..most]);
+        ready!(Pin::new(io).poll_read(cx, &mut part))?;
+        buf.put_slice(part.filled());
+    }
+    Poll::Ready(Ok(()))
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {

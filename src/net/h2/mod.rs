@@ -287,6 +287,9 @@ where
 
     fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
         let mut answered = false;
+        if self.answering.is_empty() {
+            return answered;
+        }
         for _ in 0..ANSWERS {
             let Poll::Ready(Some((mut respond, reply))) = self.answering.poll_next_unpin(cx) else {
                 break;
