@@ -139,6 +139,17 @@ impl Process {
         Ok([cpu(self.id)?].into_iter().chain(children).sum())
     }
 
+    /// Their resident memory in bytes, what several have in common counted for each: it costs the system little to
+    /// say.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError`] when the process is gone.
+    pub fn resident(&self) -> Result<u64, ProcessError> {
+        let children = self.children.iter().filter_map(|id| resident(*id).ok());
+        Ok(resident(self.id)? + children.sum::<u64>())
+    }
+
     /// Their resident memory in bytes. What several have in common counts once.
     ///
     /// # Errors

@@ -7,10 +7,11 @@ mod peers;
 mod table;
 mod works;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+use serde::{Deserialize, Serialize};
 use seventh::load::Report;
 
 use peers::{Peer, Site};
@@ -34,21 +35,49 @@ struct Compare {
     /// Where the results are written
     #[arg(long, default_value = "target/compare")]
     out: PathBuf,
+    /// Measure nothing: draw table and chart anew from the reports that are there
+    #[arg(long)]
+    redraw: bool,
 }
 
 /// What came of a work with a peer: a figure a round, or why there is none.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Outcome {
+    work: String,
+    peer: String,
     reports: Vec<Report>,
     why_not: Option<String>,
 }
 
-type Outcomes = BTreeMap<(&'static str, &'static str), Outcome>;
+/// By work and peer.
+#[derive(Debug, Default)]
+struct Outcomes(Vec<Outcome>);
+
+impl Outcomes {
+    fn get(&self, work: &Work, peer: Peer) -> Option<&Outcome> {
+        let is_it = |one: &&Outcome| one.work == work.name && one.peer == peer.name();
+        self.0.iter().find(is_it)
+    }
+
+    fn entry(&mut self, work: &Work, peer: Peer) -> &mut Outcome {
+        let is_it = |one: &Outcome| one.work == work.name && one.peer == peer.name();
+        let at = self.0.iter().position(is_it).unwrap_or_else(|| {
+            self.0.push(Outcome {
+                work: work.name.into(),
+                peer: peer.name().into(),
+                ..Outcome::default()
+            });
+            self.0.len() - 1
+        });
+        &mut self.0[at]
+    }
+}
 
 fn main() -> anyhow::Result<()> {
     let options = Compare::parse();
     std::fs::create_dir_all(&options.out)?;
     let site = Site::prepare(&options.out)?;
+    site.end_with_this()?;
     let peers: Vec<Peer> = Peer::ALL
         .into_iter()
         .filter(|peer| {
@@ -69,14 +98,17 @@ fn main() -> anyhow::Result<()> {
         })
         .collect();
     ensure!(!works.is_empty(), "no work is named like that");
-    let mut outcomes = Outcomes::new();
+    let reports = options.out.join("reports.json");
+    if options.redraw {
+        let text = std::fs::read_to_string(&reports).context("there are no reports")?;
+        let outcomes = Outcomes(serde_json::from_str(&text)?);
+        return table::write(&options.out, &works, &peers, &outcomes);
+    }
+    let mut outcomes = Outcomes::default();
     for work in &works {
         for round in 0..options.rounds {
             for peer in &peers {
-                let outcome = outcomes.entry((work.name, peer.name())).or_default();
-                if outcome.why_not.is_some() {
-                    continue;
-                }
+                let outcome = outcomes.entry(work, *peer);
                 if let Some(why) = peer.missing().or_else(|| work.unfit(*peer)) {
                     outcome.why_not = Some(why);
                     continue;
@@ -99,8 +131,9 @@ fn main() -> anyhow::Result<()> {
                 }
             }
         }
+        std::fs::write(&reports, serde_json::to_string(&outcomes.0)?)?;
     }
-    table::write(&options.out, &works, &peers, &outcomes, options.rounds)
+    table::write(&options.out, &works, &peers, &outcomes)
 }
 
 /// Starts a peer, puts it under load, and ends it.

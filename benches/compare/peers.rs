@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -25,11 +26,12 @@ pub(crate) struct Site {
     server_cores: String,
     pub(crate) client_cores: String,
     cores: usize,
+    groups: Arc<Mutex<Vec<u32>>>,
 }
 
 const SECRET: &str = "a-secret-of-the-comparison-of-32-bytes-or-more";
 const START: Duration = Duration::from_secs(15);
-/// What a stream of each connection costs beside those that are asked for.
+/// How many streams of a connection the edge grants: what is asked for, and a few more.
 const STREAMS: &str = "1100";
 
 impl Site {
@@ -51,7 +53,42 @@ impl Site {
             server_cores: format!("0-{}", half - 1),
             client_cores: format!("{}-{}", half.min(cores - 1), cores - 1),
             cores,
+            groups: Arc::default(),
         })
+    }
+}
+
+impl Site {
+    /// Ends whatever was started when somebody ends this program.
+    pub(crate) fn end_with_this(&self) -> anyhow::Result<()> {
+        let groups = self.groups.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        std::thread::spawn(move || {
+            // Nobody asks for an end if it cannot be heard.
+            if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+                for leader in groups.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                    kill(*leader);
+                }
+                std::process::exit(130);
+            }
+        });
+        Ok(())
+    }
+
+    fn spawn(&self, mut command: Command) -> anyhow::Result<Group> {
+        use std::os::unix::process::CommandExt as _;
+        let child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("{command:?} does not start"))?;
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.push(child.id());
+        Ok(Group(child, self.groups.clone()))
     }
 }
 
@@ -84,14 +121,24 @@ impl Running {
 
 /// A process and its children, which end together.
 #[derive(Debug)]
-struct Group(Child);
+struct Group(Child, Arc<Mutex<Vec<u32>>>);
+
+/// Ends a process and its children: it leads a group of its own.
+fn kill(leader: u32) {
+    let group = format!("-{leader}");
+    // What is gone already needs no end.
+    let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // It leads a group of its own. What is gone already needs no end.
-        let group = format!("-{}", self.0.id());
-        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        kill(self.0.id());
+        // What is gone already needs no wait.
         let _ = self.0.wait();
+        self.1
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|id| *id != self.0.id());
     }
 }
 
@@ -174,9 +221,11 @@ impl Peer {
         let needs_app = work.kind == Kind::Proxy || matches!(self, Self::Caddy | Self::Pushpin);
         let [port, publish, app_port, plain] = ports()?;
         let app = if needs_app {
-            let mut app = Command::new(&site.seventh);
+            // On the client's side: what is measured is the server.
+            let cores = work.pinned.then_some(&*site.client_cores);
+            let mut app = on_cores(cores, &site.seventh);
             app.args(["bench", "app", "--listen", &format!("127.0.0.1:{app_port}")]);
-            let app = spawn(app)?;
+            let app = site.spawn(app)?;
             until_listening(app_port)?;
             Some(app)
         } else {
@@ -200,6 +249,10 @@ impl Peer {
                 ("{WORKERS}", workers.max(1).to_string()),
                 ("{MODULES}", module().unwrap_or_default().display().to_string()),
                 ("{HTTP3}", (work.http == "3").to_string()),
+                ("{FLUSH}", match work.kind {
+                    Kind::Proxy => String::new(),
+                    _ => "flush_interval -1".into(),
+                }),
                 ("{TRANSPORT}", match work.kind {
                     // It replays from this one only.
                     Kind::Replay => format!(
@@ -268,7 +321,7 @@ impl Peer {
                 command.arg(format!("--config={config}"));
             }
         }
-        let server = spawn(command)?;
+        let server = site.spawn(command)?;
         until_listening(port)?;
         Ok(Running {
             server,
@@ -374,18 +427,6 @@ pub(crate) fn on_cores(cores: Option<&str>, program: &Path) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", cores]).arg(program);
     command
-}
-
-fn spawn(mut command: Command) -> anyhow::Result<Group> {
-    use std::os::unix::process::CommandExt as _;
-    let child = command
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("{command:?} does not start"))?;
-    Ok(Group(child))
 }
 
 fn until_listening(port: u16) -> anyhow::Result<()> {

@@ -29,42 +29,53 @@ impl Spread {
     }
 }
 
-/// Writes `table.md`, `chart.svg` and the reports.
+/// Writes `table.md` and `chart.svg`.
 pub(crate) fn write(
     out: &Path,
     works: &[&Work],
     peers: &[Peer],
     outcomes: &Outcomes,
-    rounds: usize,
 ) -> anyhow::Result<()> {
+    let rounds = outcomes.0.iter().map(|outcome| outcome.reports.len()).max();
+    let rounds = rounds.unwrap_or(0);
     let mut text = String::new();
     let cores = std::thread::available_parallelism()?;
     writeln!(
         text,
-        "`make compare`: median of {rounds} rounds (least to most), peers in turn in each; {cores} cores, {}; server and \
-         client on one machine. In brackets: how often Seventh's figure is better.\n",
+        "`make compare`, median of {rounds} rounds with half of the spread, peers in turn in each; {cores} cores, {}; server \
+         and client on one machine. In brackets: how often Seventh's figure is better.\n",
         processor()
     )?;
     let names: Vec<&str> = peers.iter().map(|peer| peer.name()).collect();
-    writeln!(text, "| work | unit | {} |", names.join(" | "))?;
-    writeln!(text, "|---|---|{}", "---|".repeat(names.len()))?;
+    writeln!(text, "| work | {} |", names.join(" | "))?;
+    writeln!(text, "|---|{}", "---|".repeat(names.len()))?;
     let mut notes = Vec::new();
     for work in works {
         for figure in work.figures {
             let own = spread(outcomes, work, Peer::Seventh, *figure);
-            write!(text, "| {} | {} |", work.name, figure.unit())?;
+            write!(text, "| {}: {} |", work.name, figure.unit())?;
             for peer in peers {
                 let cell = match spread(outcomes, work, *peer, *figure) {
-                    Some(spread) => cell(spread, *peer, own, *figure),
+                    Some(spread) => {
+                        let mut cell = cell(spread, *peer, own, *figure);
+                        if *peer == Peer::Nchan && work.http == "3" {
+                            cell += " over HTTP/2";
+                        }
+                        let outcome = outcomes.get(work, *peer);
+                        if let Some(why) = outcome.and_then(|outcome| outcome.why_not.clone()) {
+                            cell += &format!(" [{}]", note(&mut notes, why));
+                        }
+                        cell
+                    }
                     None => {
-                        let outcome = outcomes.get(&(work.name, peer.name()));
+                        let outcome = outcomes.get(work, *peer);
                         let why = outcome.and_then(|outcome| outcome.why_not.clone());
                         let why = why.unwrap_or_else(|| "too little to be measured".into());
+                        // What is short can stand there; what is long is told below, once.
                         if why.len() < 30 {
                             why
                         } else {
-                            notes.push(why);
-                            format!("[{}]", notes.len())
+                            format!("[{}]", note(&mut notes, why))
                         }
                     }
                 };
@@ -86,21 +97,21 @@ pub(crate) fn write(
     println!("\n{text}");
     fs::write(out.join("table.md"), &text)?;
     fs::write(out.join("chart.svg"), chart(works, peers, outcomes)?)?;
-    let reports: Vec<_> = outcomes
-        .iter()
-        .map(|((work, peer), outcome)| {
-            serde_json::json!({
-                "work": work, "peer": peer, "why_not": outcome.why_not, "reports": outcome.reports,
-            })
-        })
-        .collect();
-    fs::write(out.join("reports.json"), serde_json::to_string(&reports)?)?;
     println!("written to {}", out.display());
     Ok(())
 }
 
+/// The number of a note, which is told once.
+fn note(notes: &mut Vec<String>, text: String) -> usize {
+    let known = notes.iter().position(|note| *note == text);
+    known.unwrap_or_else(|| {
+        notes.push(text);
+        notes.len() - 1
+    }) + 1
+}
+
 fn spread(outcomes: &Outcomes, work: &Work, peer: Peer, figure: Figure) -> Option<Spread> {
-    let outcome = outcomes.get(&(work.name, peer.name()))?;
+    let outcome = outcomes.get(work, peer)?;
     let values = outcome
         .reports
         .iter()
@@ -114,7 +125,8 @@ fn cell(spread: Spread, peer: Peer, own: Option<Spread>, figure: Figure) -> Stri
         least,
         most,
     } = spread;
-    let mut cell = format!("{} ({} to {})", number(median), number(least), number(most));
+    let half = 50.0 * (most - least) / median.max(f64::MIN_POSITIVE);
+    let mut cell = format!("{} ±{half:.0} %", number(median));
     if peer == Peer::Seventh {
         cell = format!("**{cell}**");
     } else if let Some(own) = own {
@@ -123,7 +135,8 @@ fn cell(spread: Spread, peer: Peer, own: Option<Spread>, figure: Figure) -> Stri
         } else {
             own.median / median
         };
-        write!(cell, " [{better:.2}x]").expect("text");
+        let digits = usize::from(better < 10.0) + 1;
+        write!(cell, " ({better:.digits$}x)").expect("text");
     }
     cell
 }

@@ -2,12 +2,15 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use http::Uri;
-use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
+use rustls::{ClientConfig, HandshakeKind, client::Resumption, pki_types::ServerName};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -35,6 +38,8 @@ pub struct Origin {
     trust: Trust,
     /// Whether a session is resumed that an earlier connection had (RFC 8446, section 2.2).
     resumes: bool,
+    /// How many connections over TCP resumed a session.
+    resumed: Arc<AtomicUsize>,
     /// TLS settings for each protocol: roots are read and sessions kept once for all connections.
     tls: Arc<[OnceLock<Arc<ClientConfig>>; 3]>,
 }
@@ -63,6 +68,7 @@ impl Origin {
             address: None,
             trust,
             resumes: false,
+            resumed: Arc::default(),
             tls: Arc::default(),
         })
     }
@@ -72,9 +78,19 @@ impl Origin {
     pub fn resuming(self) -> Self {
         Self {
             resumes: true,
+            resumed: Arc::default(),
             tls: Arc::default(),
             ..self
         }
+    }
+
+    /// How many connections over TCP have resumed a session; `None` where there is none to resume. Of
+    /// connections over QUIC nobody tells.
+    #[must_use]
+    pub fn resumed(&self) -> Option<usize> {
+        let met = self.tls[Protocol::Http1 as usize].get().is_some()
+            || self.tls[Protocol::Http2 as usize].get().is_some();
+        met.then(|| self.resumed.load(Ordering::Relaxed))
     }
 
     /// Whether it is spoken to over TLS.
@@ -154,6 +170,9 @@ impl Origin {
         let name = name.map_err(|error| self.unreachable(error))?;
         let connected = connector.connect(name, stream).await;
         let stream = connected.map_err(|error| self.unreachable(error))?;
+        if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+            self.resumed.fetch_add(1, Ordering::Relaxed);
+        }
         let spoken = stream.get_ref().1.alpn_protocol();
         // A server without ALPN speaks HTTP/1.1.
         if spoken == Some(protocol.alpn().as_bytes())

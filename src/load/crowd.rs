@@ -149,6 +149,7 @@ async fn try_link(seat: Seat) -> Result<Link, ClientError> {
         origin, protocol, ..
     } = &*seat.destination;
     let (leave, left) = oneshot::channel();
+    let ledger = seat.ledger.clone();
     if *protocol == Protocol::Http2 {
         let wire = tokio::time::timeout(CONNECT, origin.stream(Protocol::Http2))
             .await
@@ -158,6 +159,7 @@ async fn try_link(seat: Seat) -> Result<Link, ClientError> {
         let connection = Connection::open(origin, *protocol).await?;
         tokio::spawn(wire_other::drive(connection, seat, ordered, leave));
     }
+    ledger.connected();
     Ok(Link { orders, left })
 }
 

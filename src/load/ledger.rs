@@ -26,6 +26,13 @@ const SHARDS: usize = 8;
 pub(super) struct Ledger {
     /// What the times in stamps count from.
     base: Instant,
+    /// What the stamps of this run say.
+    run: u32,
+    /// How many publish.
+    publishers: usize,
+    connected: AtomicUsize,
+    present: AtomicUsize,
+    last_answered: AtomicU64,
     opened: AtomicUsize,
     ended: AtomicUsize,
     delivered: AtomicU64,
@@ -42,10 +49,15 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(publishers: usize) -> Self {
         let histograms = || std::array::from_fn(|_| Mutex::new(new_histogram()));
         Self {
             base: clock::now(),
+            run: fastrand::u32(..),
+            publishers,
+            connected: AtomicUsize::new(0),
+            present: AtomicUsize::new(0),
+            last_answered: AtomicU64::new(0),
             opened: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
             delivered: AtomicU64::new(0),
@@ -76,16 +88,38 @@ impl Ledger {
         self.base + Duration::from_micros(micros)
     }
 
+    /// The number that stamps of this run have.
+    pub(super) fn run(&self) -> u32 {
+        self.run
+    }
+
+    /// Whether an event was published by this run: others may be at it too.
+    fn is_own(&self, stamp: &Stamp) -> bool {
+        stamp.run == self.run && (stamp.publisher as usize) < self.publishers
+    }
+
+    /// One more connection is made.
+    pub(super) fn connected(&self) {
+        self.connected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many open streams are left by those who read them.
+    pub(super) fn left(&self, streams: usize) {
+        self.present.fetch_sub(streams, Ordering::Relaxed);
+    }
+
     /// A stream that was asked for at `asked` is open.
     pub(super) fn opened(&self, asked: u64) {
         let now = self.now();
+        self.present.fetch_add(1, Ordering::Relaxed);
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.last_opened.fetch_max(now, Ordering::Relaxed);
         record(&self.openings, [now.saturating_sub(asked)]);
     }
 
-    /// A stream has ended though nobody wanted it.
-    pub(super) fn ended(&self, why: impl FnOnce() -> String) {
+    /// A stream has ended, or was not opened, though nobody wanted it.
+    pub(super) fn ended(&self, was_open: bool, why: impl FnOnce() -> String) {
+        self.left(usize::from(was_open));
         self.ended.fetch_add(1, Ordering::Relaxed);
         self.trouble(why);
     }
@@ -96,7 +130,9 @@ impl Ledger {
         if !succeeded {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
-        let took = self.now().saturating_sub(due);
+        let now = self.now();
+        self.last_answered.fetch_max(now, Ordering::Relaxed);
+        let took = now.saturating_sub(due);
         record(&self.requests[shard % SHARDS], [took]);
     }
 
@@ -127,6 +163,17 @@ impl Ledger {
 
     pub(super) fn streams_opened(&self) -> usize {
         self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were made, and streams that are open now.
+    pub(super) fn present(&self) -> (usize, usize) {
+        let load = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        (load(&self.connected), load(&self.present))
+    }
+
+    /// When the last ordinary request was answered.
+    pub(super) fn last_answered(&self) -> Instant {
+        self.at(self.last_answered.load(Ordering::Relaxed))
     }
 
     pub(super) fn streams_ended(&self) -> usize {
@@ -163,9 +210,11 @@ impl Ledger {
         sum(&self.requests)
     }
 
-    /// From when streams were asked for to the heads of their answers, in microseconds.
-    pub(super) fn opening_latency(&self) -> Histogram<u64> {
-        sum(std::slice::from_ref(&self.openings))
+    /// From when streams were asked for to the heads of their answers, in microseconds, since this was last
+    /// taken.
+    pub(super) fn take_opening_latency(&self) -> Histogram<u64> {
+        let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *openings, new_histogram())
     }
 }
 
@@ -230,6 +279,7 @@ impl Subscriber {
         let tally = &mut self.tally;
         self.scanner.push(piece, |found| match found {
             Found::Comment => comments += 1,
+            Found::Event(stamp) if !ledger.is_own(&stamp) => {}
             Found::Event(stamp) => {
                 let Stamp { due, .. } = stamp;
                 tally.take(&stamp);

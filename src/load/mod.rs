@@ -15,6 +15,7 @@ mod run;
 mod scan;
 mod seat;
 mod stamp;
+mod steps;
 mod tally;
 mod target;
 mod watch;

@@ -98,7 +98,11 @@ impl Publishing {
         match self.plan.rate {
             Rate::PerSecond(rate) if rate > 0.0 => {
                 let events = (rate * self.plan.duration.as_secs_f64()) as u64;
-                self.publish(Some((rate, events))).await;
+                // The last event is due before the time is over.
+                tokio::join!(
+                    self.publish(Some((rate, events))),
+                    self.until(self.plan.duration)
+                );
             }
             Rate::PerSecond(_) => {
                 self.until(self.plan.duration).await;
@@ -149,6 +153,15 @@ impl Publishing {
             () = async { while publishers.join_next().await.is_some() {} } => {}
             () = stopped(&mut stop) => {}
             () = self.ledger.until_trouble() => {}
+            () = tokio::time::sleep(self.plan.duration + self.plan.patience) => {
+                let (published, _) = self.counts();
+                let planned = paced.map_or(published, |(_, events)| events);
+                let seconds = self.plan.patience.as_secs();
+                self.ledger.trouble(|| format!(
+                    "{published} of {planned} events were published {seconds} s after the last was due; take more \
+                     --publishers, or a lower --rate"
+                ));
+            }
         }
         publishers.shutdown().await;
         if let Some(clock) = clock {
@@ -242,37 +255,40 @@ impl Publisher {
             ..
         } = &*self.all;
         let stamp = Stamp {
+            run: ledger.run(),
             publisher: self.number,
             sequence: self.sequences[topic],
             due: ledger.micros(due),
         };
         let (topic, data) = (target::topic(topic), stamp.data(plan.size));
-        let mut request = Request::builder()
-            .method(&how.method)
-            .uri(target::fill(path, &topic, ""));
-        for field in &how.headers {
-            request = request.header(&field.0, &field.1);
-        }
-        let request = request
-            .body(full(target::fill(&how.body, &topic, &data)))
-            .map_err(|error| error.to_string())?;
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => {
-                let opened = Connection::open(origin, Protocol::Http1).await;
-                none.insert(opened.map_err(|error| explain(&error))?)
+        let request = || {
+            let mut request = Request::builder()
+                .method(&how.method)
+                .uri(target::fill(path, &topic, ""));
+            for field in &how.headers {
+                request = request.header(&field.0, &field.1);
             }
+            request
+                .body(full(target::fill(&how.body, &topic, &data)))
+                .map_err(|error| error.to_string())
         };
-        let mut response = connection
-            .send(request)
-            .await
-            .map_err(|error| explain(&error))?;
+        let mut response = match &mut self.connection {
+            Some(connection) => connection.send(request()?).await.ok(),
+            None => None,
+        };
+        if response.is_none() {
+            // The server may have closed a connection that was idle.
+            let opened = Connection::open(origin, Protocol::Http1).await;
+            let connection = self
+                .connection
+                .insert(opened.map_err(|error| explain(&error))?);
+            let sent = connection.send(request()?).await;
+            response = Some(sent.map_err(|error| explain(&error))?);
+        }
+        let mut response = response.expect("it is there");
         let answer = response.bytes().await.map_err(|error| explain(&error))?;
-        if response
-            .headers
-            .get(header::CONNECTION)
-            .is_some_and(|value| value == "close")
-        {
+        let closes = response.headers.get(header::CONNECTION);
+        if closes.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close")) {
             self.connection = None;
         }
         if response.status.is_success() {

@@ -42,7 +42,7 @@ pub struct Setup {
     pub publishers: usize,
     pub missed: u64,
     pub duration: f64,
-    /// Cores of this machine, and whether server and harness had some of their own.
+    /// Cores that the harness had, and whether they were its own.
     pub cores: usize,
     pub pinned: bool,
 }
@@ -207,6 +207,8 @@ impl Memory {
 pub struct Sample {
     /// Seconds since it began.
     pub at: f64,
+    /// Connections that have been made.
+    pub connections: usize,
     /// Streams that are open.
     pub streams: usize,
     /// Deliveries and ordinary answers since the sample before it, a second.

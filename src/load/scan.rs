@@ -24,7 +24,7 @@ pub(super) struct Scanner {
 /// What a piece of a stream held.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// An event of this run.
+    /// An event with a stamp.
     Event(Stamp),
     /// A comment: a keepalive.
     Comment,
@@ -117,7 +117,7 @@ mod tests {
             let mut wire = String::new();
             for (kind, number, size, crlf) in events {
                 let end = if crlf { "\r\n" } else { "\n" };
-                let stamp = Stamp { publisher: 1, sequence: number.into(), due: 7 };
+                let stamp = Stamp { run: 3, publisher: 1, sequence: number.into(), due: 7 };
                 wire += &match kind {
                     0 => format!(": alive{end}"),
                     1 => format!("id: {number}{end}data: {}{end}{end}", stamp.data(size)),

@@ -1,6 +1,6 @@
 //! What the driver of a connection is given, and what it can be told.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -28,11 +28,24 @@ pub(super) struct Destination {
     pub(super) subscribe: String,
     /// The path of ordinary requests.
     pub(super) request: String,
+    /// How long it may take to get on with anything.
+    pub(super) patience: Duration,
     /// Closed once all connections to it are, and the server knows.
     pub(super) presence: mpsc::Sender<Infallible>,
 }
 
 impl Destination {
+    /// The same, with connections that resume the session of an earlier one.
+    pub(super) fn resuming(&self) -> Self {
+        Self {
+            origin: self.origin.clone().resuming(),
+            subscribe: self.subscribe.clone(),
+            request: self.request.clone(),
+            presence: self.presence.clone(),
+            ..*self
+        }
+    }
+
     /// The path of a subscriber's stream.
     pub(super) fn path(&self, subscriber: &Subscriber) -> String {
         target::fill(&self.subscribe, &target::topic(subscriber.topic), "")

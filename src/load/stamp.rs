@@ -8,6 +8,8 @@ const FILLER: char = 'x';
 /// Which event it is, and when it was due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
+    /// Which run it is of.
+    pub(super) run: u32,
     /// Who published it.
     pub(super) publisher: u32,
     /// The how manyeth of this publisher to its topic, from 0.
@@ -20,11 +22,12 @@ impl Stamp {
     /// An event's data: the stamp, filled up to `size` bytes.
     pub(super) fn data(self, size: usize) -> String {
         let Self {
+            run,
             publisher,
             sequence,
             due,
         } = self;
-        let mut data = format!("~{publisher}.{sequence}.{due}~");
+        let mut data = format!("~{run}.{publisher}.{sequence}.{due}~");
         let missing = size.saturating_sub(data.len());
         data.extend(std::iter::repeat_n(FILLER, missing));
         data
@@ -37,6 +40,7 @@ impl Stamp {
         let text = std::str::from_utf8(&line[begin..end]).ok()?;
         let mut numbers = text.split('.');
         let stamp = Self {
+            run: numbers.next()?.parse().ok()?,
             publisher: numbers.next()?.parse().ok()?,
             sequence: numbers.next()?.parse().ok()?,
             due: numbers.next()?.parse().ok()?,
@@ -53,8 +57,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_found(publisher: u32, sequence: u64, due: u64, size in 0usize..300) {
-            let stamp = Stamp { publisher, sequence, due };
+        fn what_is_written_is_found(run: u32, publisher: u32, sequence: u64, due: u64, size in 0usize..300) {
+            let stamp = Stamp { run, publisher, sequence, due };
             let data = stamp.data(size);
             prop_assert!(data.len() >= size);
             prop_assert_eq!(Stamp::find(data.as_bytes()), Some(stamp));
@@ -70,7 +74,7 @@ mod tests {
 
     #[test]
     fn half_of_one_is_none() {
-        for line in ["", "~", "~1.2.3", "~1.2~", "~1.2.3.4~", "~a.b.c~"] {
+        for line in ["", "~", "~1.2.3.4", "~1.2.3~", "~1.2.3.4.5~", "~a.b.c.d~"] {
             assert_eq!(Stamp::find(line.as_bytes()), None, "{line}");
         }
     }

@@ -36,8 +36,8 @@ impl Tally {
         }
         let next = &mut self.next[publisher];
         if stamp.sequence >= *next {
-            self.missing += stamp.sequence - *next;
-            *next = stamp.sequence + 1;
+            self.missing = self.missing.saturating_add(stamp.sequence - *next);
+            *next = stamp.sequence.saturating_add(1);
             self.received += 1;
         } else if self.missing > 0 {
             // Which of the missing it is nobody keeps: the run is void either way.
@@ -58,6 +58,7 @@ mod tests {
         let mut tally = Tally::default();
         for (publisher, sequence) in events {
             tally.take(&Stamp {
+                run: 0,
                 publisher: *publisher,
                 sequence: *sequence,
                 due: 0,
@@ -90,6 +91,7 @@ mod tests {
         let mut tally = Tally::after(1);
         for sequence in 1..4 {
             tally.take(&Stamp {
+                run: 0,
                 publisher: 0,
                 sequence,
                 due: 0,

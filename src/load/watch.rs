@@ -129,15 +129,14 @@ impl Watcher {
                 let seconds = (now.0 - before.0).as_secs_f64().max(f64::MIN_POSITIVE);
                 let sample = Sample {
                     at: (now.0 - begun).as_secs_f64(),
-                    streams: ledger
-                        .streams_opened()
-                        .saturating_sub(ledger.streams_ended()),
+                    connections: ledger.present().0,
+                    streams: ledger.present().1,
                     per_second: (now.1 - before.1) as f64 / seconds,
                     cpu: now.2.zip(before.2).map(since).map(|cpu| Cpu {
                         user: cpu.user / seconds,
                         kernel: cpu.kernel / seconds,
                     }),
-                    memory: server.as_ref().and_then(|server| server.memory().ok()),
+                    memory: server.as_ref().and_then(|server| server.resident().ok()),
                 };
                 progress.at(now.1, &sample);
                 kept.lock()

@@ -72,7 +72,8 @@ async fn push(write: &mut WriteHalf<Box<dyn Stream>>, output: &mut BytesMut) -> 
 enum Use {
     /// Asked for at this moment; the head has not come.
     Asked(Subscriber, u64),
-    Open(Subscriber),
+    /// How much of its window is used up.
+    Open(Subscriber, u32),
     /// An answer with an error, whose text is being read.
     Refused(Subscriber, u16, Vec<u8>),
     /// An ordinary request that was due at this moment, and the status of its answer.
@@ -192,6 +193,16 @@ impl Driver {
                 return;
             }
             if self.uses.len() >= granted as usize {
+                let streams = self.uses.values();
+                let all_streams = streams.filter(|use_| !matches!(use_, Use::Request(..)));
+                if !is_stream && all_streams.count() == self.uses.len() {
+                    self.seat.ledger.trouble(|| {
+                        format!(
+                            "the server grants {granted} streams a connection, and event streams have them all; \
+                             take fewer streams on more connections to have room for ordinary requests"
+                        )
+                    });
+                }
                 if is_stream {
                     let wanted = self.uses.len() + self.wishes.len();
                     self.seat.ledger.trouble(|| {
@@ -299,7 +310,11 @@ impl Driver {
         let Some(use_) = self.uses.remove(&frame.stream) else {
             return Ok(());
         };
-        let trailers = matches!(use_, Use::Open(_) | Use::Refused(..));
+        let trailers = match use_ {
+            Use::Open(..) | Use::Refused(..) => true,
+            Use::Request(_, status) => status != 0,
+            Use::Asked(..) => false,
+        };
         let status = match frames::status(frame.content()) {
             Some(status) => status,
             None if trailers => 0,
@@ -313,7 +328,7 @@ impl Driver {
                 self.asked -= 1;
                 self.unopened -= 1;
                 self.tell_opened();
-                Use::Open(subscriber)
+                Use::Open(subscriber, 0)
             }
             Use::Asked(subscriber, _) => Use::Refused(subscriber, status, Vec::new()),
             Use::Request(due, 0) if status >= 200 => Use::Request(due, status),
@@ -330,9 +345,14 @@ impl Driver {
         };
         let content = frame.content();
         match use_ {
-            Use::Open(subscriber) => {
+            Use::Open(subscriber, used) => {
                 let Seat { shard, ledger, .. } = &self.seat;
                 subscriber.take(content, now, *shard, ledger);
+                *used += frame.payload.len() as u32;
+                if *used > WINDOW_SLACK {
+                    frames::put_window(&mut self.output, frame.stream, *used);
+                    *used = 0;
+                }
             }
             Use::Refused(_, _, detail) => {
                 let room = DETAIL.saturating_sub(detail.len());
@@ -347,30 +367,41 @@ impl Driver {
         if frame.has(flag::END_STREAM)
             && let Some(use_) = self.uses.remove(&frame.stream)
         {
-            let why = match &use_ {
-                Use::Open(subscriber) => subscriber.end(),
-                _ => "the server ended a stream".into(),
-            };
-            self.end(use_, || why);
+            match use_ {
+                Use::Request(due, status) if status != 0 => self.answered(due, status),
+                Use::Open(ref subscriber, _) => {
+                    let why = subscriber.end();
+                    self.end(use_, || why);
+                }
+                _ => self.end(use_, || "the server ended a stream".into()),
+            }
         }
     }
 
+    /// An ordinary request has its whole answer.
+    fn answered(&mut self, due: u64, status: u16) {
+        let ledger = &self.seat.ledger;
+        ledger.answered(self.seat.shard, due, (200..400).contains(&status));
+        if self.again {
+            self.wishes.push_back(Wish::Request(ledger.now()));
+        }
+    }
+
+    /// A stream has ended before its time.
     fn end(&mut self, use_: Use, why: impl FnOnce() -> String) {
         let ledger = &self.seat.ledger;
         match use_ {
-            Use::Request(_, 0) => ledger.trouble(|| format!("an ordinary request: {}", why())),
-            Use::Request(due, status) => {
-                ledger.answered(self.seat.shard, due, (200..400).contains(&status));
-                if self.again {
-                    self.wishes.push_back(Wish::Request(ledger.now()));
-                }
+            Use::Request(..) => ledger.trouble(|| format!("an ordinary request: {}", why())),
+            Use::Open(subscriber, _) => {
+                ledger.ended(true, why);
+                self.left.push(subscriber);
             }
-            Use::Open(subscriber) | Use::Asked(subscriber, _) => {
-                ledger.ended(why);
+            Use::Asked(subscriber, _) => {
+                ledger.ended(false, why);
                 self.left.push(subscriber);
             }
             Use::Refused(subscriber, status, detail) => {
-                ledger.ended(|| super::refusal(status, &detail));
+                ledger.ended(false, || super::refusal(status, &detail));
                 self.left.push(subscriber);
             }
         }
@@ -395,10 +426,13 @@ impl Driver {
     }
 
     fn into_subscribers(self) -> Vec<Subscriber> {
+        let ledger = &self.seat.ledger;
         let in_use = self.uses.into_values().filter_map(|use_| match use_ {
-            Use::Asked(subscriber, _) | Use::Open(subscriber) | Use::Refused(subscriber, ..) => {
+            Use::Open(subscriber, _) => {
+                ledger.left(1);
                 Some(subscriber)
             }
+            Use::Asked(subscriber, _) | Use::Refused(subscriber, ..) => Some(subscriber),
             Use::Request(..) => None,
         });
         let waiting = self.wishes.into_iter().filter_map(|wish| match wish {

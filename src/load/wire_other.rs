@@ -1,6 +1,11 @@
 //! Event streams over HTTP/1.1 and HTTP/3, by the client: a task a stream.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -34,6 +39,7 @@ pub(super) async fn drive(
         seat: seat.clone(),
         streams: JoinSet::new(),
         requests: JoinSet::new(),
+        waiting: VecDeque::new(),
     };
     loop {
         tokio::select! {
@@ -59,6 +65,8 @@ struct Hands {
     seat: Seat,
     streams: JoinSet<Subscriber>,
     requests: JoinSet<Option<Connection>>,
+    /// When ordinary requests were due that wait for a connection.
+    waiting: VecDeque<u64>,
 }
 
 impl Hands {
@@ -70,6 +78,20 @@ impl Hands {
     /// A request is done; what cannot be shared carries the next one.
     fn take_back(&mut self, connection: Option<Connection>) {
         self.connection = self.connection.take().or(connection);
+        self.ask();
+    }
+
+    /// Makes the ordinary requests that are due, as many as can be at a time.
+    fn ask(&mut self) {
+        while let Some(due) = self.waiting.front().copied() {
+            let Some(connection) = self.connection() else {
+                return;
+            };
+            self.waiting.pop_front();
+            let seat = self.seat.clone();
+            let asking = async move { request(&seat, connection, due).await };
+            self.requests.spawn(asking);
+        }
     }
 
     async fn follow(&mut self, order: Order) {
@@ -103,17 +125,8 @@ impl Hands {
                 let _: Result<(), ()> = opened.send(());
             }
             Order::Request { due } => {
-                while self.connection.is_none() {
-                    match self.requests.join_next().await {
-                        Some(done) => self.take_back(done.ok().flatten()),
-                        None => return,
-                    }
-                }
-                if let Some(connection) = self.connection() {
-                    let seat = self.seat.clone();
-                    let asking = async move { request(&seat, connection, due).await };
-                    self.requests.spawn(asking);
-                }
+                self.waiting.push_back(due);
+                self.ask();
             }
             Order::Requests { at_a_time } => {
                 for _ in 0..at_a_time {
@@ -141,7 +154,18 @@ async fn request(seat: &Seat, mut connection: Connection, due: u64) -> Option<Co
         while response.chunk().await?.is_some() {}
         Ok::<_, ClientError>(response.status)
     };
-    match answered.await {
+    let patience = seat.destination.patience;
+    let answered = tokio::time::timeout(patience, answered).await;
+    let answered = answered.unwrap_or_else(|_| {
+        seat.ledger.trouble(|| {
+            format!(
+                "an ordinary request had no answer in {} s",
+                patience.as_secs()
+            )
+        });
+        Err(ClientError::Timeout(seat.destination.origin.authority()))
+    });
+    match answered {
         Ok(status) => {
             let succeeded = status.is_success() || status.is_redirection();
             seat.ledger.answered(seat.shard, due, succeeded);
@@ -163,10 +187,12 @@ async fn read(
     opened: oneshot::Sender<()>,
 ) -> Subscriber {
     let mut stop: watch::Receiver<bool> = seat.stop.clone();
+    let is_open = AtomicBool::new(false);
     let reading = async {
         let asked = seat.ledger.now();
         let mut response = open(&mut connection, &seat, &subscriber).await?;
         seat.ledger.opened(asked);
+        is_open.store(true, Ordering::Relaxed);
         // Nobody waits any more if the run was cut short.
         let _: Result<(), ()> = opened.send(());
         while let Some(piece) = response.chunk().await.map_err(|error| explain(&error))? {
@@ -177,9 +203,9 @@ async fn read(
     tokio::select! {
         ended = reading => {
             let Err(why) = ended;
-            seat.ledger.ended(|| why);
+            seat.ledger.ended(is_open.load(Ordering::Relaxed), || why);
         }
-        () = stopped(&mut stop) => {}
+        () = stopped(&mut stop) => seat.ledger.left(usize::from(is_open.load(Ordering::Relaxed))),
     }
     subscriber
 }

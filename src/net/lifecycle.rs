@@ -66,7 +66,8 @@ impl Lifecycle {
             occupant,
             draining: Some(Draining {
                 watch: drain.clone(),
-                wait: Box::pin(drain.draining()),
+                // Pending is to mean that it will wake, not that the task has had its share.
+                wait: Box::pin(tokio::task::unconstrained(drain.draining())),
                 is_waited_for: false,
             }),
             first: Some(first),

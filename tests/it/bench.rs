@@ -232,6 +232,9 @@ enum Fault {
     NoPublishing,
     WrongPublishing,
     Page,
+    SilentRequests,
+    WrongRequests,
+    Stranger,
 }
 
 async fn server_with(fault: Fault) -> String {
@@ -268,6 +271,17 @@ async fn serve(
                 break;
             }
         }
+        if line.starts_with("GET / ") {
+            match fault {
+                Fault::SilentRequests => return std::future::pending().await,
+                Fault::WrongRequests => {
+                    let gone = b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n";
+                    stream.write_all(gone).await.ok()?;
+                    continue;
+                }
+                _ => {}
+            }
+        }
         if !is_publish {
             return stream_events(stream, fault, events.subscribe()).await;
         }
@@ -281,6 +295,8 @@ async fn serve(
             _ => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         };
         let text = match (fault, number) {
+            // What another harness has published, and what nobody has.
+            (Fault::Stranger, _) => format!("data: ~1.0.7.7~\n\ndata: ~1~\n\n{event}"),
             (Fault::Loss, 3) => String::new(),
             (Fault::Repeat, 3) => event.repeat(2),
             _ => event,
@@ -336,7 +352,7 @@ async fn what_a_server_does_wrong_is_said_and_makes_a_run_void() {
         (Fault::Page, "no event stream"),
     ] {
         let server = server_with(fault).await;
-        let publish = format!("{server}/publish");
+        let [publish, server] = ["publish", "events"].map(|path| format!("{server}/{path}"));
         let output = run(&[
             "--url",
             &server,
@@ -357,8 +373,38 @@ async fn what_a_server_does_wrong_is_said_and_makes_a_run_void() {
         let said = refused(&output);
         assert!(said.contains(why), "{fault:?}: {said}");
     }
-    let server = server_with(Fault::None).await;
-    let publish = format!("{server}/publish");
+    for (fault, why) in [
+        (Fault::SilentRequests, "ordinary request"),
+        (Fault::WrongRequests, "answered with an error"),
+    ] {
+        let server = server_with(fault).await;
+        let [publish, server] = ["publish", "events"].map(|path| format!("{server}/{path}"));
+        let mixed = [
+            "mixed",
+            "--topics",
+            "1",
+            "--requests",
+            "50",
+            "--url",
+            &server,
+            "--publish-url",
+            &publish,
+            "--http",
+            "1.1",
+            "-c",
+            "2",
+            "-r",
+            "10",
+            "-d",
+            "1s",
+            "--timeout",
+            "1s",
+        ];
+        let said = refused(&run(&mixed).await);
+        assert!(said.contains(why), "{fault:?}: {said}");
+    }
+    let server = server_with(Fault::Stranger).await;
+    let [publish, server] = ["publish", "events"].map(|path| format!("{server}/{path}"));
     let any = [
         "--url",
         &server,

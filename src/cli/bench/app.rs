@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ use tokio::{
 const WAITING: usize = 1024;
 /// The largest event.
 const MAX_EVENT: usize = 16 << 20;
+/// How long accepting pauses when it fails.
+const PAUSE: Duration = Duration::from_millis(50);
 const EVENTS: &str = "/events/";
 const PUBLISH: &str = "/publish/";
 
@@ -57,7 +60,7 @@ impl App {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 // Out of open files: some come back.
-                tokio::task::yield_now().await;
+                tokio::time::sleep(PAUSE).await;
                 continue;
             };
             tokio::spawn(converse(stream, state.clone()));

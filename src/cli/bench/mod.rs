@@ -9,7 +9,7 @@ mod server;
 mod show;
 mod signals;
 
-use {cores::Cores, server::Server, show::Bar};
+use {cores::Cores, server::Server, show::Bar, signals::Signals};
 
 use std::{
     num::NonZeroUsize,
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum, builder::PossibleValue};
 use http::Method;
 use tokio::sync::watch;
@@ -189,7 +189,7 @@ impl Bench {
     async fn bench(self, cores: Option<Cores>) -> anyhow::Result<()> {
         let (stop, stopped) = watch::channel(false);
         let mut plan = self.plan(stopped)?;
-        let signals = tokio::spawn(signals::stop_on_signals(stop));
+        let mut signals = Signals::listen()?;
         let server = match self.whom.url {
             Some(_) => None,
             None => Some(Server::start(&plan, cores.as_ref()).await?),
@@ -200,11 +200,17 @@ impl Bench {
             plan.process = server.id();
         }
         plan.target.request.clone_from(&self.whom.request_path);
-        let report = load::run(&plan, Arc::new(Bar::new())).await;
+        let report = tokio::select! {
+            report = load::run(&plan, Arc::new(Bar::new())) => report.map_err(Into::into),
+            () = async {
+                signals.next().await;
+                stop.send_replace(true);
+                signals.next().await;
+            } => Err(anyhow!("interrupted twice: nothing is shown")),
+        };
         if let Some(server) = server {
             server.end().await;
         }
-        signals.abort();
         let report = report?;
         let is_piped = self.json.as_deref() == Some(Path::new(STDOUT));
         if !is_piped {

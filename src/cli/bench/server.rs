@@ -11,8 +11,9 @@ use tokio::{
 use super::cores::Cores;
 use crate::{
     config::variable,
+    hub::Retention,
     limits::Limits,
-    load::{Plan, Scenario},
+    load::{Plan, Rate, Scenario},
 };
 
 /// Streams that ordinary requests of the harness need beside the event streams.
@@ -92,22 +93,64 @@ fn program() -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// What an edge needs for the plan beyond its defaults.
+/// What an edge needs for the plan where that is beyond its defaults.
 fn settings(plan: &Plan) -> Vec<(&'static str, String)> {
-    let grant = (plan.streams + SPARE_STREAMS).to_string();
-    let event = plan.size.max(Limits::default().event_bytes.value);
-    let kept = plan.missed as usize * (plan.size + EVENT_OVERHEAD);
+    let (limits, kept) = (Limits::default(), Retention::default());
+    let streams = plan.streams + SPARE_STREAMS;
+    // Who was away for a moment is to find all that was published meanwhile.
+    let events = match (plan.scenario, plan.rate) {
+        (Scenario::Replay, _) => usize::try_from(plan.missed).unwrap_or(usize::MAX),
+        (Scenario::Herd, Rate::PerSecond(rate)) => (rate * plan.duration.as_secs_f64()) as usize,
+        _ => 0,
+    };
+    let events = events.saturating_add(1);
+    let bytes = events.saturating_mul(plan.size + EVENT_OVERHEAD);
     let size = |bytes: usize| format!("{} KiB", bytes.div_ceil(1 << 10));
-    let mut settings = vec![
-        ("limits.http2_streams", grant.clone()),
-        ("limits.event_streams_http2", grant.clone()),
-        ("limits.event_streams_http3", grant),
-        ("limits.event_bytes", size(event)),
+    let rows = [
+        (
+            "limits.http2_streams",
+            streams,
+            limits.http2_streams.value,
+            false,
+        ),
+        (
+            "limits.event_streams_http2",
+            streams,
+            limits.event_streams_http2.value,
+            false,
+        ),
+        (
+            "limits.event_streams_http3",
+            streams,
+            limits.event_streams_http3.value,
+            false,
+        ),
+        (
+            "limits.event_bytes",
+            plan.size,
+            limits.event_bytes.value,
+            true,
+        ),
+        ("history.events", events, kept.events, false),
+        ("history.topic_bytes", bytes, kept.topic_bytes, true),
+        (
+            "history.total_bytes",
+            bytes.saturating_mul(2),
+            kept.total_bytes,
+            true,
+        ),
     ];
-    if plan.scenario == Scenario::Replay {
-        settings.push(("history.topic_bytes", size(kept.max(1 << 20))));
-    }
-    settings
+    rows.into_iter()
+        .filter(|(_, needed, usual, _)| needed > usual)
+        .map(|(key, needed, _, is_size)| {
+            let value = if is_size {
+                size(needed)
+            } else {
+                needed.to_string()
+            };
+            (key, value)
+        })
+        .collect()
 }
 
 /// Starts a process, and waits until it has said in lines that begin with these words where it listens.

@@ -34,11 +34,10 @@ impl Progress for Bar {
     }
 
     fn at(&self, done: u64, sample: &Sample) {
-        let is_opening = self.0.prefix() == "opening streams";
-        self.0.set_position(if is_opening {
-            sample.streams as u64
-        } else {
-            done
+        self.0.set_position(match &*self.0.prefix() {
+            "connecting" => sample.connections as u64,
+            "opening streams" => sample.streams as u64,
+            _ => done,
         });
         let mut line = format!(
             "{:.1} s, {} streams, {} in all, {:.0} a second",
@@ -173,6 +172,7 @@ pub(super) fn notes(report: &Report) -> Vec<String> {
     }
     if let Some(stage) = report.stages.last()
         && let Some(cpu) = stage.cpu
+        && stage.elapsed > 0.0
     {
         notes.push(format!(
             "CPU of {}: server {:.1} % of a core, harness {:.1} %",

@@ -1,23 +1,28 @@
-//! A run that is told to end shows what it has.
+//! A run that is told to end shows what it has; told once more, it ends at once.
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Turns `stop` true as soon as somebody wants this process to end.
-pub(super) async fn stop_on_signals(stop: watch::Sender<bool>) {
-    let kinds = [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-    ];
-    let signals: Result<Vec<_>, _> = kinds.into_iter().map(signal).collect();
-    let Ok(mut signals) = signals else {
-        // They end the process then, as they do without this.
-        return std::future::pending().await;
-    };
-    let any = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
-    futures_util::future::select_all(any).await;
-    stop.send_replace(true);
+/// The signals by which people and systems end a process.
+pub(super) struct Signals([Signal; 3]);
+
+impl Signals {
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self([
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    /// Comes back at the next of them.
+    pub(super) async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
