@@ -1,17 +1,29 @@
 //! What an event costs between the publisher's request and the sockets.
 
-use std::{hint::black_box, task::Waker, time::Instant};
+use std::{hint::black_box, sync::Arc, task::Waker, time::Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seventh::{
     clock,
-    hub::{Entry, Hub, HubBounds, Placed, Resume, Retention, Target, TopicRules, mailbox::Mailbox},
-    sse::{Draft, Epoch, Parser},
+    hub::{
+        Entry, Hub, HubBounds, Next, Placed, Resume, Retention, Target, TopicRules,
+        mailbox::Mailbox,
+    },
+    sse::{Draft, Epoch, EventId, Parser},
     topic::Topic,
 };
 
-const CONNECTIONS: usize = 10;
 const STREAMS: usize = 100;
+
+fn new_hub() -> Arc<Hub> {
+    Hub::new(
+        Retention::default(),
+        TopicRules::default(),
+        HubBounds::default(),
+        Epoch::from_random(1),
+        0,
+    )
+}
 
 fn publish(hub: &Hub, sequence: u64, topics: &[Topic], data: &str, at: Instant) {
     let target = Target {
@@ -30,45 +42,79 @@ fn publish(hub: &Hub, sequence: u64, topics: &[Topic], data: &str, at: Instant) 
     black_box(hub.apply([placed]));
 }
 
-/// One event to 10 connections of 100 streams: publish, and take it for each.
+/// One event to so many streams, of which a hundred are on a connection, or each on one of its own: publish, and
+/// take it for each.
 fn fan_out(c: &mut Criterion) {
-    let hub = Hub::new(
-        Retention::default(),
-        TopicRules::default(),
-        HubBounds::default(),
-        Epoch::from_random(1),
-        0,
-    );
-    let mut sequence = 0;
     let topics = [Topic::parse("bench").expect("a topic")];
     let now = clock::now();
-    let mut connections: Vec<_> = (0..CONNECTIONS)
-        .map(|_| {
-            let mailbox = Mailbox::new([127, 0, 0, 1].into());
-            let streams: Vec<_> = (0..STREAMS)
-                .map(|_| {
-                    hub.subscribe(&topics, Resume::Live, &mailbox, now)
-                        .expect("there is room")
-                        .0
-                })
-                .collect();
-            (mailbox, streams)
-        })
-        .collect();
     let data = "x".repeat(100);
-    let mut ready = Vec::new();
     let mut group = c.benchmark_group("hub");
-    group.throughput(Throughput::Elements((CONNECTIONS * STREAMS) as u64));
-    group.bench_function("publish and take, 10 x 100 streams", |b| {
+    for (connections, streams) in [(1, 1), (1_000, 1), (10, STREAMS), (1_000, STREAMS)] {
+        let hub = new_hub();
+        let mut sequence = 0;
+        let mut crowd: Vec<_> = (0..connections)
+            .map(|_| {
+                let mailbox = Mailbox::new([127, 0, 0, 1].into());
+                let streams: Vec<_> = (0..streams)
+                    .map(|_| {
+                        hub.subscribe(&topics, Resume::Live, &mailbox, now)
+                            .expect("there is room")
+                            .0
+                    })
+                    .collect();
+                (mailbox, streams)
+            })
+            .collect();
+        let mut ready = Vec::new();
+        group.throughput(Throughput::Elements((connections * streams) as u64));
+        group.bench_function(
+            format!("publish and take, {connections} x {streams} streams"),
+            |b| {
+                b.iter(|| {
+                    sequence += 1;
+                    publish(&hub, sequence, &topics, &data, now);
+                    for (mailbox, streams) in &mut crowd {
+                        mailbox.take_ready(Waker::noop(), &mut ready);
+                        for key in ready.drain(..) {
+                            black_box(streams[key as usize].next(16 << 10));
+                        }
+                    }
+                });
+            },
+        );
+    }
+    group.finish();
+}
+
+/// Who has missed 900 events comes back, and takes them.
+fn replay(c: &mut Criterion) {
+    const MISSED: u64 = 900;
+    let hub = new_hub();
+    let topics = [Topic::parse("bench").expect("a topic")];
+    let now = clock::now();
+    let data = "x".repeat(100);
+    for sequence in 1..=MISSED + 1 {
+        publish(&hub, sequence, &topics, &data, now);
+    }
+    let mailbox = Mailbox::new([127, 0, 0, 1].into());
+    let cursor = EventId {
+        epoch: Epoch::from_random(1),
+        sequence: 1,
+    }
+    .to_string();
+    let mut group = c.benchmark_group("hub");
+    group.throughput(Throughput::Elements(MISSED));
+    group.bench_function("come back with 900 missed", |b| {
         b.iter(|| {
-            sequence += 1;
-            publish(&hub, sequence, &topics, &data, now);
-            for (mailbox, streams) in &mut connections {
-                mailbox.take_ready(Waker::noop(), &mut ready);
-                for key in ready.drain(..) {
-                    black_box(streams[key as usize].next(16 << 10));
-                }
+            let resume = Resume::After(&cursor);
+            let subscribed = hub.subscribe(&topics, resume, &mailbox, now);
+            let (mut stream, _) = subscribed.expect("there is room");
+            let mut chunks = 0;
+            while let Next::Chunk(chunk) = stream.next(16 << 10) {
+                black_box(chunk);
+                chunks += 1;
             }
+            assert!(chunks > 1);
         });
     });
     group.finish();
@@ -76,13 +122,7 @@ fn fan_out(c: &mut Criterion) {
 
 /// One event to a topic that nobody reads, one of a thousand in turn.
 fn publish_alone(c: &mut Criterion) {
-    let hub = Hub::new(
-        Retention::default(),
-        TopicRules::default(),
-        HubBounds::default(),
-        Epoch::from_random(1),
-        0,
-    );
+    let hub = new_hub();
     let topics: Vec<Topic> = (0..1000)
         .map(|n| Topic::parse(&format!("bench/{n}")).expect("a topic"))
         .collect();
@@ -104,13 +144,7 @@ fn publish_alone(c: &mut Criterion) {
 /// One event to one of 100,000 topics in turn, each of which has a reader.
 fn publish_among_many(c: &mut Criterion) {
     const TOPICS: usize = 100_000;
-    let hub = Hub::new(
-        Retention::default(),
-        TopicRules::default(),
-        HubBounds::default(),
-        Epoch::from_random(1),
-        0,
-    );
+    let hub = new_hub();
     let topics: Vec<Topic> = (0..TOPICS)
         .map(|n| Topic::parse(&format!("users/{n}/notifications")).expect("a topic"))
         .collect();
@@ -164,5 +198,12 @@ fn format(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fan_out, publish_alone, publish_among_many, format);
+criterion_group!(
+    benches,
+    fan_out,
+    replay,
+    publish_alone,
+    publish_among_many,
+    format
+);
 criterion_main!(benches);

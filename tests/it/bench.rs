@@ -222,7 +222,6 @@ async fn nonsense_is_refused() {
 /// A server of event streams over plain HTTP/1.1 that does what the harness must notice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
-    None,
     Loss,
     Repeat,
     Disorder,
