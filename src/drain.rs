@@ -38,13 +38,8 @@ impl Watch {
     /// Whether the drain has started.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        *self.0.borrow() || self.0.has_changed().is_err()
-    }
-
-    /// Whether the drain has not started, at the price of a look.
-    #[must_use]
-    pub(crate) fn is_calm(&self) -> bool {
-        self.0.has_changed().is_ok_and(|changed| !changed)
+        // Nothing else ever changes, and no watch takes note of it; an error means that the signal is gone.
+        self.0.has_changed().unwrap_or(true)
     }
 
     /// Returns once the drain has started. Cancel-safe.

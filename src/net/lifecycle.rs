@@ -84,7 +84,7 @@ impl Lifecycle {
             return Poll::Pending;
         };
         // It is asked at each wake of the connection.
-        if draining.is_waited_for && draining.watch.is_calm() {
+        if draining.is_waited_for && !draining.watch.is_draining() {
             return Poll::Pending;
         }
         draining.is_waited_for = true;
