@@ -14,7 +14,8 @@ const PROC: &str = "/proc";
 pub(crate) struct OwnMemory {
     /// `None` where nothing is known of it.
     system: Option<System>,
-    id: Pid,
+    id: u32,
+    last: u64,
 }
 
 impl OwnMemory {
@@ -22,7 +23,8 @@ impl OwnMemory {
     pub(crate) fn new() -> Self {
         Self {
             system: System::new().ok(),
-            id: Pid::from_u32(std::process::id()),
+            id: std::process::id(),
+            last: 0,
         }
     }
 
@@ -32,7 +34,7 @@ impl OwnMemory {
         let system = self.system.as_mut()?;
         system.refresh_memory();
         let machine = Some(system.total_memory()).filter(|total| *total > 0);
-        let group = self.look().and_then(sysinfo::Process::cgroup_limits);
+        let group = look(system, self.id).and_then(sysinfo::Process::cgroup_limits);
         let group = group.map(|group| group.total_memory);
         let least = machine.into_iter().chain(group).min()?;
         Some(usize::try_from(least).unwrap_or(usize::MAX))
@@ -41,16 +43,8 @@ impl OwnMemory {
     /// What it has in memory, in bytes; 0 where the system does not say, and what it said last if it cannot just
     /// now.
     pub(crate) fn resident(&mut self) -> usize {
-        let bytes = self.look().map_or(0, sysinfo::Process::memory);
-        usize::try_from(bytes).unwrap_or(usize::MAX)
-    }
-
-    fn look(&mut self) -> Option<&sysinfo::Process> {
-        let what = ProcessRefreshKind::nothing().with_memory().without_tasks();
-        let own = ProcessesToUpdate::Some(&[self.id]);
-        let system = self.system.as_mut()?;
-        system.refresh_processes_specifics(own, false, what);
-        system.process(self.id)
+        self.last = resident(self.id).unwrap_or(self.last);
+        usize::try_from(self.last).unwrap_or(usize::MAX)
     }
 }
 
@@ -244,20 +238,22 @@ fn read<T>(id: u32, file: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, 
 }
 
 fn by_system(id: u32, what: impl Fn(&sysinfo::Process) -> u64) -> Result<u64, ProcessError> {
-    let pid = Pid::from_u32(id);
     let mut system = System::new().ok();
-    if let Some(system) = &mut system {
-        let kind = ProcessRefreshKind::nothing()
-            .with_memory()
-            .with_cpu()
-            .without_tasks();
-        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, kind);
-    }
-    let process = system.as_ref().and_then(|system| system.process(pid));
+    let process = system.as_mut().and_then(|system| look(system, id));
     process.map(what).ok_or_else(|| ProcessError {
         id,
         reason: "there is none".into(),
     })
+}
+
+fn look(system: &mut System, id: u32) -> Option<&sysinfo::Process> {
+    let id = Pid::from_u32(id);
+    let what = ProcessRefreshKind::nothing()
+        .with_memory()
+        .with_cpu()
+        .without_tasks();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[id]), false, what);
+    system.process(id)
 }
 
 #[cfg(test)]
