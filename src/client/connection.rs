@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body::Frame;
 
 use super::{
-    error::{CONNECT, ClientError, lost},
+    error::{ClientError, lost},
     h1, h2, h3,
     target::Origin,
     upload::{Upload, full},
@@ -44,9 +44,7 @@ impl Connection {
                 Protocol::Http3 => Spoken::Http3(h3::Http3::connect(target).await?),
             })
         };
-        let inner = tokio::time::timeout(CONNECT, connecting)
-            .await
-            .map_err(|_| ClientError::Timeout(target.authority()))??;
+        let inner = target.in_time(connecting).await?;
         Ok(Self {
             inner,
             protocol,

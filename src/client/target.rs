@@ -19,7 +19,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    error::{BoxError, ClientError, lost},
+    error::{BoxError, CONNECT, ClientError, lost},
     tls::{self, Trust},
 };
 use crate::protocol::Protocol;
@@ -153,6 +153,24 @@ impl Origin {
             config.resumption = Resumption::disabled();
         }
         Ok(kept.get_or_init(|| Arc::new(config)).clone())
+    }
+
+    /// Connects in time.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Timeout`] when it takes too long, or what went wrong.
+    pub fn in_time<T>(
+        &self,
+        connecting: impl Future<Output = Result<T, ClientError>>,
+    ) -> impl Future<Output = Result<T, ClientError>> {
+        // Boxed here, so that whoever waits does not hold it twice.
+        let connected = tokio::time::timeout(CONNECT, Box::pin(connecting));
+        async {
+            connected
+                .await
+                .map_err(|_| ClientError::Timeout(self.authority()))?
+        }
     }
 
     /// A TCP connection, with TLS that settles on `protocol` if the target is secure.

@@ -151,9 +151,7 @@ async fn try_link(seat: Seat) -> Result<Link, ClientError> {
     let (leave, left) = oneshot::channel();
     let ledger = seat.ledger.clone();
     if *protocol == Protocol::Http2 {
-        let wire = tokio::time::timeout(CONNECT, origin.stream(Protocol::Http2))
-            .await
-            .map_err(|_| ClientError::Timeout(origin.authority()))??;
+        let wire = origin.in_time(origin.stream(Protocol::Http2)).await?;
         tokio::spawn(wire_h2::drive(wire, seat, ordered, leave));
     } else {
         let connection = Connection::open(origin, *protocol).await?;
@@ -162,6 +160,3 @@ async fn try_link(seat: Seat) -> Result<Link, ClientError> {
     ledger.connected();
     Ok(Link { orders, left })
 }
-
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(10);
