@@ -1,86 +1,32 @@
 //! What an event costs between the publisher's request and the sockets.
 
-use std::{hint::black_box, sync::Arc, task::Waker, time::Instant};
+mod crowd;
+
+use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seventh::{
     clock,
-    hub::{
-        Entry, Hub, HubBounds, Next, Placed, Resume, Retention, Target, TopicRules,
-        mailbox::Mailbox,
-    },
+    hub::{Next, Resume, mailbox::Mailbox},
     sse::{Draft, Epoch, EventId, Parser},
     topic::Topic,
 };
 
+use crowd::{Crowd, new_hub, publish};
+
 const STREAMS: usize = 100;
-
-fn new_hub() -> Arc<Hub> {
-    Hub::new(
-        Retention::default(),
-        TopicRules::default(),
-        HubBounds::default(),
-        Epoch::from_random(1),
-        0,
-    )
-}
-
-fn publish(hub: &Hub, sequence: u64, topics: &[Topic], data: &str, at: Instant) {
-    let target = Target {
-        topics: topics.to_vec(),
-        ..Target::default()
-    };
-    let entry = Entry::Event {
-        draft: Draft::new(None, data, None),
-        target,
-    };
-    let placed = Placed {
-        sequence,
-        at,
-        entry,
-    };
-    black_box(hub.apply([placed]));
-}
 
 /// One event to so many streams, of which a hundred are on a connection, or each on one of its own: publish, and
 /// take it for each.
 fn fan_out(c: &mut Criterion) {
-    let topics = [Topic::parse("bench").expect("a topic")];
-    let now = clock::now();
     let data = "x".repeat(100);
     let mut group = c.benchmark_group("hub");
     for (connections, streams) in [(1, 1), (1_000, 1), (10, STREAMS), (1_000, STREAMS)] {
-        let hub = new_hub();
-        let mut sequence = 0;
-        let mut crowd: Vec<_> = (0..connections)
-            .map(|_| {
-                let mailbox = Mailbox::new([127, 0, 0, 1].into());
-                let streams: Vec<_> = (0..streams)
-                    .map(|_| {
-                        hub.subscribe(&topics, Resume::Live, &mailbox, now)
-                            .expect("there is room")
-                            .0
-                    })
-                    .collect();
-                (mailbox, streams)
-            })
-            .collect();
-        let mut ready = Vec::new();
+        let mut crowd = Crowd::new(connections, streams);
         group.throughput(Throughput::Elements((connections * streams) as u64));
         group.bench_function(
             format!("publish and take, {connections} x {streams} streams"),
-            |b| {
-                b.iter(|| {
-                    sequence += 1;
-                    publish(&hub, sequence, &topics, &data, now);
-                    for (mailbox, streams) in &mut crowd {
-                        mailbox.take_ready(Waker::noop(), &mut ready);
-                        for key in ready.drain(..) {
-                            black_box(streams[key as usize].next(16 << 10));
-                        }
-                    }
-                });
-            },
+            |b| b.iter(|| crowd.deliver(&data)),
         );
     }
     group.finish();
