@@ -9,7 +9,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{
     scan::{Found, Scanner},
@@ -84,7 +84,7 @@ impl Ledger {
     }
 
     /// A moment of the run that was told in microseconds.
-    pub(super) fn at(&self, micros: u64) -> Instant {
+    fn at(&self, micros: u64) -> Instant {
         self.base + Duration::from_micros(micros)
     }
 
@@ -161,6 +161,16 @@ impl Ledger {
         }
     }
 
+    /// Waits, unless the run is stopped or in trouble.
+    pub(super) async fn wait(&self, time: Duration, stop: &watch::Receiver<bool>) {
+        let mut stop = stop.clone();
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = stopped(&mut stop) => {}
+            () = self.until_trouble() => {}
+        }
+    }
+
     pub(super) fn streams_opened(&self) -> usize {
         self.opened.load(Ordering::Relaxed)
     }
@@ -216,6 +226,12 @@ impl Ledger {
         let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *openings, new_histogram())
     }
+}
+
+/// Comes back when the run is to end.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Whoever could say so being gone is as good as saying it.
+    let _: Result<_, watch::error::RecvError> = stop.wait_for(|stopped| *stopped).await;
 }
 
 /// A histogram of microseconds, up to an hour.

@@ -31,4 +31,5 @@ pub use seat::Opening;
 pub use target::{Field, InvalidField, Publish, Target};
 pub use watch::Progress;
 
-use plan::{explain, refusal, stopped};
+use ledger::stopped;
+use plan::{explain, refusal};

@@ -97,6 +97,8 @@ pub struct Plan {
     pub rate: Rate,
     /// How many connections publish.
     pub publishers: usize,
+    /// The path of ordinary requests.
+    pub request_path: String,
     /// How many ordinary requests a second beside the streams.
     pub requests: f64,
     /// The data of an event, in bytes.
@@ -157,12 +159,6 @@ pub(super) fn explain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     line
-}
-
-/// Comes back when the run is to end.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // Whoever could say so being gone is as good as saying it.
-    let _: Result<_, watch::error::RecvError> = stop.wait_for(|stopped| *stopped).await;
 }
 
 /// What a server said instead of what it was asked for.

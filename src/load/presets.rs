@@ -90,7 +90,6 @@ impl Preset {
                 headers: vec![content_type],
                 body: body.into(),
             }),
-            request: "/".into(),
             trust,
         }
     }

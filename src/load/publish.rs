@@ -96,16 +96,13 @@ impl Publishing {
     /// Publishes for as long as planned, or until the run is stopped or in trouble.
     pub(super) async fn run(self: &Arc<Self>) {
         match self.plan.rate {
-            Rate::PerSecond(rate) if rate > 0.0 => {
+            Rate::PerSecond(rate) => {
                 let events = (rate * self.plan.duration.as_secs_f64()) as u64;
                 // The last event is due before the time is over.
                 tokio::join!(
                     self.publish(Some((rate, events))),
-                    self.until(self.plan.duration)
+                    self.ledger.wait(self.plan.duration, &self.plan.stop)
                 );
-            }
-            Rate::PerSecond(_) => {
-                self.until(self.plan.duration).await;
             }
             Rate::Max => self.publish(None).await,
         }
@@ -120,16 +117,6 @@ impl Publishing {
             if !publisher.publish(number, due).await {
                 return;
             }
-        }
-    }
-
-    /// Waits until the time is over, or the run is stopped or in trouble.
-    async fn until(&self, time: Duration) {
-        let mut stop = self.plan.stop.clone();
-        tokio::select! {
-            () = tokio::time::sleep(time) => {}
-            () = stopped(&mut stop) => {}
-            () = self.ledger.until_trouble() => {}
         }
     }
 
@@ -272,20 +259,22 @@ impl Publisher {
                 .body(full(target::fill(&how.body, &topic, &data)))
                 .map_err(|error| error.to_string())
         };
-        let mut response = match &mut self.connection {
+        let again = match &mut self.connection {
             Some(connection) => connection.send(request()?).await.ok(),
             None => None,
         };
-        if response.is_none() {
+        let mut response = match again {
+            Some(response) => response,
             // The server may have closed a connection that was idle.
-            let opened = Connection::open(origin, Protocol::Http1).await;
-            let connection = self
-                .connection
-                .insert(opened.map_err(|error| explain(&error))?);
-            let sent = connection.send(request()?).await;
-            response = Some(sent.map_err(|error| explain(&error))?);
-        }
-        let mut response = response.expect("it is there");
+            None => {
+                let opened = Connection::open(origin, Protocol::Http1).await;
+                let connection = self
+                    .connection
+                    .insert(opened.map_err(|error| explain(&error))?);
+                let sent = connection.send(request()?).await;
+                sent.map_err(|error| explain(&error))?
+            }
+        };
         let answer = response.bytes().await.map_err(|error| explain(&error))?;
         let closes = response.headers.get(header::CONNECTION);
         if closes.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close")) {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use tokio::task::JoinSet;
 
 use super::{
-    LoadError, Plan, Progress, Rate, Scenario,
+    LoadError, Plan, Progress, Scenario,
     crowd::{Crowd, Manner},
     ledger::{Ledger, Subscriber, new_histogram},
     publish::Publishing,
@@ -47,12 +47,15 @@ impl Run<'_> {
         let beside = self.requests_beside(&crowd).await?;
         let before = self.meter.read();
         let comments = self.ledger.comments();
-        let publishes = self.plan.rate != Rate::PerSecond(0.0);
-        self.progress
-            .begin(if publishes { "publishing" } else { "holding" }, None);
         match &publishing {
-            Some(publishing) => publishing.run().await,
-            None => self.wait(self.plan.duration).await,
+            Some(publishing) => {
+                self.progress.begin("publishing", None);
+                publishing.run().await;
+            }
+            None => {
+                self.progress.begin("holding", None);
+                self.wait(self.plan.duration).await;
+            }
         }
         let published = publishing.as_ref().map(|p| p.counts());
         let until = clock::now();

@@ -65,7 +65,7 @@ impl<'a> Run<'a> {
                 origin,
                 protocol: plan.protocol,
                 subscribe,
-                request: plan.target.request.clone(),
+                request: plan.request_path.clone(),
                 patience: plan.patience,
                 presence,
             }),
@@ -238,51 +238,42 @@ impl<'a> Run<'a> {
 
     /// Waits, unless the run is stopped or in trouble.
     pub(super) async fn wait(&self, time: Duration) {
-        let mut stop = self.plan.stop.clone();
-        tokio::select! {
-            () = tokio::time::sleep(time) => {}
-            () = stopped(&mut stop) => {}
-            () = self.ledger.until_trouble() => {}
-        }
+        self.ledger.wait(time, &self.plan.stop).await;
     }
 
     /// Waits for the last events, as long as any arrive.
     pub(super) async fn settle(&self, expected: u64) {
-        let mut seen = 0;
-        let mut quiet_since = clock::now();
-        let settle = SETTLE.min(self.plan.patience);
-        while quiet_since.elapsed() < settle && self.ledger.first_trouble().is_none() {
-            let delivered = self.ledger.delivered();
-            if delivered >= expected {
-                return;
-            }
-            if delivered > seen {
-                (seen, quiet_since) = (delivered, clock::now());
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        self.until(expected, || self.ledger.delivered(), || false)
+            .await;
     }
 
     /// Waits for the answers to so many ordinary requests, as long as any come.
     pub(super) async fn until_answered(&self, count: u64) {
         let answered = || self.ledger.requests_answered().0;
-        let mut stop = self.plan.stop.clone();
-        let mut seen = answered();
+        let is_stopped = || *self.plan.stop.borrow();
+        self.until(count, answered, is_stopped).await;
+        let missing = count.saturating_sub(answered());
+        if missing > 0 && !is_stopped() {
+            self.ledger
+                .trouble(|| format!("{missing} of {count} ordinary requests had no answer"));
+        }
+    }
+
+    /// Waits until there are so many, as long as there are ever more, and unless it is in trouble or needless.
+    async fn until(&self, count: u64, so_far: impl Fn() -> u64, is_needless: impl Fn() -> bool) {
+        let mut seen = 0;
         let mut quiet_since = clock::now();
-        while answered() < count
+        let settle = SETTLE.min(self.plan.patience);
+        while quiet_since.elapsed() < settle
             && self.ledger.first_trouble().is_none()
-            && !*stop.borrow_and_update()
+            && !is_needless()
         {
-            if answered() > seen {
-                (seen, quiet_since) = (answered(), clock::now());
+            let now = so_far();
+            if now >= count {
+                return;
             }
-            if quiet_since.elapsed() > SETTLE.min(self.plan.patience) {
-                self.ledger.trouble(|| {
-                    format!(
-                        "{} of {count} ordinary requests had no answer",
-                        count - seen
-                    )
-                });
+            if now > seen {
+                (seen, quiet_since) = (now, clock::now());
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -375,54 +366,60 @@ impl<'a> Run<'a> {
                 .max(seen.unwrap_or(0)),
             ..memory
         });
-        let faults = [
-            (check.lost, "lost"),
-            (check.repeated, "delivered twice"),
-            (check.disordered, "out of order"),
-        ];
-        let faults: Vec<String> = faults
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect();
-        let trouble = self
-            .ledger
-            .first_trouble()
-            .map(|trouble| match check.streams_ended {
-                0 => trouble,
-                ended => format!("{trouble} ({ended} streams ended)"),
-            });
-        let deliveries = (!faults.is_empty())
-            .then(|| format!("of {} deliveries {}", check.expected, faults.join(", ")));
-        let void: Vec<String> = trouble.into_iter().chain(deliveries).collect();
+        let void = verdict(&check, self.ledger.first_trouble());
         Ok(Report {
-            setup: Setup {
-                server: plan.target.name.clone(),
-                scenario: plan.scenario.to_string(),
-                protocol: plan.protocol.to_string(),
-                connections: plan.connections,
-                streams: plan.streams,
-                topics: plan.topics,
-                rate: match plan.rate {
-                    Rate::PerSecond(rate) => Some(rate),
-                    Rate::Max => None,
-                },
-                size: plan.size,
-                publishers: plan.publishers,
-                missed: plan.missed,
-                duration: plan.duration.as_secs_f64(),
-                cores: std::thread::available_parallelism().map_or(1, usize::from),
-                pinned: plan.pinned,
-            },
+            setup: setup(plan),
             began: self.began,
             stages: self.stages,
             check,
             memory,
             timeline,
-            void: (!void.is_empty()).then(|| void.join("; ")),
+            void,
             interrupted: *plan.stop.borrow(),
         })
     }
+}
+
+fn setup(plan: &Plan) -> Setup {
+    Setup {
+        server: plan.target.name.clone(),
+        scenario: plan.scenario.to_string(),
+        protocol: plan.protocol.to_string(),
+        connections: plan.connections,
+        streams: plan.streams,
+        topics: plan.topics,
+        rate: match plan.rate {
+            Rate::PerSecond(rate) => Some(rate),
+            Rate::Max => None,
+        },
+        size: plan.size,
+        publishers: plan.publishers,
+        missed: plan.missed,
+        duration: plan.duration.as_secs_f64(),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        pinned: plan.pinned,
+    }
+}
+
+/// Why the figures count for nothing, if so.
+fn verdict(check: &Check, trouble: Option<String>) -> Option<String> {
+    let trouble = trouble.map(|trouble| match check.streams_ended {
+        0 => trouble,
+        ended => format!("{trouble} ({ended} streams ended)"),
+    });
+    let faults: Vec<String> = [
+        (check.lost, "lost"),
+        (check.repeated, "delivered twice"),
+        (check.disordered, "out of order"),
+    ]
+    .iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect();
+    let deliveries = (!faults.is_empty())
+        .then(|| format!("of {} deliveries {}", check.expected, faults.join(", ")));
+    let void: Vec<String> = trouble.into_iter().chain(deliveries).collect();
+    (!void.is_empty()).then(|| void.join("; "))
 }
 
 /// Ordinary requests that are made beside the streams.

@@ -17,8 +17,6 @@ pub struct Target {
     pub subscribe: String,
     /// How an event is published, if it can be.
     pub publish: Option<Publish>,
-    /// The path of ordinary requests.
-    pub request: String,
     /// Who may vouch for it.
     pub trust: Trust,
 }

@@ -127,10 +127,11 @@ impl Watcher {
                 beat.tick().await;
                 let now = (clock::now(), done(&ledger), cpu(&server));
                 let seconds = (now.0 - before.0).as_secs_f64().max(f64::MIN_POSITIVE);
+                let (connections, streams) = ledger.present();
                 let sample = Sample {
                     at: (now.0 - begun).as_secs_f64(),
-                    connections: ledger.present().0,
-                    streams: ledger.present().1,
+                    connections,
+                    streams,
                     per_second: (now.1 - before.1) as f64 / seconds,
                     cpu: now.2.zip(before.2).map(since).map(|cpu| Cpu {
                         user: cpu.user / seconds,

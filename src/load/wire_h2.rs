@@ -193,22 +193,20 @@ impl Driver {
                 return;
             }
             if self.uses.len() >= granted as usize {
-                let streams = self.uses.values();
-                let all_streams = streams.filter(|use_| !matches!(use_, Use::Request(..)));
-                if !is_stream && all_streams.count() == self.uses.len() {
-                    self.seat.ledger.trouble(|| {
-                        format!(
-                            "the server grants {granted} streams a connection, and event streams have them all; \
-                             take fewer streams on more connections to have room for ordinary requests"
-                        )
-                    });
-                }
+                let wanted = self.uses.len() + self.wishes.len();
+                let is_request = |use_: &Use| matches!(use_, Use::Request(..));
                 if is_stream {
-                    let wanted = self.uses.len() + self.wishes.len();
                     self.seat.ledger.trouble(|| {
                         format!(
                             "the server grants {granted} streams a connection, and {wanted} were asked for; \
                              take more connections with fewer streams"
+                        )
+                    });
+                } else if !self.uses.values().any(is_request) {
+                    self.seat.ledger.trouble(|| {
+                        format!(
+                            "the server grants {granted} streams a connection, and event streams have them all; \
+                             take fewer streams on more connections to have room for ordinary requests"
                         )
                     });
                 }
@@ -390,21 +388,24 @@ impl Driver {
     /// A stream has ended before its time.
     fn end(&mut self, use_: Use, why: impl FnOnce() -> String) {
         let ledger = &self.seat.ledger;
-        match use_ {
-            Use::Request(..) => ledger.trouble(|| format!("an ordinary request: {}", why())),
+        let subscriber = match use_ {
+            Use::Request(..) => {
+                return ledger.trouble(|| format!("an ordinary request: {}", why()));
+            }
             Use::Open(subscriber, _) => {
                 ledger.ended(true, why);
-                self.left.push(subscriber);
+                subscriber
             }
             Use::Asked(subscriber, _) => {
                 ledger.ended(false, why);
-                self.left.push(subscriber);
+                subscriber
             }
             Use::Refused(subscriber, status, detail) => {
                 ledger.ended(false, || super::refusal(status, &detail));
-                self.left.push(subscriber);
+                subscriber
             }
-        }
+        };
+        self.left.push(subscriber);
     }
 
     /// The connection is gone, and with it all that goes on.

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    process::Output,
+    process::{Output, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,7 +13,7 @@ use seventh::{load::Report, process::Process};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
-    process::Command,
+    process::{Child, Command},
     sync::broadcast,
 };
 
@@ -37,6 +37,15 @@ async fn run(args: &[&str]) -> Output {
     patiently("its end", bench(folder.path(), args).output())
         .await
         .expect("it runs")
+}
+
+/// Starts it.
+fn start(folder: &Path, args: &[&str]) -> Child {
+    bench(folder, args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts")
 }
 
 /// Runs it to its good end.
@@ -236,7 +245,8 @@ enum Fault {
     Stranger,
 }
 
-async fn server_with(fault: Fault) -> String {
+/// Where it streams, and where it is published to.
+async fn server_with(fault: Fault) -> [String; 2] {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let events = broadcast::Sender::new(1024);
@@ -246,7 +256,25 @@ async fn server_with(fault: Fault) -> String {
             tokio::spawn(serve(stream, fault, events.clone(), published.clone()));
         }
     });
-    format!("http://{address}")
+    ["events", "publish"].map(|path| format!("http://{address}/{path}"))
+}
+
+/// Three connections to such a server, and ten events.
+fn to([events, publish]: &[String; 2]) -> [&str; 12] {
+    [
+        "--url",
+        events,
+        "--publish-url",
+        publish,
+        "--http",
+        "1.1",
+        "-c",
+        "3",
+        "-r",
+        "10",
+        "-d",
+        "1s",
+    ]
 }
 
 async fn serve(
@@ -351,24 +379,7 @@ async fn what_a_server_does_wrong_is_said_and_makes_a_run_void() {
         (Fault::Page, "no event stream"),
     ] {
         let server = server_with(fault).await;
-        let [publish, server] = ["publish", "events"].map(|path| format!("{server}/{path}"));
-        let output = run(&[
-            "--url",
-            &server,
-            "--publish-url",
-            &publish,
-            "--http",
-            "1.1",
-            "-c",
-            "3",
-            "-r",
-            "10",
-            "-d",
-            "1s",
-            "--timeout",
-            "1s",
-        ])
-        .await;
+        let output = run(&[&to(&server)[..], &["--timeout", "1s"]].concat()).await;
         let said = refused(&output);
         assert!(said.contains(why), "{fault:?}: {said}");
     }
@@ -377,47 +388,21 @@ async fn what_a_server_does_wrong_is_said_and_makes_a_run_void() {
         (Fault::WrongRequests, "answered with an error"),
     ] {
         let server = server_with(fault).await;
-        let [publish, server] = ["publish", "events"].map(|path| format!("{server}/{path}"));
         let mixed = [
             "mixed",
             "--topics",
             "1",
             "--requests",
             "50",
-            "--url",
-            &server,
-            "--publish-url",
-            &publish,
-            "--http",
-            "1.1",
-            "-c",
-            "2",
-            "-r",
-            "10",
-            "-d",
-            "1s",
             "--timeout",
             "1s",
         ];
+        let mixed = [&mixed[..], &to(&server)].concat();
         let said = refused(&run(&mixed).await);
         assert!(said.contains(why), "{fault:?}: {said}");
     }
     let server = server_with(Fault::Stranger).await;
-    let [publish, server] = ["publish", "events"].map(|path| format!("{server}/{path}"));
-    let any = [
-        "--url",
-        &server,
-        "--publish-url",
-        &publish,
-        "--http",
-        "1.1",
-        "-c",
-        "3",
-        "-r",
-        "10",
-        "-d",
-        "1s",
-    ];
+    let any = to(&server);
     assert_eq!(report(&any).await.check.delivered, 30);
     let replay = refused(&run(&[&["replay"], &any[..]].concat()).await);
     assert!(replay.contains("no id"), "{replay}");
@@ -450,11 +435,7 @@ async fn a_server_that_vanishes_or_grants_too_little_ends_the_run() {
         assert!(said.contains(why), "{said}");
         let folder = tempfile::tempdir().expect("a folder");
         let long = [&known[..], &["-c", "2", "-s", "5", "-d", "1h"]].concat();
-        let running = bench(folder.path(), &long)
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        let running = start(folder.path(), &long);
         server
             .until_metric(
                 &format!("seventh_event_streams{{protocol=\"h{protocol}\"}}"),
@@ -473,15 +454,8 @@ async fn an_interrupted_run_shows_what_it_has_and_leaves_no_edge() {
     for signal in ["-INT", "-TERM"] {
         let folder = tempfile::tempdir().expect("a folder");
         let page = folder.path().join("report.html");
-        let mut running = bench(
-            folder.path(),
-            &["-c", "1", "-s", "2", "-d", "1h", "--html", "report.html"],
-        );
-        let running = running
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        let args = ["-c", "1", "-s", "2", "-d", "1h", "--html", "report.html"];
+        let running = start(folder.path(), &args);
         let id = running.id().expect("it runs");
         let family = patiently("its edge", async {
             loop {
@@ -508,7 +482,7 @@ async fn an_interrupted_run_shows_what_it_has_and_leaves_no_edge() {
         for edge in family.children() {
             assert!(Process::new(*edge).cpu().is_err(), "the edge is left");
         }
-        drop(page);
+        assert!(page.exists(), "the report is of a part of the run");
     }
 }
 

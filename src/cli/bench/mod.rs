@@ -199,7 +199,6 @@ impl Bench {
             plan.target = Preset::Seventh.target(url, Some(&server.control), plan.target.trust);
             plan.process = server.id();
         }
-        plan.target.request.clone_from(&self.whom.request_path);
         let report = tokio::select! {
             report = load::run(&plan, Arc::new(Bar::new())) => report.map_err(Into::into),
             () = async {
@@ -275,6 +274,7 @@ impl Bench {
             opening: open,
             rate,
             publishers: publishers.map_or(for_rate, usize::from),
+            request_path: self.whom.request_path.clone(),
             requests,
             size,
             missed,
@@ -359,7 +359,6 @@ impl Whom {
                     headers: Vec::new(),
                     body: "{data}".into(),
                 }),
-                request: String::new(),
                 trust,
             },
         };
