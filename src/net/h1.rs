@@ -70,7 +70,9 @@ pub(super) async fn serve<T>(
         asking.store(true, Ordering::Relaxed);
         let (listening, peer, watch) = (answering.clone(), peer.clone(), watch.clone());
         let tunnelled = tunnelled.clone();
-        async move { Ok::<_, Infallible>(respond(listening, peer, watch, tunnelled, request).await) }
+        // Boxed: hyper keeps room for it for as long as the connection lasts.
+        let response = Box::pin(respond(listening, peer, watch, tunnelled, request));
+        async move { Ok::<_, Infallible>(response.await) }
     });
     let connection = builder.serve_connection(TokioIo::new(io), answer);
     let mut connection = pin!(connection.with_upgrades());

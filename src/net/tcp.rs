@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Once},
     time::{Duration, Instant},
 };
@@ -231,10 +232,11 @@ async fn serve(come: Come, tls: Option<TlsAcceptor>, listening: Arc<Listening>, 
         return;
     };
     drop(handshake_place);
-    match io {
-        Io::Tls(io) => http(io, http2, remote, occupant, by, listening, drain).await,
-        Io::Plain(io) => http(io, http2, remote, occupant, by, listening, drain).await,
-    }
+    let served = match io {
+        Io::Tls(io) => http(io, http2, remote, occupant, by, listening, drain),
+        Io::Plain(io) => http(io, http2, remote, occupant, by, listening, drain),
+    };
+    served.await;
 }
 
 type Plain = tokio::io::Join<
@@ -247,7 +249,8 @@ enum Io {
     Plain(Box<Plain>),
 }
 
-async fn http<T>(
+/// Serves what has begun, by its driver.
+fn http<T>(
     io: T,
     http2: bool,
     remote: SocketAddr,
@@ -255,7 +258,8 @@ async fn http<T>(
     by: Instant,
     listening: Arc<Listening>,
     drain: Watch,
-) where
+) -> Pin<Box<dyn Future<Output = ()> + Send>>
+where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let protocol = if http2 {
@@ -266,9 +270,9 @@ async fn http<T>(
     Span::current().record("protocol", protocol.as_str());
     let peer: Peer = listening.peer(protocol, remote, occupant);
     if http2 {
-        Box::pin(h2::serve(io, by, listening, peer, drain)).await;
+        Box::pin(h2::serve(io, by, listening, peer, drain))
     } else {
-        Box::pin(h1::serve(io, by, listening, peer, drain)).await;
+        Box::pin(h1::serve(io, by, listening, peer, drain))
     }
 }
 

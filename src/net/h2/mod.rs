@@ -74,8 +74,26 @@ pub(super) async fn serve<T>(
 ) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = listening.context().limits;
     let _open = listening.open(Protocol::Http2);
+    // Boxed: what beginning takes is let go of then.
+    let begun = Box::pin(begin(io, by, listening, peer, drain)).await;
+    if let Some(driver) = begun {
+        driver.run().await;
+    }
+}
+
+/// What drives a connection, once it has begun.
+async fn begin<T>(
+    io: T,
+    by: Instant,
+    listening: Arc<Listening>,
+    peer: Peer,
+    drain: Watch,
+) -> Option<Box<Http2Driver<T>>>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = listening.context().limits;
     let (cork, corked) = Cork::new(io);
     let mut builder = h2::server::Builder::new();
     builder
@@ -86,14 +104,12 @@ pub(super) async fn serve<T>(
         .max_send_buffer_size(SEND_BUFFER)
         // A page may be left while it opens its streams; `Conduct` judges who does so all the time.
         .max_pending_accept_reset_streams(limits.http2_streams.value);
-    let handshake = Box::pin(builder.handshake(corked));
+    let handshake = builder.handshake(corked);
     let begun = listening.in_time(by, "HTTP/2 handshake", handshake);
-    let Some(connection) = begun.await else {
-        return;
-    };
+    let connection = begun.await?;
     let hits = listening.context().hits.clone();
     let (places, occupant) = (peer.places.bound(), peer.occupant.clone());
-    let driver = Box::new(Http2Driver {
+    Some(Box::new(Http2Driver {
         outbox: Outbox::new(
             listening.clone(),
             Protocol::Http2,
@@ -116,8 +132,7 @@ pub(super) async fn serve<T>(
         conduct: Conduct::new(places, clock::now()),
         reserves: Reserves::new(),
         received: Arc::default(),
-    });
-    driver.run().await;
+    }))
 }
 
 struct Http2Driver<T> {

@@ -84,8 +84,23 @@ pub(super) async fn serve(
     peer: Peer,
     drain: Watch,
 ) {
-    let limits = listening.context().limits;
     let _open = listening.open(Protocol::Http3);
+    // Boxed: what beginning takes is let go of then.
+    let begun = Box::pin(begin(connection, by, listening, peer, drain)).await;
+    if let Some(driver) = begun {
+        driver.run().await;
+    }
+}
+
+/// What drives a connection, once it has begun.
+async fn begin(
+    connection: quinn::Connection,
+    by: Instant,
+    listening: Arc<Listening>,
+    peer: Peer,
+    drain: Watch,
+) -> Option<Box<Http3Driver>> {
+    let limits = listening.context().limits;
     let mut builder = h3::server::builder();
     builder
         .max_field_section_size(field_section(&limits))
@@ -95,10 +110,8 @@ pub(super) async fn serve(
     let transport = Transport::new(connection.clone(), hits.clone());
     let handshake = Box::pin(builder.build(transport));
     let begun = listening.in_time(by, "HTTP/3 handshake", handshake);
-    let Some(http) = begun.await else {
-        return;
-    };
-    let driver = Box::new(Http3Driver {
+    let http = begun.await?;
+    Some(Box::new(Http3Driver {
         outbox: Outbox::new(
             listening.clone(),
             Protocol::Http3,
@@ -116,8 +129,7 @@ pub(super) async fn serve(
         conduct: Conduct::new(places, clock::now()),
         received: Arc::default(),
         passes: 0,
-    });
-    driver.run().await;
+    }))
 }
 
 struct Http3Driver {
