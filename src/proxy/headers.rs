@@ -4,21 +4,26 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
+use smallvec::SmallVec;
 
 use crate::access::{Identity, Name};
 
 /// Fields of one connection, whether `Connection` names them or not (RFC 9110 7.6.1).
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
 /// Fields that `Connection` cannot take away: the request would be another.
 const END_TO_END: [HeaderName; 4] = [
     header::HOST,
@@ -27,28 +32,37 @@ const END_TO_END: [HeaderName; 4] = [
     header::COOKIE,
 ];
 /// Who asks, as apps behind an authenticating proxy know it. Clients say nothing of the sort.
-const IDENTITY: [&str; 5] = [
-    REMOTE_USER,
-    REMOTE_GROUPS,
-    "remote-name",
-    "remote-email",
-    "remote-expires",
-];
-const REMOTE_USER: &str = "remote-user";
-const REMOTE_GROUPS: &str = "remote-groups";
+fn is_identity(name: &str) -> bool {
+    matches!(
+        name,
+        "remote-user" | "remote-groups" | "remote-name" | "remote-email" | "remote-expires"
+    )
+}
+
+const REMOTE_USER: HeaderName = HeaderName::from_static("remote-user");
+const REMOTE_GROUPS: HeaderName = HeaderName::from_static("remote-groups");
 /// With which an app hands a response to the hub.
 const SUBSCRIBE: &str = "seventh-subscribe";
+
+/// What says who forwarded a request, the fields included that nobody writes here.
+fn is_forwarded(name: &str) -> bool {
+    matches!(
+        name,
+        "forwarded"
+            | "x-forwarded-for"
+            | "x-forwarded-proto"
+            | "x-forwarded-host"
+            | "x-forwarded-port"
+            | "x-forwarded-prefix"
+            | "x-forwarded-server"
+            | "x-real-ip"
+    )
+}
+
 const FORWARDED: HeaderName = header::FORWARDED;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// Others that say who forwarded what; nobody here does.
-const FORWARDED_OTHERS: [&str; 4] = [
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-server",
-    "x-real-ip",
-];
 /// What a trailer has no business to say: it says how a message is read, or who sends it (RFC 9110 6.5.1).
 const NO_TRAILERS: [HeaderName; 10] = [
     header::HOST,
@@ -68,7 +82,7 @@ const MAX_REQUEST_ID: usize = 128;
 
 /// What the edge knows of a request that an app is told.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// Whoever is at the other end of the connection.
     pub peer: IpAddr,
     /// It is a proxy whose word counts.
@@ -89,12 +103,13 @@ pub(super) struct Facts<'a> {
 
 /// Makes the fields of a client's request those of the request to the app. Returns how many were dropped
 /// because of an underscore in their names.
-pub(super) fn to_app(headers: &mut HeaderMap, facts: &Facts<'_>) -> usize {
+pub(crate) fn to_app(headers: &mut HeaderMap, facts: &Facts<'_>) -> usize {
     let trailers = headers.get(header::TE).is_some_and(|te| te == "trailers");
     let trailer = headers.get(header::TRAILER).cloned();
-    let dropped = remove_not_theirs(headers);
     // The edge says 100 itself, when it begins to read.
-    headers.remove(header::EXPECT);
+    let dropped = remove_not_theirs(headers, |name| {
+        name == header::EXPECT || !facts.trusted && is_forwarded(name.as_str())
+    });
     if !facts.body {
         // Without a body there is no length, whatever a client says it would be.
         headers.remove(header::CONTENT_LENGTH);
@@ -127,25 +142,24 @@ pub(super) fn to_app(headers: &mut HeaderMap, facts: &Facts<'_>) -> usize {
 }
 
 /// Makes the fields of an app's answer those of the reply.
-pub(super) fn from_app(headers: &mut HeaderMap) {
+pub(crate) fn from_app(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         // RFC 9112 6.3: whoever says both means the former.
         headers.remove(header::CONTENT_LENGTH);
     }
     let trailer = headers.get(header::TRAILER).cloned();
-    remove_hop_by_hop(headers);
+    let named = named_by_connection(headers);
+    remove_where(headers, |name| {
+        is_of_connection(name, &named) || name == header::ALT_SVC || name == SUBSCRIBE
+    });
     headers.extend(trailer.map(|names| (header::TRAILER, names)));
-    headers.remove(header::ALT_SVC);
-    headers.remove(SUBSCRIBE);
 }
 
 /// Leaves of the trailers of a request or an answer what is for whoever reads the body.
 pub(super) fn of_trailers(trailers: &mut HeaderMap) {
-    remove_not_theirs(trailers);
-    remove_forwarded(trailers);
-    for name in NO_TRAILERS {
-        trailers.remove(name);
-    }
+    remove_not_theirs(trailers, |name| {
+        is_forwarded(name.as_str()) || NO_TRAILERS.contains(name)
+    });
 }
 
 /// The topics of the event stream that an app wants the hub to go on with, if it does.
@@ -211,58 +225,47 @@ fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item =
         .filter(|token| !token.is_empty())
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+/// The fields that `Connection` takes away.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    tokens(headers, &header::CONNECTION)
         .filter_map(|token| HeaderName::try_from(token).ok())
         .filter(|name| !END_TO_END.contains(name))
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
+        .collect()
 }
 
-/// Removes what is of one connection, and what only the edge says. Returns how many were dropped because of
-/// an underscore in their names.
-fn remove_not_theirs(headers: &mut HeaderMap) -> usize {
-    remove_hop_by_hop(headers);
-    let dropped = remove_underscores(headers);
-    for name in IDENTITY.iter().chain([&SUBSCRIBE]) {
-        headers.remove(*name);
-    }
+fn is_of_connection(name: &HeaderName, named: &[HeaderName]) -> bool {
+    is_hop_by_hop(name.as_str()) || named.contains(name)
+}
+
+/// Removes what is of one connection, what only the edge says, and what else `is` out of place. Returns how
+/// many were dropped because of an underscore in their names: many apps take `Remote_User` for `Remote-User`.
+fn remove_not_theirs(headers: &mut HeaderMap, is: impl Fn(&HeaderName) -> bool) -> usize {
+    let has_underscore = |name: &HeaderName| name.as_str().contains('_');
+    let named = named_by_connection(headers);
+    let dropped = headers.iter().filter(|(name, _)| has_underscore(name));
+    let dropped = dropped
+        .filter(|(name, _)| !is_of_connection(name, &named))
+        .count();
+    remove_where(headers, |name| {
+        is_of_connection(name, &named)
+            || is_identity(name.as_str())
+            || name == SUBSCRIBE
+            || has_underscore(name)
+            || is(name)
+    });
     dropped
 }
 
-/// Many apps take `Remote_User` for `Remote-User`.
-fn remove_underscores(headers: &mut HeaderMap) -> usize {
-    let names: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_'))
-        .cloned()
-        .collect();
-    let mut dropped = 0;
+/// Removes fields, looking at each once: most of those that are looked for are not there.
+fn remove_where(headers: &mut HeaderMap, is: impl Fn(&HeaderName) -> bool) {
+    let names: SmallVec<[HeaderName; 8]> =
+        headers.keys().filter(|name| is(name)).cloned().collect();
     for name in names {
-        dropped += headers.get_all(&name).iter().count();
-        headers.remove(name);
-    }
-    dropped
-}
-
-fn remove_forwarded(headers: &mut HeaderMap) {
-    for name in [FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST] {
-        headers.remove(name);
-    }
-    for name in FORWARDED_OTHERS {
         headers.remove(name);
     }
 }
 
 fn forwarded(headers: &mut HeaderMap, facts: &Facts<'_>) {
-    if !facts.trusted {
-        remove_forwarded(headers);
-    }
     let peer = facts.peer.to_canonical();
     append(headers, &FORWARDED_FOR, &peer.to_string());
     let mut element = String::new();
