@@ -5,11 +5,16 @@ use std::fmt;
 /// A pattern such as `orders/*` or `team/**`.
 ///
 /// Matching takes time in proportion to pattern and topic, whatever they are: it follows all
-/// possibilities side by side instead of trying one after the other.
+/// possibilities side by side instead of trying one after the other. Most topics are told apart by what
+/// stands before the first star, which is looked at first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: Box<str>,
-    parts: Box<[Part]>,
+    /// What stands before the first star, and after the last.
+    head: Box<str>,
+    tail: Box<str>,
+    /// From the first star to the last.
+    middle: Box<[Part]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,38 +45,64 @@ impl Pattern {
                 (c, _) => parts.push(Part::Char(c)),
             }
         }
+        let char = |part: &Part| match part {
+            Part::Char(c) => Some(*c),
+            Part::Within | Part::Across => None,
+        };
+        let head: String = parts.iter().map_while(char).collect();
+        let mut middle = parts.split_off(head.chars().count());
+        let tail: Vec<char> = middle.iter().rev().map_while(char).collect();
+        middle.truncate(middle.len() - tail.len());
         Some(Self {
             text: text.into(),
-            parts: parts.into(),
+            head: head.into(),
+            tail: tail.into_iter().rev().collect(),
+            middle: middle.into(),
         })
     }
 
     /// Whether it matches the whole of `topic`.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
+        let between = topic.strip_prefix(&*self.head);
+        let Some(between) = between.and_then(|rest| rest.strip_suffix(&*self.tail)) else {
+            return false;
+        };
+        match *self.middle {
+            [] => between.is_empty(),
+            [Part::Within] => !between.contains('/'),
+            [Part::Across] => true,
+            _ => self.middle_matches(between),
+        }
+    }
+
+    fn middle_matches(&self, text: &str) -> bool {
         // at[i]: what was read so far can stand before part i.
-        let mut at = vec![false; self.parts.len() + 1];
+        let mut at = vec![false; self.middle.len() + 1];
         at[0] = true;
         self.skip_stars(&mut at);
         let mut next = vec![false; at.len()];
-        for c in topic.chars() {
+        for c in text.chars() {
             next.fill(false);
-            for (i, part) in self.parts.iter().enumerate().filter(|(i, _)| at[*i]) {
+            for (i, part) in self.middle.iter().enumerate().filter(|(i, _)| at[*i]) {
                 match part {
                     Part::Char(own) => next[i + 1] |= *own == c,
                     Part::Within => next[i] |= c != '/',
                     Part::Across => next[i] = true,
                 }
             }
+            if !next.contains(&true) {
+                return false;
+            }
             self.skip_stars(&mut next);
             std::mem::swap(&mut at, &mut next);
         }
-        at[self.parts.len()]
+        at[self.middle.len()]
     }
 
     /// Stars match nothing, too.
     fn skip_stars(&self, at: &mut [bool]) {
-        for (i, part) in self.parts.iter().enumerate() {
+        for (i, part) in self.middle.iter().enumerate() {
             if at[i] && !matches!(part, Part::Char(_)) {
                 at[i + 1] = true;
             }
