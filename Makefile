@@ -1,7 +1,7 @@
 # Two commands matter: `make test` does everything there is to check, and installs what that
 # takes; `make check` is its quick part, for the inner loop.
 
-.PHONY: test check tools lint unit doc docs browsers conformance soak bench compare deny
+.PHONY: test check tools lint unit doc docs browsers conformance soak bench compare plots deny
 
 CARGO ?= cargo
 
@@ -22,6 +22,7 @@ lint:
 unit:
 	$(CARGO) test --locked --lib --bins --test it
 	$(CARGO) test --locked --bench allocations
+	$(CARGO) run --profile count --locked --quiet --example instructions
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --document-private-items
@@ -59,6 +60,11 @@ compare:
 	benches/compare/install.sh
 	$(CARGO) build --release --locked
 	$(CARGO) run --locked --quiet --example compare -- $(COMPARE)
+
+# How costs grow: the charts of docs/performance.md.
+plots:
+	$(CARGO) build --release --locked
+	benches/plots.sh
 
 # Licences, duplicates and advisories; takes `cargo install cargo-deny`.
 deny:

@@ -1,7 +1,13 @@
 //! Curves as SVG.
 
 use anyhow::anyhow;
-use plotters::prelude::*;
+use plotters::{
+    coord::{
+        Shift,
+        ranged1d::{AsRangedCoord, ValueFormatter},
+    },
+    prelude::*,
+};
 
 const SIZE: (u32, u32) = (760, 280);
 const COLORS: [RGBColor; 5] = [
@@ -20,18 +26,28 @@ pub(super) struct Curve {
     pub(super) points: Vec<(f64, f64)>,
 }
 
+/// How far apart values of x are drawn.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Along {
+    /// By their difference, from 0 on.
+    Differences,
+    /// By their ratio, each with a mark.
+    Magnitudes,
+}
+
 /// What a chart is of.
 #[derive(Clone, Debug)]
-pub(super) struct Chart<'a> {
-    pub(super) title: &'a str,
+pub(super) struct Chart {
+    pub(super) title: String,
     /// What x is, and how a value of it is written.
-    pub(super) x: (&'a str, fn(f64) -> String),
+    pub(super) x: (&'static str, fn(f64) -> String),
     /// The same of y.
-    pub(super) y: (&'a str, fn(f64) -> String),
+    pub(super) y: (&'static str, fn(f64) -> String),
+    pub(super) along: Along,
     pub(super) curves: Vec<Curve>,
 }
 
-impl Chart<'_> {
+impl Chart {
     /// The chart, as an SVG element.
     ///
     /// # Errors
@@ -41,31 +57,44 @@ impl Chart<'_> {
         let mut svg = String::new();
         {
             let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-            self.draw(&root)
+            let x = self.curves.iter().flat_map(|curve| &curve.points);
+            let x = x.map(|point| point.0);
+            let right = x.clone().fold(1e-9, f64::max);
+            let drawn = match self.along {
+                Along::Differences => self.draw(&root, 0.0..right),
+                Along::Magnitudes => {
+                    let left = x.fold(right, f64::min);
+                    // Marks at the ends are whole.
+                    self.draw(&root, (left / 1.1..right * 1.1).log_scale())
+                }
+            };
+            drawn
                 .and_then(|()| root.present().map_err(Into::into))
                 .map_err(|error| anyhow!("cannot draw {}: {error}", self.title))?;
         }
         Ok(svg)
     }
 
-    fn draw<'a>(
+    fn draw<'a, X>(
         &self,
-        root: &DrawingArea<SVGBackend<'a>, plotters::coord::Shift>,
-    ) -> Result<(), Box<dyn std::error::Error + 'a>> {
-        let most = |pick: fn(&(f64, f64)) -> f64| {
-            let points = self.curves.iter().flat_map(|curve| &curve.points);
-            points.map(pick).fold(0.0, f64::max).max(1e-9)
-        };
+        root: &DrawingArea<SVGBackend<'a>, Shift>,
+        along: impl AsRangedCoord<Value = f64, CoordDescType = X>,
+    ) -> Result<(), Box<dyn std::error::Error + 'a>>
+    where
+        X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
+        let points = self.curves.iter().flat_map(|curve| &curve.points);
+        let highest = points.map(|point| point.1).fold(1e-9, f64::max);
         // Room for the names of the curves.
         let above = if self.curves.len() > 1 { 1.4 } else { 1.08 };
-        let (right, top) = (most(|point| point.0), most(|point| point.1) * above);
+        let top = highest * above;
         let mut chart = ChartBuilder::on(root)
-            .caption(self.title, ("sans-serif", 16))
+            .caption(&self.title, ("sans-serif", 16))
             .margin(8)
             .margin_right(24)
             .x_label_area_size(40)
             .y_label_area_size(72)
-            .build_cartesian_2d(0.0..right, 0.0..top)?;
+            .build_cartesian_2d(along, 0.0..top)?;
         let (x, y) = (self.x.1, self.y.1);
         chart
             .configure_mesh()
@@ -90,6 +119,10 @@ impl Chart<'_> {
                 .legend(move |(x, y)| {
                     PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2))
                 });
+            if let Along::Magnitudes = self.along {
+                let marks = curve.points.iter();
+                chart.draw_series(marks.map(|at| Circle::new(*at, 3, color.filled())))?;
+            }
         }
         if self.curves.len() > 1 {
             chart

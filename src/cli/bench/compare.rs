@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use super::show;
+use super::{files::read, show};
 use crate::load::{Report, Stage};
 
 /// Compare reports.
@@ -18,7 +18,11 @@ pub(super) struct Compare {
 
 impl Compare {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let reports: Vec<Report> = self.reports.iter().map(read).collect::<Result<_, _>>()?;
+        let reports: Vec<Report> = self
+            .reports
+            .iter()
+            .map(|path| read(path))
+            .collect::<Result<_, _>>()?;
         let (base, others) = reports.split_first().context("there is no report")?;
         for (other, path) in others.iter().zip(&self.reports[1..]) {
             for line in compare(base, other, &path.display().to_string())? {
@@ -27,12 +31,6 @@ impl Compare {
         }
         Ok(())
     }
-}
-
-fn read(path: &PathBuf) -> anyhow::Result<Report> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("{} is no report of `seventh bench --json`", path.display()))
 }
 
 /// The lines that say how `other` stands to `base`.

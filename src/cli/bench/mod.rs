@@ -4,12 +4,20 @@ mod app;
 mod chart;
 mod compare;
 mod cores;
+mod files;
 mod page;
+mod plot;
 mod server;
 mod show;
 mod signals;
 
-use {cores::Cores, server::Server, show::Bar, signals::Signals};
+use {
+    cores::Cores,
+    files::{STDOUT, write},
+    server::Server,
+    show::Bar,
+    signals::Signals,
+};
 
 use std::{
     num::NonZeroUsize,
@@ -18,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum, builder::PossibleValue};
 use http::Method;
 use tokio::sync::watch;
@@ -72,6 +80,8 @@ pub(super) struct Bench {
 enum Command {
     /// Compare reports, the first of which is the base
     Compare(compare::Compare),
+    /// Draw how a figure changes with the load, from many reports
+    Plot(plot::Plot),
     /// Run an app to stand behind proxies: any path is answered, /events/TOPIC is an event stream and
     /// POST /publish/TOPIC publishes
     App(app::App),
@@ -176,6 +186,7 @@ impl Bench {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self.command {
             Some(Command::Compare(compare)) => compare.run(),
+            Some(Command::Plot(plot)) => plot.run(),
             Some(Command::App(app)) => super::runtime::block_on(app.serve()),
             None => {
                 let cores = self.pin.then(Cores::split).transpose()?;
@@ -382,17 +393,6 @@ impl Whom {
         );
         Ok(target)
     }
-}
-
-/// The file that is standard output.
-const STDOUT: &str = "-";
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    if path == Path::new(STDOUT) {
-        println!("{text}");
-        return Ok(());
-    }
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A run that proves nothing is a failure, after all it has shown.

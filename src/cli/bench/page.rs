@@ -1,7 +1,7 @@
 //! A report as one page for a browser, which needs nothing else.
 
 use super::{
-    chart::{Chart, Curve},
+    chart::{Along, Chart, Curve},
     show,
 };
 use crate::load::{Report, Sample};
@@ -69,7 +69,7 @@ fn machine(report: &Report) -> String {
     )
 }
 
-fn charts_of(report: &Report) -> Vec<Chart<'static>> {
+fn charts_of(report: &Report) -> Vec<Chart> {
     let latencies: Vec<Curve> = report
         .stages
         .iter()
@@ -95,21 +95,24 @@ fn charts_of(report: &Report) -> Vec<Chart<'static>> {
     let seconds: (&str, fn(f64) -> String) = ("seconds", |x| format!("{x:.0}"));
     let charts = vec![
         Chart {
-            title: "Latency",
+            title: "Latency".into(),
             x: ("percentile", percentile),
             y: ("ms", |y| format!("{y:.1}")),
+            along: Along::Differences,
             curves: latencies,
         },
         Chart {
-            title: "Deliveries and answers",
+            title: "Deliveries and answers".into(),
             x: seconds,
             y: ("a second", show::number),
+            along: Along::Differences,
             curves: vec![timeline("", &|sample| Some(sample.per_second))],
         },
         Chart {
-            title: "CPU time of the server",
+            title: "CPU time of the server".into(),
             x: seconds,
             y: ("% of a core", |y| format!("{y:.0}")),
+            along: Along::Differences,
             curves: vec![
                 smooth(timeline("all", &|sample| Some(sample.cpu?.total() * 100.0))),
                 smooth(timeline("user", &|sample| Some(sample.cpu?.user * 100.0))),
@@ -119,13 +122,14 @@ fn charts_of(report: &Report) -> Vec<Chart<'static>> {
             ],
         },
         Chart {
-            title: "Memory of the server",
+            title: "Memory of the server".into(),
             x: seconds,
             y: ("MiB", |y| format!("{y:.0}")),
+            along: Along::Differences,
             curves: vec![timeline("", &|sample| sample.memory.map(show::mib))],
         },
     ];
-    let is_there = |chart: &Chart<'_>| chart.curves.iter().any(|curve| curve.points.len() > 1);
+    let is_there = |chart: &Chart| chart.curves.iter().any(|curve| curve.points.len() > 1);
     charts.into_iter().filter(is_there).collect()
 }
 
