@@ -1,6 +1,7 @@
 //! What an event costs between the publisher's request and the sockets.
 
 mod crowd;
+mod parts;
 
 use std::hint::black_box;
 
@@ -8,11 +9,12 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seventh::{
     clock,
     hub::{Next, Resume, mailbox::Mailbox},
-    sse::{Draft, Epoch, EventId, Parser},
+    sse::{Epoch, EventId},
     topic::Topic,
 };
 
 use crowd::{Crowd, new_hub, publish};
+use parts::PARTS;
 
 const STREAMS: usize = 100;
 
@@ -125,22 +127,14 @@ fn publish_among_many(c: &mut Criterion) {
     group.finish();
 }
 
-fn format(c: &mut Criterion) {
-    let data = "0123456789\n".repeat(10);
-    let mut group = c.benchmark_group("sse");
-    group.throughput(Throughput::Bytes(data.len() as u64));
-    group.bench_function("encode ten lines", |b| {
-        b.iter(|| Draft::new(Some("goal"), black_box(&data), None).finish("k3f9x2ab-1234"));
-    });
-    let wire = Draft::new(Some("goal"), &data, None).finish("k3f9x2ab-1234");
-    group.bench_function("parse ten lines", |b| {
-        let mut parser = Parser::new(usize::MAX);
-        let mut items = Vec::new();
-        b.iter(|| {
-            parser.push(black_box(&wire), &mut items).expect("no limit");
-            items.clear();
-        });
-    });
+/// The pure parts, each by itself.
+fn pure_parts(c: &mut Criterion) {
+    let mut group = c.benchmark_group("part");
+    for part in PARTS {
+        group.throughput(Throughput::Elements(u64::from(part.times)));
+        let mut done = (part.make)();
+        group.bench_function(part.name, |b| b.iter(&mut done));
+    }
     group.finish();
 }
 
@@ -150,6 +144,6 @@ criterion_group!(
     replay,
     publish_alone,
     publish_among_many,
-    format
+    pure_parts
 );
 criterion_main!(benches);

@@ -32,7 +32,7 @@
 //! | [`cli`] | one file a command | |
 //!
 //! Tools, which nothing of the server imports: [`client`], a client over the three protocols and an
-//! `EventSource` on it; [`load`], the load harness, which sees only the wire.
+//! `EventSource` on it; [`load`], the load harness, which sees only the wire. `measured` has doors for `benches/`.
 
 pub(crate) mod access;
 pub(crate) mod backoff;
@@ -47,6 +47,8 @@ pub(crate) mod history;
 pub mod hub;
 pub(crate) mod limits;
 pub mod load;
+#[doc(hidden)]
+pub mod measured;
 pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod networks;

@@ -17,7 +17,10 @@ mod upload;
 mod upstream;
 
 pub(crate) use forward::{Answered, Asker, Handed, Proxy};
+pub(crate) use headers::{Facts, from_app, to_app};
 pub(crate) use metrics::ProxyMetrics;
 pub(crate) use relay::{Pace, RelaySettings};
-pub(crate) use route::{HostPattern, PathPattern, RouteSettings, SendHost, Target, covers};
+pub(crate) use route::{
+    HostPattern, PathPattern, RouteSettings, SendHost, Target, covers, find as find_route,
+};
 pub(crate) use table::Route;

@@ -251,7 +251,7 @@ pub(super) fn plain_host(authority: &str) -> String {
 
 /// The place of the most specific of `routes` that a request is for: its host decides before its path.
 #[must_use]
-pub(super) fn find<'r>(
+pub(crate) fn find<'r>(
     routes: impl Iterator<Item = (&'r HostPattern, &'r PathPattern)>,
     authority: &str,
     path: &str,

@@ -21,6 +21,7 @@ need php php-cli
 need python3 python3
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 need strace strace
+need valgrind valgrind
 need faketime faketime
 need prlimit util-linux
 [ -x /usr/sbin/nginx ] || need nginx nginx-light

@@ -21,6 +21,8 @@ const FLOORS: &[&[&str]] = &[
     &["access"],
     &["exchange"],
     &["proxy"],
+    // Doors for the benches.
+    &["measured"],
     &["service"],
     &["net"],
     &["config"],
