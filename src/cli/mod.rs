@@ -2,6 +2,7 @@
 
 mod bench;
 mod cert;
+mod check;
 mod listen;
 mod memory;
 mod open_files;
@@ -30,6 +31,8 @@ enum Command {
     Publish(publish::Publish),
     /// Read an event stream, as a browser's EventSource does.
     Listen(listen::Listen),
+    /// Check the configuration without starting anything.
+    Check(check::Check),
     /// Show the certificate, and how to trust it.
     Cert(cert::Cert),
     /// Make a token with the configured key, or explain one.
@@ -50,6 +53,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(),
             Command::Publish(publish) => publish.run(),
             Command::Listen(listen) => listen.run(),
+            Command::Check(check) => check.run(),
             Command::Cert(cert) => cert.run(),
             Command::Token(token) => token.run(),
             Command::Bench(bench) => bench.run(),

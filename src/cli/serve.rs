@@ -49,6 +49,9 @@ impl Serve {
         let inherited = Inherited::from_environment()?;
         let mut config = self.load()?;
         start_log(&config.log);
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         let asked = config.limits.connections.value;
         memory::fit(&mut config)?;
         open_files::fit(asked, &mut config.limits.connections.value);

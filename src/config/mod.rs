@@ -92,6 +92,8 @@ pub struct Config {
     pub log: Log,
     /// `demo.enabled`, or whether nothing else is configured.
     pub demo: bool,
+    /// What may be meant otherwise.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -147,7 +149,8 @@ impl Config {
     pub fn from_sources(sources: Sources) -> Result<Self, Mistakes> {
         let mut reader = Reader::new(sources);
         let config = take(&mut reader);
-        reader.finish().map(|()| config)
+        let warnings = reader.finish()?;
+        Ok(Self { warnings, ..config })
     }
 
     /// The limits that nobody configures: the name of each, and what it is.
@@ -218,6 +221,7 @@ fn take(reader: &mut Reader) -> Config {
         drain: drain::take(reader),
         log: log::take(reader),
         demo: false,
+        warnings: Vec::new(),
         prefix,
         own,
         routes,
@@ -454,18 +458,17 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_environment_variable_is_a_mistake() {
+    fn an_unknown_environment_variable_is_warned_of() {
         let mut sources = Sources::default();
-        sources
-            .environment
-            .insert("SEVENTH_HISTORY_EVENT".into(), Raw::One("1".into()));
-        let Err(Mistakes(mistakes)) = Config::from_sources(sources) else {
-            panic!("there is a mistake");
+        for key in ["SEVENTH_HISTORY_EVENT", "SEVENTH_SERVICE_HOST"] {
+            let value = Raw::One("1".into());
+            sources.environment.insert(key.into(), value);
+        }
+        let config = Config::from_sources(sources).expect("no mistake");
+        let [near, other] = &config.warnings[..] else {
+            panic!("{:?}", config.warnings);
         };
-        assert!(
-            mistakes[0]
-                .what
-                .ends_with("did you mean `SEVENTH_HISTORY_EVENTS`?")
-        );
+        assert!(near.ends_with("did you mean `SEVENTH_HISTORY_EVENTS`?"));
+        assert!(other.starts_with("SEVENTH_SERVICE_HOST: "), "{other}");
     }
 }

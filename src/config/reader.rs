@@ -182,12 +182,13 @@ impl Reader {
         &self.entries
     }
 
-    /// Ends the reading: what nobody took is unknown.
+    /// Ends the reading: what nobody took is unknown. That is a mistake in a file; in the environment it is
+    /// something to say, as others set variables of such names too: Kubernetes does for a service `seventh`.
     ///
     /// # Errors
     ///
-    /// All [`Mistakes`] at once.
-    pub fn finish(mut self) -> Result<(), Mistakes> {
+    /// All mistakes at once.
+    pub fn finish(mut self) -> Result<Vec<String>, Mistakes> {
         let known: Vec<&str> = self.entries.iter().map(|entry| entry.key).collect();
         let variables: Vec<String> = known.iter().map(|key| variable(key)).collect();
         for key in self.sources.file.keys().chain(self.sources.flags.keys()) {
@@ -197,16 +198,13 @@ impl Reader {
                 what,
             });
         }
-        for key in self.sources.environment.keys() {
+        let warnings = self.sources.environment.keys().map(|key| {
             let names = variables.iter().map(String::as_str);
             let what = unknown("unknown environment variable", key, names);
-            self.sources.mistakes.push(Mistake {
-                key: key.clone(),
-                what,
-            });
-        }
+            format!("{key}: {what}")
+        });
         match self.sources.mistakes {
-            mistakes if mistakes.is_empty() => Ok(()),
+            mistakes if mistakes.is_empty() => Ok(warnings.collect()),
             mistakes => Err(Mistakes(mistakes)),
         }
     }

@@ -544,6 +544,26 @@ async fn every_mistake_of_a_configuration_is_reported_at_once() {
 }
 
 #[tokio::test]
+async fn a_configuration_is_checked_without_a_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |text: &str| {
+        std::fs::write(folder.path().join("seventh.toml"), text).expect("it is written");
+    };
+    write("history.events = 5");
+    let good = run_in(folder.path(), &["check"]).await;
+    assert!(good.status.success());
+    assert_eq!(good.stdout, b"the configuration is good\n");
+    let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+    assert_eq!(left, 1, "nothing was made");
+    write("history.evnts = 5");
+    let said = refused(&run_in(folder.path(), &["check"]).await);
+    assert!(said.contains("history.evnts: unknown key"), "{said}");
+    write("tls.cert = \"a.pem\"\ntls.key = \"a.pem\"");
+    let said = refused(&run_in(folder.path(), &["check"]).await);
+    assert!(said.contains("tls.cert a.pem: No such file"), "{said}");
+}
+
+#[tokio::test]
 async fn a_certificate_that_cannot_be_used_is_one_clear_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let start = ["--https", "127.0.0.1:0", "--control", "127.0.0.1:0"];

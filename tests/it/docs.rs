@@ -34,7 +34,7 @@ fn reference() -> String {
     let example = variable("history.topic_bytes");
     write!(
         text,
-        "\nEvery key can be set in the environment: `history.topic_bytes` is `{example}`. Lists are written with\n\
+        "\nEvery key but tables (`[[...]]`) and `[groups]` can be set in the environment: `history.topic_bytes` is `{example}`. Lists are written with\n\
          commas there. Durations are written with a unit (`500ms`, `15s`, `1h`), sizes too (`256 KiB`).\n"
     )
     .expect("text");

@@ -1,0 +1,31 @@
+//! `seventh check`
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::Args;
+
+use crate::tls::Certificate;
+
+/// Check the configuration without starting anything.
+///
+/// Every mistake is said at once, and the command fails. The certificate is read too, if one is configured.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// The configuration file [default: seventh.toml, if it is there]
+    #[arg(long, value_name = "FILE", env = "SEVENTH_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl Check {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let config = super::serve::load(self.config.as_deref(), BTreeMap::new())?;
+        for warning in &config.warnings {
+            eprintln!("seventh: {warning}");
+        }
+        if config.tls.pair.is_some() {
+            Certificate::load(&config.tls)?;
+        }
+        println!("the configuration is good");
+        Ok(())
+    }
+}
