@@ -22,7 +22,7 @@
 //! | `history` | where the one order is kept | |
 //! | `outbound` | what the edge asks of others | |
 //! | `tls` | certificates, and swapping them | |
-//! | `access` | who is asking, and who may do what | `groups`, `rules`, `origins` |
+//! | `access` | who is asking, and who may do what | `groups`, `rules`, `origins`, `credential`, `session::answer` |
 //! | `exchange` | requests, replies, failures | `validate` |
 //! | `proxy` | in front of an app: routes, header fields, upstreams | `headers`, `health`, `route` |
 //! | `service` | from a request to a reply, the same for all protocols | `routes`, `stream_request` |

@@ -1,15 +1,18 @@
 //! Who is asking.
 
-use std::{fmt, time::Instant};
+use std::{fmt, sync::Arc, time::Instant};
 
 use thiserror::Error;
 
+use super::login::Login;
 use crate::{pattern::Pattern, topic::Topic};
 
 /// The longest name of a user or a group, in bytes.
 const MAX_NAME: usize = 255;
 /// The most groups one identity may have.
 pub(super) const MAX_GROUPS: usize = 256;
+/// The most patterns of topics that an app may name for one.
+pub(super) const MAX_TOPICS: usize = 256;
 
 /// The name of a user or a group: 1 to 255 bytes without control characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,6 +107,8 @@ pub struct Identity {
     groups: Vec<Name>,
     topics: Option<Vec<Pattern>>,
     expires: Option<Instant>,
+    /// What the app has known it by, and is asked about again.
+    login: Option<Arc<Login>>,
 }
 
 impl Identity {
@@ -115,6 +120,7 @@ impl Identity {
             groups: Vec::new(),
             topics: None,
             expires: None,
+            login: None,
         }
     }
 
@@ -132,7 +138,25 @@ impl Identity {
             groups,
             topics,
             expires,
+            login: None,
         }
+    }
+
+    /// The same, known by a login.
+    pub(super) fn with_login(self, login: Arc<Login>) -> Self {
+        let login = Some(login);
+        Self { login, ..self }
+    }
+
+    /// What the app has known it by, if it was the app.
+    #[must_use]
+    pub(crate) fn login(&self) -> Option<&Arc<Login>> {
+        self.login.as_ref()
+    }
+
+    /// Whether it is the same person, who may do the same.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.user == other.user && self.groups == other.groups && self.topics == other.topics
     }
 
     /// Whether it is known who it is.

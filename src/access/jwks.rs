@@ -32,6 +32,8 @@ const MAX_BYTES: usize = 256 << 10;
 pub(crate) struct Jwks {
     url: Uri,
     outbound: Outbound,
+    /// How old it may get while it cannot be fetched.
+    max_stale: Duration,
     state: Arc<Mutex<Fetched>>,
 }
 
@@ -70,12 +72,13 @@ fn recent(at: Option<Instant>, span: Duration, now: Instant) -> bool {
 }
 
 impl Jwks {
-    /// The set behind `url`.
+    /// The set behind `url`, which may get so old while it cannot be fetched.
     #[must_use]
-    pub(crate) fn new(url: Uri, outbound: Outbound) -> Self {
+    pub(crate) fn new(url: Uri, outbound: Outbound, max_stale: Duration) -> Self {
         Self {
             url,
             outbound,
+            max_stale,
             state: Arc::default(),
         }
     }
@@ -90,6 +93,10 @@ impl Jwks {
         let kid = jwt::kid(token);
         let fetching = {
             let mut state = self.lock();
+            if state.keys.is_some() && !recent(state.fetched, self.max_stale, now) {
+                tracing::warn!("access.jwks is too old to be relied on, and cannot be fetched");
+                state.keys = None;
+            }
             let known = state.known(kid.as_deref());
             let good = recent(state.fetched, FRESH, now) || state.failed;
             if known.is_none() || !recent(state.fetched, REFRESH, now) {
@@ -105,6 +112,13 @@ impl Jwks {
         let known = state.known(kid.as_deref());
         // The set is there, and has no such key.
         known.or_else(|| state.keys.clone().filter(|_| fetched))
+    }
+
+    /// How old it is; `None` while there is none.
+    pub(super) fn age(&self, now: Instant) -> Option<Duration> {
+        let state = self.lock();
+        let fetched = state.fetched.filter(|_| state.keys.is_some())?;
+        Some(now.saturating_duration_since(fetched))
     }
 
     /// Begins a fetch, if one is due, in a task of its own: whoever asked for it may leave.
@@ -187,4 +201,30 @@ async fn fetch(outbound: &Outbound, url: &Uri) -> Result<Vec<Key>, FetchError> {
         .iter()
         .filter_map(|key| serde_json::from_value::<Jwk>(key.clone()).ok());
     Ok(keys.filter_map(|key| Key::of_jwk(&key)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[tokio::test]
+    async fn a_set_that_is_too_old_is_not_relied_on() {
+        let now = clock::now();
+        // Nobody is there.
+        let nowhere = Uri::from_static("http://127.0.0.1:1/keys");
+        let stale = Duration::from_secs(600);
+        let jwks = Jwks::new(nowhere, Outbound::default(), stale);
+        let secret = "0123456789abcdef0123456789abcdef";
+        let key = Key::parse("HS256", None, Some(secret), None).expect("a key");
+        {
+            let mut state = jwks.lock();
+            (state.keys, state.fetched) = (Some(vec![key]), Some(now));
+        }
+        let before = now + stale - Duration::from_secs(1);
+        assert_eq!(jwks.keys("x", before).await.map(|keys| keys.len()), Some(1));
+        assert_eq!(jwks.age(before), Some(stale - Duration::from_secs(1)));
+        assert!(jwks.keys("x", now + stale).await.is_none());
+        assert_eq!(jwks.age(now + stale), None);
+    }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::Engine as _;
-use jsonwebtoken::{Algorithm, Header, Validation};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -32,6 +32,8 @@ pub struct Keys {
     pub audience: Option<String>,
     /// `access.groups_claim`: the claim with the groups.
     pub groups_claim: String,
+    /// `access.leeway`: how far the clock of who signs may be ahead.
+    pub leeway: Duration,
 }
 
 /// What a token says, once it is known to be good.
@@ -192,7 +194,7 @@ impl Keys {
             validation.validate_exp = false;
             validation.validate_aud = false;
             match jsonwebtoken::decode::<Unique>(token, &key.decoding, &validation) {
-                Ok(token) => return self.claims(&token.claims.0, now),
+                Ok(token) => return self.claims(&token.claims.0, key, now),
                 Err(error) => {
                     refused = match error.kind() {
                         jsonwebtoken::errors::ErrorKind::InvalidSignature => {
@@ -206,22 +208,32 @@ impl Keys {
         Err(refused)
     }
 
-    fn claims(&self, claims: &Map<String, Value>, now: SystemTime) -> Result<Claims, RefusedToken> {
+    fn claims(
+        &self,
+        claims: &Map<String, Value>,
+        key: &Key,
+        now: SystemTime,
+    ) -> Result<Claims, RefusedToken> {
+        let (issuer, audience) = self.demands(key);
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let expires = seconds(claims, "exp")?.ok_or(RefusedToken::Claim("exp"))?;
         if expires <= now {
             return Err(RefusedToken::Expired);
         }
-        if seconds(claims, "nbf")?.is_some_and(|from| from > now) {
+        if seconds(claims, "nbf")?.is_some_and(|from| from > now + self.leeway) {
             return Err(RefusedToken::NotYet);
         }
         seconds(claims, "iat")?;
-        if let Some(issuer) = &self.issuer
+        if let Some(issuer) = issuer
             && claims.get("iss").and_then(Value::as_str) != Some(issuer)
         {
             return Err(RefusedToken::Claim("iss"));
         }
-        if let Some(audience) = &self.audience {
+        // What is meant for others is not meant for whoever does not say who it is (RFC 7519 4.1.3).
+        if audience.is_none() && claims.contains_key("aud") {
+            return Err(RefusedToken::Claim("aud"));
+        }
+        if let Some(audience) = audience {
             let named = match claims.get("aud") {
                 Some(Value::String(one)) => one == audience,
                 Some(Value::Array(many)) => {
@@ -255,17 +267,36 @@ impl Keys {
         })
     }
 
+    /// What `iss` and `aud` of a key's tokens must say.
+    fn demands<'k>(&'k self, key: &'k Key) -> (Option<&'k String>, Option<&'k String>) {
+        (
+            key.issuer.as_ref().or(self.issuer.as_ref()),
+            key.audience.as_ref().or(self.audience.as_ref()),
+        )
+    }
+
+    /// The key that signs here: the first that can.
+    fn signer(&self) -> Option<(&Key, &EncodingKey)> {
+        let mut keys = self.keys.iter();
+        keys.find_map(|key| Some((key, key.encoding.as_ref()?)))
+    }
+
+    /// What `iss` and `aud` of a token that is signed here must say.
+    #[must_use]
+    pub fn signers_demands(&self) -> [(&'static str, Option<&String>); 2] {
+        let (issuer, audience) = self
+            .signer()
+            .map_or((None, None), |(key, _)| self.demands(key));
+        [("iss", issuer), ("aud", audience)]
+    }
+
     /// Signs claims with the first key that can: a secret.
     ///
     /// # Errors
     ///
     /// Why not, for a person to read.
     pub fn sign(&self, claims: &Value) -> Result<String, String> {
-        let key = self
-            .keys
-            .iter()
-            .find_map(|key| Some((key, key.encoding.as_ref()?)));
-        let (key, encoding) = key.ok_or(
+        let (key, encoding) = self.signer().ok_or(
             "there is no key to sign with; `[[access.key]]` needs one with a secret (public keys can only check)",
         )?;
         let mut header = Header::new(key.algorithm);

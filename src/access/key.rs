@@ -4,7 +4,11 @@
 use std::fmt;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, jwk::Jwk};
+use rustls::pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
 use thiserror::Error;
+
+/// What the secrets of the documents begin with.
+const EXAMPLE: &str = "at least thirty-two random bytes";
 
 /// A key that tokens may be signed with, and the one algorithm it is for.
 #[derive(Clone)]
@@ -13,6 +17,10 @@ pub struct Key {
     pub(super) algorithm: Algorithm,
     pub(super) decoding: DecodingKey,
     pub(super) encoding: Option<EncodingKey>,
+    /// What the `iss` of its tokens must be, if not what that of others is.
+    pub(super) issuer: Option<String>,
+    /// The same of `aud`.
+    pub(super) audience: Option<String>,
 }
 
 impl PartialEq for Key {
@@ -44,8 +52,18 @@ pub enum InvalidKey {
     /// The secret is too short (RFC 7518 3.2).
     #[error("the secret is {0} bytes long, {1} takes at least {2} random ones")]
     Short(usize, String, usize),
+    /// It stands in documents that everybody can read.
+    #[error(
+        "the secret is the one of an example, which everybody knows; make one: openssl rand -base64 48"
+    )]
+    Known,
     #[error("{0}: {1}")]
     File(String, String),
+    /// Its curve is not its algorithm's (RFC 7518 3.4).
+    #[error(
+        "{0} holds a key on another curve than that of {1}: ES256 takes P-256, ES384 takes P-384"
+    )]
+    Curve(String, String),
     #[error("{0} holds no public key for {1} in PEM: {2}")]
     Pem(String, String, String),
 }
@@ -74,6 +92,9 @@ impl Key {
         };
         let (decoding, encoding) = match (least, secret, file) {
             (Some(least), Some(secret), None) => {
+                if secret.starts_with(EXAMPLE) {
+                    return Err(InvalidKey::Known);
+                }
                 if secret.len() < least {
                     return Err(InvalidKey::Short(secret.len(), name(), least));
                 }
@@ -84,6 +105,9 @@ impl Key {
                 let pem = std::fs::read(file)
                     .map_err(|error| InvalidKey::File(file.into(), error.to_string()))?;
                 let key = match parsed {
+                    Algorithm::ES256 | Algorithm::ES384 if !is_on_curve(parsed, &pem) => {
+                        return Err(InvalidKey::Curve(file.into(), name()));
+                    }
                     Algorithm::ES256 | Algorithm::ES384 => DecodingKey::from_ec_pem(&pem),
                     Algorithm::EdDSA => DecodingKey::from_ed_pem(&pem),
                     _ => DecodingKey::from_rsa_pem(&pem),
@@ -99,7 +123,19 @@ impl Key {
             algorithm: parsed,
             decoding,
             encoding,
+            issuer: None,
+            audience: None,
         })
+    }
+
+    /// The same for tokens of an issuer, or for an audience, of their own.
+    #[must_use]
+    pub fn of(self, issuer: Option<String>, audience: Option<String>) -> Self {
+        Self {
+            issuer,
+            audience,
+            ..self
+        }
     }
 
     /// Whether a token that names `kid` may be signed with it.
@@ -139,8 +175,24 @@ impl Key {
             algorithm,
             decoding,
             encoding: None,
+            issuer: None,
+            audience: None,
         })
     }
+}
+
+/// Whether a public key in PEM is on the curve of an algorithm, as far as it says which (RFC 5480 2.1.1.1).
+fn is_on_curve(algorithm: Algorithm, pem: &[u8]) -> bool {
+    const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
+    let curve = match algorithm {
+        Algorithm::ES256 => P256,
+        _ => P384,
+    };
+    let Ok(key) = SubjectPublicKeyInfoDer::from_pem_slice(pem) else {
+        return true;
+    };
+    key.windows(curve.len()).any(|part| part == curve)
 }
 
 enum Family {

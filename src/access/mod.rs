@@ -1,37 +1,41 @@
 //! Who is asking, what they may do, and who is meant.
 //!
 //! - [`Access`] settles the identity of a request, by [`Keys`] (a JWT) or by asking the app
-//!   (`forward_auth`), and says which topics it may read.
+//!   ([`Session`]), and says which topics it may read.
 //! - [`Rule`] is what operators write; [`Groups`] nests groups in one another.
 //! - [`Origins`] says which other sites' pages may open event streams.
 
+mod credential;
 mod denied;
-mod forward_auth;
 mod groups;
 mod identity;
 mod jwks;
 mod jwt;
 mod key;
+mod login;
 mod origins;
 mod rules;
+mod session;
 mod token;
 
 use std::{
-    sync::{Mutex, MutexGuard},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant, SystemTime},
 };
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 
 pub(crate) use denied::Denied;
-pub(crate) use forward_auth::ForwardAuth;
 pub(crate) use groups::{Groups, InvalidMember, Member};
 pub(crate) use identity::{Identity, InvalidName, Name, Standing};
 pub(crate) use jwks::Jwks;
 pub(crate) use jwt::{Claims, Keys, RefusedToken};
 pub(crate) use key::Key;
+pub(crate) use login::Login;
 pub(crate) use origins::Origins;
 pub(crate) use rules::{Rule, Who};
+pub(crate) use session::{Session, SessionSettings};
 pub(crate) use token::Token;
 
 use crate::{outbound::Outbound, pattern::Pattern, topic::Topic};
@@ -47,18 +51,18 @@ pub struct AccessSettings {
     pub keys: Keys,
     /// `access.jwks`
     pub jwks: Option<Uri>,
-    /// `access.session`
-    pub session: Option<Uri>,
-    /// `access.session_cache`
-    pub session_cache: Duration,
-    /// `access.session_timeout`
-    pub session_timeout: Duration,
+    /// `access.jwks_max_stale`: how old it may get while it cannot be fetched.
+    pub jwks_max_stale: Duration,
+    /// `access.session` and what is beside it.
+    pub session: Option<SessionSettings>,
     /// `access.expiry_notice`: how long before its token's end a stream is told.
     pub expiry_notice: Duration,
     /// `access.origins`
     pub origins: Origins,
     /// `[[access.rule]]`
     pub rules: Vec<Rule>,
+    /// `access.default`
+    pub default: Otherwise,
     /// `access.publish`: static keys of publishers outside.
     pub publish: Vec<Token>,
     /// `access.publish_claim`: whether a token's `publish` claim lets its bearer publish.
@@ -67,12 +71,21 @@ pub struct AccessSettings {
     pub groups: Groups,
 }
 
+/// What becomes of topics that no rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    /// Whoever may open event streams may read them.
+    Allow,
+    /// Nobody may.
+    Deny,
+}
+
 /// Settles who asks and what they may do.
 #[derive(Debug)]
 pub struct Access {
     settings: AccessSettings,
     jwks: Option<Jwks>,
-    session: Option<ForwardAuth>,
+    session: Option<Session>,
     groups: Mutex<Groups>,
 }
 
@@ -91,11 +104,11 @@ impl Access {
     pub fn new(settings: AccessSettings, outbound: &Outbound) -> Self {
         let jwks = settings.jwks.clone();
         Self {
-            jwks: jwks.map(|url| Jwks::new(url, outbound.clone())),
-            session: settings.session.clone().map(|url| {
-                let (cache, timeout) = (settings.session_cache, settings.session_timeout);
-                ForwardAuth::new(url, outbound.clone(), cache, timeout)
-            }),
+            jwks: jwks.map(|url| Jwks::new(url, outbound.clone(), settings.jwks_max_stale)),
+            session: settings
+                .session
+                .clone()
+                .map(|session| Session::new(session, outbound.clone())),
             groups: Mutex::new(settings.groups.clone()),
             settings,
         }
@@ -108,7 +121,21 @@ impl Access {
         }
     }
 
-    /// Settles who asks.
+    /// How old the set of `access.jwks` is, if there is one.
+    #[must_use]
+    pub fn jwks_age(&self, now: Instant) -> Option<Duration> {
+        self.jwks.as_ref()?.age(now)
+    }
+
+    /// Asks the app again about those who are there, and says whom it does not know any more. Never ends.
+    pub(crate) async fn keep_asking(&self, ended: impl FnMut(&Arc<Login>)) {
+        match &self.session {
+            Some(session) => session.keep_asking(ended).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Settles who asks, from this address.
     ///
     /// # Errors
     ///
@@ -117,6 +144,7 @@ impl Access {
         &self,
         headers: &HeaderMap,
         uri: &Uri,
+        client: IpAddr,
         now: Instant,
         wall: SystemTime,
     ) -> Result<Identity, Denied> {
@@ -125,7 +153,7 @@ impl Access {
             return claims.into_identity(now, wall).ok_or(Denied::Expired);
         }
         match &self.session {
-            Some(session) => session.identify(headers, uri, now).await,
+            Some(session) => session.identify(headers, uri, client).await,
             None => Ok(Identity::anonymous()),
         }
     }
@@ -143,20 +171,27 @@ impl Access {
             Err(denied) => return Err(denied),
         }
         // Other cookies may hold what they like.
+        let mut found: Option<&[u8]> = None;
         for value in headers.get_all(header::COOKIE) {
             for pair in value.as_bytes().split(|&b| b == b';') {
                 let pair = pair.trim_ascii();
                 let value = pair
                     .strip_prefix(self.settings.cookie.as_bytes())
                     .and_then(|rest| rest.strip_prefix(b"="));
-                if let Some(token) = value {
-                    let text = std::str::from_utf8(token);
-                    let bad = |_| Denied::Unauthorized("the token is not text");
-                    return text.map(|token| Some(token.to_owned())).map_err(bad);
+                let Some(token) = value else {
+                    continue;
+                };
+                // One of them is of another path or host, which a page there could have set.
+                if found.is_some_and(|found| found != token) {
+                    const TWO: &str = "there are two cookies with tokens, which differ";
+                    return Err(Denied::Unauthorized(TWO));
                 }
+                found = Some(token);
             }
         }
-        Ok(None)
+        let text = found.map(std::str::from_utf8).transpose();
+        let text = text.map_err(|_| Denied::Unauthorized("the token is not text"))?;
+        Ok(text.map(str::to_owned))
     }
 
     async fn verify(&self, token: &str, now: Instant, wall: SystemTime) -> Result<Claims, Denied> {
@@ -172,6 +207,12 @@ impl Access {
         let keys = jwks.keys(token, now).await.ok_or(Denied::Unavailable)?;
         let keys = self.settings.keys.with_keys(keys);
         keys.verify(token, wall).map_err(Into::into)
+    }
+
+    /// Whether the anonymous may open event streams at all.
+    #[must_use]
+    pub fn takes_anonymous(&self) -> bool {
+        self.settings.subscribe.contains(&Standing::Anonymous)
     }
 
     /// Whether `identity` may read `topics`.
@@ -208,8 +249,10 @@ impl Access {
                 .find(|rule| rule.matches(topic.as_str()));
             // What is the edge's own is for those whom a rule allows it.
             let ruled = match rule {
-                Some(rule) => self.allows(rule, identity),
-                None => !topic.is_reserved(),
+                Some(rule) => {
+                    rule.is_own(topic.as_str(), identity.user()) && self.allows(rule, identity)
+                }
+                None => !topic.is_reserved() && self.settings.default == Otherwise::Allow,
             };
             if !(named && ruled) {
                 return Err(match identity.standing() {
@@ -282,7 +325,7 @@ impl Access {
     /// How often something was forgotten: what was settled before may not hold after.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.session.as_ref().map_or(0, ForwardAuth::generation)
+        self.session.as_ref().map_or(0, Session::generation)
     }
 
     /// Whether publishers outside are let in at all.

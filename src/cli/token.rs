@@ -71,7 +71,7 @@ impl TokenArgs {
         if !self.group.is_empty() {
             claims[&keys.groups_claim] = json!(self.group);
         }
-        for (name, value) in [("iss", &keys.issuer), ("aud", &keys.audience)] {
+        for (name, value) in keys.signers_demands() {
             if let Some(value) = value {
                 claims[name] = json!(value);
             }

@@ -1,6 +1,6 @@
 //! `[access]` and `[groups]`.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use http::Uri;
 use serde::Deserialize;
@@ -13,8 +13,12 @@ use super::{
     value::{Raw, Setting},
 };
 use crate::access::{
-    AccessSettings, Groups, Key, Keys, Member, Name, Origins, Rule, Standing, Token,
+    AccessSettings, Groups, Key, Keys, Member, Name, Origins, Otherwise, Rule, SessionSettings,
+    Standing, Token,
 };
+
+/// The cookie that may carry a token, unless another is named.
+const COOKIE: &str = "seventh";
 
 /// `[[access.key]]`
 #[derive(Deserialize)]
@@ -24,6 +28,8 @@ struct KeyTable {
     kid: Option<String>,
     secret: Option<String>,
     public_key: Option<String>,
+    issuer: Option<String>,
+    audience: Option<String>,
 }
 
 /// `[[access.rule]]`
@@ -32,6 +38,26 @@ struct KeyTable {
 struct RuleTable {
     topic: String,
     allow: Vec<String>,
+}
+
+impl Setting for Otherwise {
+    const KIND: &'static str = "word";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match &*String::read(raw)? {
+            "allow" => Ok(Self::Allow),
+            "deny" => Ok(Self::Deny),
+            other => Err(format!("`{other}` is neither allow nor deny")),
+        }
+    }
+
+    fn show(&self) -> String {
+        let word = match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        };
+        format!("\"{word}\"")
+    }
 }
 
 impl Setting for Vec<Standing> {
@@ -68,10 +94,21 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
          authenticated once there are keys or a session.",
     );
     let keys = take_keys(reader);
-    let jwks: Option<Uri> = reader.take("access.jwks", None, "A JWK set with more public keys.");
+    let jwks: Option<Uri> = reader.take(
+        "access.jwks",
+        None,
+        "A JWK set with more public keys; it takes `access.audience`.",
+    );
+    let jwks_max_stale = reader.take_if(
+        "access.jwks_max_stale",
+        Duration::from_secs(24 * 3600),
+        "How old the key set may get while it cannot be fetched; tokens are then answered gently, as nobody can \
+         say what they are worth.",
+        |time| range::time(*time, &(Duration::from_secs(300)..=30 * MAX_TIME)),
+    );
     let cookie = reader.take_if(
         "access.cookie",
-        "seventh".to_owned(),
+        COOKIE.to_owned(),
         "The cookie that may carry a token, for `withCredentials`.",
         is_cookie,
     );
@@ -92,14 +129,21 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
             "groups".to_owned(),
             "The claim with the user's groups.",
         ),
+        leeway: reader.take_if(
+            "access.leeway",
+            Duration::from_secs(5),
+            "How far the clock of who signs tokens may be ahead of the edge's, for `nbf`.",
+            |time| range::time(*time, &(Duration::ZERO..=Duration::from_secs(300))),
+        ),
     };
-    let session: Option<Uri> = reader.take(
-        "access.session",
-        None,
-        "An endpoint of the app that says who someone is: it gets the request's cookies and \
-         `Authorization`, and answers 200 with `Remote-User` and `Remote-Groups`, or 401.",
-    );
+    let session = take_session(reader);
+    check_tokens(reader, &keys, jwks.as_ref(), &cookie);
     let identifies = !keys.is_empty() || jwks.is_some() || session.is_some();
+    if subscribe.as_ref().is_some_and(Vec::is_empty) {
+        let nobody = "it is empty, so that nobody could open an event stream; name authenticated, anonymous or \
+                      both, or leave it out";
+        reader.mistake("access.subscribe", nobody.to_owned());
+    }
     let only = vec![Standing::Authenticated];
     let both = vec![Standing::Authenticated, Standing::Anonymous];
     AccessSettings {
@@ -107,19 +151,8 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
         cookie,
         keys,
         jwks,
+        jwks_max_stale,
         session,
-        session_cache: reader.take_if(
-            "access.session_cache",
-            Duration::from_secs(10),
-            "How long the app's answer is remembered for the very same credentials.",
-            |time| range::time(*time, &(Duration::ZERO..=MAX_TIME)),
-        ),
-        session_timeout: reader.take_if(
-            "access.session_timeout",
-            Duration::from_secs(2),
-            "How long the app's answer is waited for.",
-            |time| range::time(*time, &(Duration::from_millis(50)..=Duration::from_secs(60))),
-        ),
         expiry_notice: reader.take_if(
             "access.expiry_notice",
             Duration::from_secs(30),
@@ -128,6 +161,12 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
         ),
         origins: take_origins(reader),
         rules: take_rules(reader),
+        default: reader.take(
+            "access.default",
+            Otherwise::Allow,
+            "What becomes of topics that no rule matches: `\"allow\"` (whoever may open event streams may read \
+             them) or `\"deny\"`.",
+        ),
         publish: take_publish(reader),
         publish_claim: reader.take(
             "access.publish_claim",
@@ -137,6 +176,112 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
         ),
         groups: take_groups(reader),
     }
+}
+
+/// What would be left of tokens if the configuration were taken as it is.
+fn check_tokens(reader: &mut Reader, keys: &Keys, jwks: Option<&Uri>, cookie: &str) {
+    let insecure = reader.take(
+        "access.insecure",
+        false,
+        "Whether `access.jwks` may be asked over `http` beyond loopback.",
+    );
+    if jwks.is_some() && keys.audience.is_none() {
+        let missing = "access.jwks takes access.audience too: such a set signs tokens for other services as well, \
+                       which would all be let in here";
+        reader.mistake("access.jwks", missing.to_owned());
+    }
+    if let Some(jwks) = jwks
+        && jwks.scheme_str() == Some("http")
+        && !is_loopback(jwks)
+        && !insecure
+    {
+        let open = format!(
+            "{jwks} is asked in the clear: whoever is on the way could put keys of their own; use https, or say access.insecure = true"
+        );
+        reader.mistake("access.jwks", open);
+    }
+    if keys.is_empty() && jwks.is_none() {
+        for (key, is_set) in [
+            ("access.issuer", keys.issuer.is_some()),
+            ("access.audience", keys.audience.is_some()),
+            ("access.cookie", cookie != COOKIE),
+        ] {
+            if is_set {
+                let unused = "it says what a token must be, and there is no key that could sign one: add \
+                              [[access.key]] or access.jwks";
+                reader.mistake(key, unused.to_owned());
+            }
+        }
+    }
+}
+
+fn is_loopback(url: &Uri) -> bool {
+    let host = url.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+fn take_session(reader: &mut Reader) -> Option<SessionSettings> {
+    let url: Option<Uri> = reader.take(
+        "access.session",
+        None,
+        "An endpoint of the app that says who someone is: it gets the request's cookies and \
+         `Authorization`, and answers 200 with `Remote-User`, `Remote-Groups`, `Remote-Topics` and \
+         `Remote-Expires` (in seconds), or 401.",
+    );
+    let cache = reader.take_if(
+        "access.session_cache",
+        Duration::from_secs(10),
+        "How long the app's answer is remembered for the same credentials; that someone is nobody, or is \
+         refused, no longer than 1 s.",
+        |time| range::time(*time, &(Duration::ZERO..=MAX_TIME)),
+    );
+    let timeout = reader.take_if(
+        "access.session_timeout",
+        Duration::from_secs(2),
+        "How long the app's answer is waited for.",
+        |time| {
+            range::time(
+                *time,
+                &(Duration::from_millis(50)..=Duration::from_secs(60)),
+            )
+        },
+    );
+    let recheck = reader.take_if(
+        "access.session_recheck",
+        Duration::from_secs(300),
+        "How often the app is asked again about those whose streams are open, which end when it says \
+         something else.",
+        |time| range::time(*time, &(Duration::from_secs(1)..=MAX_TIME)),
+    );
+    let cookies: Vec<String> = reader.take(
+        "access.session_cookies",
+        Vec::new(),
+        "The cookies that say who someone is, such as `[\"sid\"]`: the app is asked with these alone. Unset: \
+         with all, so that who has another of any is asked about anew.",
+    );
+    for cookie in &cookies {
+        if let Err(wrong) = is_cookie(cookie) {
+            reader.mistake("access.session_cookies", wrong);
+        }
+    }
+    let by_uri = reader.take(
+        "access.session_by_uri",
+        false,
+        "Whether the app decides by what is asked for, too: what it says of one URI is then not taken for what \
+         it would say of another.",
+    );
+    url.map(|url| SessionSettings {
+        url,
+        cache,
+        timeout,
+        recheck,
+        cookies,
+        by_uri,
+    })
 }
 
 fn is_cookie(name: &String) -> Result<(), String> {
@@ -154,7 +299,7 @@ fn take_keys(reader: &mut Reader) -> Vec<Key> {
         "access.key",
         Vec::new(),
         "`[[access.key]]`: a key that tokens may be signed with. `algorithm` (HS256, HS384, HS512, RS256 \
-         to PS512, ES256, ES384, EdDSA) with `secret`, or with `public_key`, a PEM file; `kid` if it has one.",
+         to PS512, ES256, ES384, EdDSA) with `secret`, or with `public_key`, a PEM file; `kid` if it has one; `issuer` and `audience` if its tokens have others than those below.",
     );
     each(reader, "access.key", tables, |table| {
         let table: KeyTable = of_table(table)?;
@@ -164,6 +309,7 @@ fn take_keys(reader: &mut Reader) -> Vec<Key> {
             table.secret.as_deref(),
             table.public_key.as_deref(),
         )
+        .map(|key| key.of(table.issuer, table.audience))
         .map_err(|error| error.to_string())
     })
 }
@@ -174,7 +320,7 @@ fn take_rules(reader: &mut Reader) -> Vec<Rule> {
         Vec::new(),
         "`[[access.rule]]`: who may read the topics that match: `topic = \"orders/*\"`, `allow = \
          [\"authenticated\", \"user:bob\", \"group:sales\"]`. `*` stands for anything within a segment, `**` \
-         across segments; the first that matches decides.",
+         across segments, `{user}` for the reader's own name as a segment; the first that matches decides.",
     );
     each(reader, "access.rule", tables, |table| {
         let table: RuleTable = of_table(table)?;

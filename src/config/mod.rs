@@ -347,6 +347,55 @@ mod tests {
     }
 
     #[test]
+    fn tokens_that_nobody_could_rely_on_are_a_mistake() {
+        for (text, key, says) in [
+            (
+                "access.jwks = \"https://a/keys\"",
+                "access.jwks",
+                "access.audience",
+            ),
+            (
+                "access.jwks = \"http://a/keys\"\naccess.audience = \"x\"",
+                "access.jwks",
+                "access.insecure",
+            ),
+            ("access.issuer = \"app\"", "access.issuer", "access.key"),
+            ("access.audience = \"x\"", "access.audience", "access.key"),
+            ("access.cookie = \"sid\"", "access.cookie", "access.key"),
+            ("access.subscribe = []", "access.subscribe", "authenticated"),
+            (
+                "[[access.key]]\nalgorithm = \"HS256\"\nsecret = \"at least thirty-two random bytes\"",
+                "access.key, number 1",
+                "openssl rand",
+            ),
+            (
+                "[[access.rule]]\ntopic = \"x{user}\"\nallow = []",
+                "access.rule, number 1",
+                "users/{user}/**",
+            ),
+            ("access.default = \"no\"", "access.default", "deny"),
+            (
+                "access.session_cookies = [\"a b\"]",
+                "access.session_cookies",
+                "`a b`",
+            ),
+        ] {
+            let [mistake] = &mistakes(text)[..] else {
+                panic!("{text}: one mistake");
+            };
+            let rest = mistake.strip_prefix(key).expect("it names the key");
+            assert!(rest.contains(says), "{mistake}");
+        }
+        for text in [
+            "access.jwks = \"http://127.0.0.1:1/keys\"\naccess.audience = \"x\"",
+            "access.jwks = \"http://[::1]/keys\"\naccess.audience = \"x\"",
+            "access.jwks = \"http://a/keys\"\naccess.audience = \"x\"\naccess.insecure = true",
+        ] {
+            Config::from_text(text).expect("no mistake");
+        }
+    }
+
+    #[test]
     fn routes_say_what_is_wrong_with_them() {
         let text = "
             proxy.upstream = [\"http://a\", \"a:3000\"]

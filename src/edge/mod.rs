@@ -170,6 +170,7 @@ impl Edge {
         tasks.spawn(async move { paced.keep_pace().await });
         let checked = context.clone();
         tasks.spawn(async move { checked.proxy.check_health().await });
+        tasks.spawn(service::keep_asking(context.clone()));
         let (said, counted) = (context.clone(), self.metrics.clone());
         tasks.spawn(async move {
             service::tell_stats(&said, clock::now(), || counted.open_connections()).await;

@@ -35,7 +35,12 @@ const END_TO_END: [HeaderName; 4] = [
 fn is_identity(name: &str) -> bool {
     matches!(
         name,
-        "remote-user" | "remote-groups" | "remote-name" | "remote-email" | "remote-expires"
+        "remote-user"
+            | "remote-groups"
+            | "remote-topics"
+            | "remote-name"
+            | "remote-email"
+            | "remote-expires"
     )
 }
 

@@ -11,7 +11,10 @@ use std::{
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{Context, streams::Registration};
+use super::{
+    Context,
+    streams::{Ended, Registration},
+};
 use crate::{
     exchange::{Beat, CHUNK, EventBody, Output, Seat},
     hub::{Chunk, Found, Next, StreamHandle, Subscription},
@@ -223,6 +226,10 @@ impl EventStream {
     fn last(&self, end: End) -> Bytes {
         match end {
             End::Told(retry) => sse::retry(retry).into(),
+            End::Revoked if self.counted.registration.ended() == Some(Ended::Login) => {
+                let data = json!({ "reason": "changed" }).to_string();
+                Draft::new(Some("edge-auth"), &data, Some(self.retry)).finish_without_id()
+            }
             End::Revoked | End::Finished => sse::retry(self.retry).into(),
             End::Aged => {
                 self.context.metrics.aged.inc();
@@ -263,7 +270,7 @@ impl EventStream {
     fn is_revoked(&self, now: Instant) -> bool {
         self.disconnected
             || self.token_end.is_some_and(|end| end <= now)
-            || self.counted.registration.is_ended()
+            || self.counted.registration.ended().is_some()
     }
 
     fn token_notice(&mut self, now: Instant) -> Option<Bytes> {

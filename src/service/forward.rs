@@ -30,7 +30,7 @@ pub(super) async fn answer(
     };
     let mut identity = None;
     if route.settles_identity() {
-        match identify(context, &request.parts).await {
+        match identify(context, &request.parts, request.peer.remote.ip()).await {
             Ok(known) => identity = Some(known),
             Err(denied) if route.is_gentle_to(&request) => {
                 return subscribe::refuse(context, denied);
@@ -53,8 +53,9 @@ pub(super) async fn answer(
     }
 }
 
-async fn identify(context: &Context, parts: &Parts) -> Result<Identity, Denied> {
+async fn identify(context: &Context, parts: &Parts, client: IpAddr) -> Result<Identity, Denied> {
     let (headers, uri) = (&parts.headers, &parts.uri);
     let (now, wall) = (clock::now(), clock::wall());
-    context.access.identify(headers, uri, now, wall).await
+    let access = &context.access;
+    access.identify(headers, uri, client, now, wall).await
 }

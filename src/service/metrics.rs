@@ -20,6 +20,8 @@ pub struct ServiceMetrics {
     pub(crate) stalls: Counter,
     /// In bytes.
     pub(crate) memory: Gauge,
+    /// In seconds.
+    pub(in crate::service) jwks_age: Gauge<f64, AtomicU64>,
 }
 
 impl ServiceMetrics {
@@ -63,6 +65,12 @@ impl ServiceMetrics {
             "The memory of the process that counts against limits.memory",
             memory.clone(),
         );
+        let jwks_age = Gauge::default();
+        registry.register(
+            "jwks_age_seconds",
+            "How old the key set of access.jwks is, -1 while there is none",
+            jwks_age.clone(),
+        );
         registry.register("keepalives", "Keepalives sent", keepalives.clone());
         Self {
             requests: Opened::register(
@@ -85,6 +93,7 @@ impl ServiceMetrics {
             lag,
             stalls,
             memory,
+            jwks_age,
         }
     }
 }

@@ -26,6 +26,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::PathAndQuery};
 
 use crate::{
+    access::Login,
     clock,
     drain::Watch,
     exchange::{Body, BodyStream, HeaderBounds, Problem, Reply, Request, authority, validate},
@@ -33,6 +34,7 @@ use crate::{
 };
 use publish::Permit;
 use routes::{NoRoute, Offer, Route};
+use streams::{Ended, StreamInfo};
 
 pub(crate) use context::{Context, EventSettings};
 pub(crate) use control::Gate;
@@ -268,6 +270,18 @@ impl Service {
             Self::Control(_, _, drain) => drain,
         }
     }
+}
+
+/// Has the app asked again about those whose streams are open, which end when it does not know them any more.
+pub(crate) async fn keep_asking(context: Arc<Context>) {
+    let ended = |login: &Arc<Login>| {
+        let is_by = |info: &StreamInfo| {
+            let own = info.identity.login();
+            own.is_some_and(|own| Arc::ptr_eq(own, login))
+        };
+        context.streams.end_where(Ended::Login, is_by);
+    };
+    context.access.keep_asking(ended).await;
 }
 
 /// Sends whoever comes without TLS to where it is. The method stays what it is (RFC 9110 15.4.9).

@@ -133,6 +133,12 @@ impl<'a> StreamRequest<'a> {
         })
     }
 
+    /// Whether it comes with an id of the edge's: its client has had a stream before.
+    pub(super) fn comes_back(&self) -> bool {
+        let cursor = self.cursor.as_deref();
+        cursor.is_some_and(|cursor| EventId::parse(cursor).is_some())
+    }
+
     /// For what the edge says of itself.
     pub(super) fn stats() -> Self {
         Self {

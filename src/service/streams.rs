@@ -1,12 +1,12 @@
 //! Who is connected: every open event stream, for operators to see and to end.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
@@ -87,7 +87,19 @@ pub struct StreamInfo {
     browser: Option<Box<Browser>>,
     /// How many events it was given.
     settled: AtomicU64,
-    ended: AtomicBool,
+    /// An [`Ended`], or 0.
+    ended: AtomicU8,
+}
+
+/// Why a stream was ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// A rule had let it in by a group that its client is not in any more.
+    Membership = 1,
+    /// The app does not say of its client any more what it said.
+    Login = 2,
+    /// An operator said so.
+    Operator = 3,
 }
 
 /// Which streams are asked for.
@@ -149,7 +161,7 @@ impl StreamInfo {
             key,
             browser: browser.map(Box::new),
             settled: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
+            ended: AtomicU8::new(0),
         }
     }
 
@@ -160,8 +172,8 @@ impl StreamInfo {
         addressed.saturating_sub(self.settled.load(Ordering::Relaxed))
     }
 
-    fn end(&self) {
-        self.ended.store(true, Ordering::Release);
+    fn end(&self, why: Ended) {
+        self.ended.store(why as u8, Ordering::Release);
         self.mailbox.nudge(self.key);
     }
 }
@@ -214,12 +226,26 @@ impl Streams {
         taken.map(|(id, info)| (*id, info.clone())).collect()
     }
 
+    /// Ends the stream with this id; `false` when there is none.
+    pub(super) fn end(&self, id: u64, why: Ended) -> bool {
+        let info = self.lock().by_id.get(&id).cloned();
+        info.inspect(|info| info.end(why)).is_some()
+    }
+
+    /// The users with open streams of whose identities `is` says so.
+    pub(super) fn users_where(&self, is: impl Fn(&Identity) -> bool) -> BTreeSet<Name> {
+        let open = self.lock();
+        let identities = open.by_id.values().map(|info| &*info.identity);
+        let users = identities.filter(|identity| is(identity));
+        users.filter_map(Identity::user).cloned().collect()
+    }
+
     /// Ends every stream that `ends` says.
-    pub(super) fn end_where(&self, ends: impl Fn(&StreamInfo) -> bool) {
+    pub(super) fn end_where(&self, why: Ended, ends: impl Fn(&StreamInfo) -> bool) {
         let all: Vec<Arc<StreamInfo>> = self.lock().by_id.values().cloned().collect();
         all.iter()
             .filter(|info| ends(info))
-            .for_each(|info| info.end());
+            .for_each(|info| info.end(why));
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -228,9 +254,11 @@ impl Streams {
 }
 
 impl Registration {
-    /// Whether the stream was ended because of what its owner may not read any more.
-    pub(super) fn is_ended(&self) -> bool {
-        self.info.ended.load(Ordering::Acquire)
+    /// Why the stream was ended, if it was.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        let ended = self.info.ended.load(Ordering::Acquire);
+        let all = [Ended::Membership, Ended::Login, Ended::Operator];
+        all.into_iter().find(|why| *why as u8 == ended)
     }
 
     pub(super) fn settled(&self, events: u64) {

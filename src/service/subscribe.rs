@@ -17,7 +17,7 @@ use super::{
     streams::{Browser, CROWD, Crowd, StreamInfo},
 };
 use crate::{
-    access::{Denied, Identity},
+    access::{Denied, Identity, Name},
     backoff, clock,
     exchange::{Body, EventBody as _, Peer, Problem, Reply, Seat, authority, is_chromium},
     hub::{NoRoom, Opening},
@@ -171,11 +171,19 @@ impl Plan {
         let identified = if stranger {
             Ok(Identity::anonymous())
         } else {
-            access.identify(&parts.headers, &parts.uri, now, wall).await
+            let (headers, uri, client) = (&parts.headers, &parts.uri, peer.remote.ip());
+            access.identify(headers, uri, client, now, wall).await
         };
         let allowed = identified.and_then(|identity| {
-            access.may_subscribe(&identity, asked.topics.iter())?;
-            Ok(identity)
+            match access.may_subscribe(&identity, asked.topics.iter()) {
+                Ok(()) => Ok(identity),
+                // Who comes back to where nobody is anonymous was known once: the cookie has gone with its token,
+                // and a 401 would close an `EventSource` for good.
+                Err(Denied::Unauthorized(_)) if asked.comes_back() && !access.takes_anonymous() => {
+                    Err(Denied::Expired)
+                }
+                Err(denied) => Err(denied),
+            }
         });
         let identity = match allowed {
             Ok(identity) => identity,
@@ -338,7 +346,8 @@ fn open(
     let named: Box<[Topic]> = named.cloned().collect();
     let token_end = identity.expires();
     // What was said before has ids of its own: the edge's last one counts.
-    let said = first_bytes(context, asked, peer.protocol, &named, &opening, retry);
+    let (protocol, by) = (peer.protocol, &identity);
+    let said = first_bytes(context, asked, protocol, by, &named, &opening, retry);
     let first = [first, said].concat().into();
     let handle = subscription.handle();
     let visitor = who(peer, &identity);
@@ -378,6 +387,7 @@ fn first_bytes(
     context: &Context,
     asked: &StreamRequest<'_>,
     protocol: Protocol,
+    identity: &Identity,
     topics: &[Topic],
     opening: &Opening,
     retry: Duration,
@@ -405,6 +415,9 @@ fn first_bytes(
         },
         // Over HTTP/1.1 a browser has six connections, and the seventh stream waits for ever.
         "protocol": protocol.alpn(),
+        // A page sees whether it is known, and as whom.
+        "user": identity.user().map(Name::as_str),
+        "authenticated": identity.user().is_some(),
         "now": humantime::format_rfc3339_millis(clock::wall()).to_string(),
     });
     let draft = Draft::new(Some("edge-open"), &data.to_string(), Some(retry));

@@ -3,12 +3,13 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
-    task::JoinHandle,
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
 };
 
 pub struct App {
@@ -23,6 +24,10 @@ struct Script {
     headers: String,
     body: String,
     request: String,
+    asked: usize,
+    takes: Duration,
+    under_way: usize,
+    most: usize,
 }
 
 impl App {
@@ -53,7 +58,20 @@ impl App {
     }
 
     pub fn forget(&self) {
-        self.script.lock().expect("no panic").request.clear();
+        let mut script = self.script.lock().expect("no panic");
+        script.request.clear();
+        (script.asked, script.most) = (0, 0);
+    }
+
+    /// From now on each answer takes so long.
+    pub fn take(&self, time: Duration) {
+        self.script.lock().expect("no panic").takes = time;
+    }
+
+    /// How often it was asked, and how many questions it had at a time at most.
+    pub fn asked(&self) -> (usize, usize) {
+        let script = self.script.lock().expect("no panic");
+        (script.asked, script.most)
     }
 
     pub async fn stop(self) {
@@ -63,29 +81,46 @@ impl App {
 }
 
 async fn serve(listener: TcpListener, script: Arc<Mutex<Script>>) {
-    while let Ok((mut stream, _)) = listener.accept().await {
-        let mut request = Vec::new();
-        let mut buffer = [0; 4096];
-        while !request.windows(4).any(|w| w == b"\r\n\r\n") {
-            match stream.read(&mut buffer).await {
-                Ok(n) if n > 0 => request.extend_from_slice(&buffer[..n]),
-                _ => break,
-            }
-        }
-        let answer = {
-            let mut script = script.lock().expect("no panic");
-            script.request = String::from_utf8_lossy(&request).into_owned();
-            let length = script.body.len();
-            format!(
-                "HTTP/1.1 {}\r\n{}Content-Length: {length}\r\nConnection: close\r\n\r\n{}",
-                script.status, script.headers, script.body
-            )
-        };
-        if answer.starts_with("HTTP/1.1 slow") {
-            // Held open until the asker has had enough.
-            tokio::spawn(async move { stream.read(&mut [0; 1]).await });
-            continue;
-        }
-        let _: std::io::Result<()> = stream.write_all(answer.as_bytes()).await;
+    let mut answering = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        answering.spawn(answer(stream, script.clone()));
+        while answering.try_join_next().is_some() {}
     }
+}
+
+async fn answer(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    while !request.windows(4).any(|w| w == b"\r\n\r\n") {
+        match stream.read(&mut buffer).await {
+            Ok(n) if n > 0 => request.extend_from_slice(&buffer[..n]),
+            _ => return,
+        }
+    }
+    let takes = {
+        let mut script = script.lock().expect("no panic");
+        script.request = String::from_utf8_lossy(&request).into_owned();
+        script.asked += 1;
+        script.under_way += 1;
+        script.most = script.most.max(script.under_way);
+        script.takes
+    };
+    if !takes.is_zero() {
+        tokio::time::sleep(takes).await;
+    }
+    let answer = {
+        let mut script = script.lock().expect("no panic");
+        script.under_way -= 1;
+        let length = script.body.len();
+        format!(
+            "HTTP/1.1 {}\r\n{}Content-Length: {length}\r\nConnection: close\r\n\r\n{}",
+            script.status, script.headers, script.body
+        )
+    };
+    if answer.starts_with("HTTP/1.1 slow") {
+        // Held open until the asker has had enough.
+        let _: std::io::Result<usize> = stream.read(&mut [0; 1]).await;
+        return;
+    }
+    let _: std::io::Result<()> = stream.write_all(answer.as_bytes()).await;
 }

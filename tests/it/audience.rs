@@ -16,7 +16,7 @@ every_protocol!(
 
 fn edge(more: &str) -> TestEdge {
     TestEdge::with(&format!(
-        "access.subscribe = [\"authenticated\", \"anonymous\"]\n{more}\n\
+        "access.subscribe = [\"authenticated\", \"anonymous\"]\naccess.audience = \"seventh\"\n{more}\n\
          [[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
     ))
 }

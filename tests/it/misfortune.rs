@@ -194,7 +194,7 @@ async fn a_clock_that_jumps_ends_nothing_but_tokens() {
         .arg(format!("FAKETIME_TIMESTAMP_FILE={}", offset.display()))
         .args(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]);
     let text = format!(
-        "access.subscribe = [\"authenticated\", \"anonymous\"]\n[[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{}\"",
+        "access.subscribe = [\"authenticated\", \"anonymous\"]\naccess.audience = \"seventh\"\n[[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{}\"",
         access::SECRET
     );
     let server = Server::start_by(faked, &text).await;

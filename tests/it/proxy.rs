@@ -567,7 +567,7 @@ async fn only_a_trusted_proxy_says_who_its_client_is() {
 async fn the_app_is_told_who_asks_where_its_route_says_so() {
     let app = Upstream::echo().await;
     let text = format!(
-        "[[access.key]]\nalgorithm = \"HS256\"\nkid = \"h\"\nsecret = \"{1}\"\n\
+        "access.audience = \"seventh\"\n[[access.key]]\nalgorithm = \"HS256\"\nkid = \"h\"\nsecret = \"{1}\"\n\
          [[route]]\npath = \"/told/**\"\nidentity = true\nupstream = \"{0}\"\n\
          [[route]]\nupstream = \"{0}\"",
         app.url(),

@@ -535,7 +535,7 @@ async fn an_app_hands_a_response_to_the_hub(protocol: Protocol) {
 async fn a_shared_stream_is_asked_for_on_behalf_of_nobody() {
     let mut talker = Talker::start().await;
     let edge = TestEdge::with(&format!(
-        "[[access.key]]\nalgorithm = \"HS256\"\nkid = \"h\"\nsecret = \"{}\"\n\
+        "access.audience = \"seventh\"\n[[access.key]]\nalgorithm = \"HS256\"\nkid = \"h\"\nsecret = \"{}\"\n\
          [[route]]\nupstream = \"{}\"\nshare = true\nidentity = true",
         crate::access::SECRET,
         talker.app.url()

@@ -7,7 +7,11 @@ use super::query::name;
 use crate::{
     access::{InvalidMember, Member, Name},
     exchange::{Problem, Reply},
-    service::{Context, routes::decode, streams::StreamInfo},
+    service::{
+        Context,
+        routes::decode,
+        streams::{Ended, StreamInfo},
+    },
 };
 
 /// Direct and effective members of a group, as far as nesting says: who else is in one of the
@@ -56,7 +60,8 @@ pub(super) fn remove(context: &Context, group: &str, member: &str) -> Result<Rep
         let access = &context.access;
         access.may_subscribe(&info.identity, info.topics.iter())
     };
-    context.streams.end_where(|info| may(info).is_err());
+    let streams = &context.streams;
+    streams.end_where(Ended::Membership, |info| may(info).is_err());
     Ok(Reply::json(&json!({ "removed": true })))
 }
 

@@ -79,6 +79,9 @@ fn exposition(context: &Context) -> Reply {
     Reply::text(
         StatusCode::OK,
         OPEN_METRICS,
+    let age = context.access.jwks_age(clock::now());
+    let age = age.map_or(-1.0, |age| age.as_secs_f64());
+    context.metrics.jwks_age.set(age);
         metrics::render(&context.registry),
     )
 }

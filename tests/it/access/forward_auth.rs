@@ -1,6 +1,9 @@
 //! The app says who someone is (forward auth): it is asked with the very request, believed, not
 //! asked more than needed, and an app that is down or talks nonsense lets nobody in as someone.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::json;
 use seventh::client::{Connection, Protocol};
@@ -8,10 +11,13 @@ use seventh::client::{Connection, Protocol};
 use super::{get, head};
 use crate::{
     app::App,
-    harness::{Answer, Events, TestEdge, every_protocol},
+    harness::{Answer, Events, TestEdge, every_protocol, patiently},
 };
 
-every_protocol!(the_app_says_who_someone_is);
+every_protocol!(
+    the_app_says_who_someone_is,
+    who_is_logged_out_is_not_there_for_long
+);
 
 /// An edge that asks the app's session endpoint.
 fn edge_that_asks(app: &App, more: &str) -> TestEdge {
@@ -51,6 +57,8 @@ async fn the_app_says_who_someone_is(protocol: Protocol) {
     let asked = app.last_request();
     assert!(asked.starts_with("GET /session HTTP/1.1\r\n"), "{asked}");
     for field in [
+        "x-forwarded-for: 127.0.0.1\r\n",
+        "x-forwarded-proto: https",
         "cookie: sid=1; x=2",
         "x-forwarded-uri: /events?topic=a%20b&poll=1&last=1",
         "x-forwarded-method: GET",
@@ -86,18 +94,27 @@ async fn the_app_says_who_someone_is(protocol: Protocol) {
     assert_eq!(app.last_request(), "");
     for (status, headers, body, expected, says) in [
         ("200 OK", "", "", 200, "news"),
+        ("200 OK", "Remote-User: \r\n", "<h1>Hello</h1>", 200, "news"),
+        // A page that says nothing of who it is for is no answer to the question.
         (
             "200 OK",
             "Content-Type: text/html\r\n",
             "<h1>Error</h1>",
             200,
-            "news",
+            "unavailable",
         ),
         ("401 Unauthorized", "", "", 401, "not good"),
         ("403 Forbidden", "", "", 401, "not good"),
         (
             "302 Found",
-            "Location: /login\r\nRemote-User: bob\r\n",
+            "Location: /login?next=/session\r\nRemote-User: bob\r\n",
+            "",
+            200,
+            "news",
+        ),
+        (
+            "301 Moved Permanently",
+            "Location: https://app.example/session\r\n",
             "",
             200,
             "unavailable",
@@ -206,7 +223,7 @@ async fn who_is_disconnected_is_asked_about_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_app_says_of_one_request_is_not_said_of_another() {
     let app = App::start().await;
-    let edge = edge_that_asks(&app, "");
+    let edge = edge_that_asks(&app, "access.session_by_uri = true");
     app.answer("200 OK", "Remote-User: bob\r\n", "");
     let mut connection = edge.connect(Protocol::Http2).await;
     let mut ask = async |topic: &str| {
@@ -217,4 +234,187 @@ async fn what_the_app_says_of_one_request_is_not_said_of_another() {
     app.answer("403 Forbidden", "", "");
     assert_eq!(ask("public").await, StatusCode::OK, "it is remembered");
     assert_eq!(ask("secret").await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_with_many_streams_is_asked_about_once() {
+    const STREAMS: usize = 200;
+    let app = App::start().await;
+    let edge = edge_that_asks(&app, "");
+    app.answer("200 OK", "Remote-User: bob\r\n", "");
+    app.take(Duration::from_millis(50));
+    for protocol in [Protocol::Http2, Protocol::Http3] {
+        app.forget();
+        // Another credential than before, of whom nothing is remembered.
+        let cookie = format!("sid={protocol:?}");
+        let connection = edge.connect(protocol).await;
+        let opening = (0..STREAMS).map(|n| {
+            let (mut connection, cookie) = (connection.share().expect("it is"), cookie.clone());
+            async move {
+                let fields = [("cookie", cookie.as_str())];
+                let query = format!("topic=a/{n}");
+                let events = Events::open(&mut connection, &query, &fields).await;
+                events.opened().await
+            }
+        });
+        let opened = patiently("all streams", join_all(opening)).await;
+        assert_eq!(app.asked(), (1, 1), "{protocol:?}");
+        drop(opened);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_comes_back_is_let_in() {
+    const USERS: usize = 500;
+    let app = App::start().await;
+    let edge = edge_that_asks(&app, "");
+    app.answer("200 OK", "Remote-User: bob\r\n", "");
+    app.take(Duration::from_millis(50));
+    let coming = (0..USERS).map(|user| {
+        let edge = &edge;
+        async move {
+            let mut connection = edge.connect(Protocol::Http2).await;
+            let cookie = format!("sid={user}");
+            let (one, two) = ("/events?topic=a", "/events?topic=b");
+            let fields = [("cookie", cookie.as_str())];
+            for path in [one, two] {
+                assert_eq!(head(&mut connection, path, &fields).await, StatusCode::OK);
+            }
+        }
+    });
+    patiently("all of them", join_all(coming)).await;
+    let (asked, at_a_time) = app.asked();
+    assert_eq!(asked, USERS);
+    assert!(at_a_time <= 64, "{at_a_time} at a time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_makes_up_cookies_shuts_nobody_out() {
+    let app = App::start().await;
+    let edge = edge_that_asks(
+        &app,
+        "trusted.networks = [\"127.0.0.1\"]\naccess.session_timeout = \"60s\"",
+    );
+    app.answer("401 Unauthorized", "", "");
+    // None of these is answered while this test runs.
+    app.take(Duration::from_secs(50));
+    let ask = async |cookie: &str, from: &str| {
+        let fields = [("cookie", cookie), ("x-forwarded-for", from)];
+        head(
+            &mut edge.connect(Protocol::Http2).await,
+            "/events?topic=a",
+            &fields,
+        )
+        .await
+    };
+    let made_up: Vec<String> = (0..200).map(|n| format!("sid=made-up-{n}")).collect();
+    let eve = made_up.iter().map(|cookie| ask(cookie, "203.0.113.1"));
+    let eve = join_all(eve);
+    let bob = async {
+        while app.asked().1 < 50 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        app.take(Duration::ZERO);
+        app.answer("200 OK", "Remote-User: bob\r\n", "");
+        let status = ask("sid=bob", "203.0.113.2").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(app.asked().0 <= 51, "{} were asked about", app.asked().0);
+    };
+    tokio::select! {
+        () = patiently("bob is let in", bob) => {}
+        _ = eve => unreachable!("she waits"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_cookies_that_are_named_say_who_someone_is() {
+    let app = App::start().await;
+    let edge = edge_that_asks(&app, "access.session_cookies = [\"sid\"]");
+    app.answer("200 OK", "Remote-User: bob\r\n", "");
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let mut ask = async |cookie: &str| {
+        let fields = [("cookie", cookie)];
+        head(&mut connection, "/events?topic=a", &fields).await
+    };
+    assert_eq!(ask("_ga=1; sid=1; theme=dark").await, StatusCode::OK);
+    let asked = app.last_request();
+    assert!(asked.contains("cookie: sid=1\r\n"), "{asked}");
+    assert_eq!(ask("_ga=2; sid=1").await, StatusCode::OK);
+    assert_eq!(app.asked().0, 1);
+    // Nothing that counts: the app is not asked, and only others may come.
+    assert_eq!(ask("_ga=3").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(app.asked().0, 1);
+    assert_eq!(ask("sid=2").await, StatusCode::OK);
+    assert_eq!(app.asked().0, 2);
+}
+
+async fn who_is_logged_out_is_not_there_for_long(protocol: Protocol) {
+    let app = App::start().await;
+    let edge = edge_that_asks(
+        &app,
+        "access.session_recheck = \"1s\"\naccess.session_cache = \"0s\"",
+    );
+    const BOB: &str = "Remote-User: bob\r\nRemote-Groups: sales\r\n";
+    app.answer("200 OK", BOB, "");
+    let mut connection = edge.connect(protocol).await;
+    let mut bob = Events::open(&mut connection, "topic=a", &[("cookie", "sid=1")]).await;
+    let (open, _) = bob.edge_event("edge-open").await;
+    assert_eq!(open["user"], "bob");
+    assert_eq!(open["authenticated"], true);
+    let asked_again = async |than: usize| {
+        patiently("another question", async {
+            while app.asked().0 <= than {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    };
+    // The same again, and an app that is down, end nothing.
+    asked_again(app.asked().0).await;
+    app.answer("503 Service Unavailable", "", "");
+    asked_again(app.asked().0).await;
+    edge.publish("a", "still there").await;
+    assert_eq!(bob.message().await.data, "still there");
+    drop(bob);
+    connection = edge.connect(protocol).await;
+    // Other groups are another answer, as is none at all.
+    for (status, fields) in [
+        ("200 OK", "Remote-User: bob\r\nRemote-Groups: editors\r\n"),
+        ("200 OK", ""),
+        ("302 Found", "Location: /login\r\n"),
+        ("401 Unauthorized", ""),
+    ] {
+        app.answer("200 OK", BOB, "");
+        let bob = Events::open(&mut connection, "topic=a", &[("cookie", "sid=1")]).await;
+        let mut bob = bob.opened().await;
+        app.answer(status, fields, "");
+        let (data, _) = bob.edge_event("edge-auth").await;
+        assert_eq!(data, json!({ "reason": "changed" }), "{status}");
+        assert!(bob.item().await.is_none(), "{status}: it ends");
+        if protocol == Protocol::Http1 {
+            connection = edge.connect(protocol).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_app_says_how_long_a_session_lasts_and_what_may_be_read() {
+    let app = App::start().await;
+    let edge = edge_that_asks(&app, "access.expiry_notice = \"10s\"");
+    let mut connection = edge.connect(Protocol::Http2).await;
+    app.answer(
+        "200 OK",
+        "Remote-User: bob\r\nRemote-Expires: 2\r\nRemote-Topics: orders/*\r\n",
+        "",
+    );
+    let fields = [("cookie", "sid=1")];
+    let bob = Events::open(&mut connection, "topic=orders/1", &fields).await;
+    let mut bob = bob.opened().await;
+    let (data, _) = bob.edge_event("edge-auth").await;
+    assert_eq!(data["reason"], "expiring");
+    // It ends, and says when to come back.
+    bob.retry().await;
+    assert_eq!(bob.item().await, None);
+    let answer = get(&mut connection, "/events?topic=news", &fields).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.text);
 }

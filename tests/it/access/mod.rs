@@ -132,8 +132,14 @@ fn keyring() -> Keyring {
 
 /// An edge with the HS256 key.
 pub fn with_secret(more: &str) -> TestEdge {
+    // Of tokens with `aud`, as all here have it unless a test says otherwise.
+    let audience = if more.contains("access.audience") {
+        ""
+    } else {
+        "access.audience = \"seventh\""
+    };
     TestEdge::with(&format!(
-        "{more}\n[[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
+        "{audience}\n{more}\n[[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
     ))
 }
 

@@ -54,7 +54,7 @@ async fn who_comes_from_any_other_site_is_nobody(protocol: Protocol) {
     let edge = TestEdge::with(&format!(
         "access.origins = [\"*\", \"https://app.example\"]\n\
          access.subscribe = [\"authenticated\", \"anonymous\"]\n\
-         [[access.key]]\nalgorithm = \"HS256\"\nkid = \"h\"\nsecret = \"{}\"",
+         access.audience = \"seventh\"\n[[access.key]]\nalgorithm = \"HS256\"\nkid = \"h\"\nsecret = \"{}\"",
         super::SECRET
     ));
     let token = super::token(&super::claims());

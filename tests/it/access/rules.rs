@@ -19,7 +19,13 @@ async fn rules_say_who_reads_what(protocol: Protocol) {
          allow = [\"user:bob\", \"group:staff\"]
          [[access.rule]]
          topic = \"members/**\"
-         allow = [\"authenticated\"]",
+         allow = [\"authenticated\"]
+         [[access.rule]]
+         topic = \"users/{user}/**\"
+         allow = [\"authenticated\"]
+         [[access.rule]]
+         topic = \"users/**\"
+         allow = [\"anonymous\", \"authenticated\"]",
     );
     let as_user = |sub: &str, more: Value| {
         let mut claims = claims();
@@ -55,6 +61,11 @@ async fn rules_say_who_reads_what(protocol: Protocol) {
             "orders/eu",
             403,
         ),
+        // Their own, and nobody else's, whatever the rules after it say.
+        (as_user("bob", json!({})), "users/bob/orders", 200),
+        (as_user("eve", json!({})), "users/bob/orders", 403),
+        (None, "users/bob/orders", 401),
+        (None, "users/bob", 200),
         // A token may narrow what is allowed, and never widen it.
         (
             as_user("bob", json!({"topics": ["news", "team/*"]})),
@@ -79,5 +90,32 @@ async fn rules_say_who_reads_what(protocol: Protocol) {
         let path = format!("/events?topic={topic}");
         let got = head(&mut connection, &path, field.as_slice()).await;
         assert_eq!(got.as_u16(), status, "{topic}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_rule_names_may_be_for_nobody() {
+    let edge = with_secret(
+        "access.subscribe = [\"authenticated\", \"anonymous\"]
+         access.default = \"deny\"
+         [[access.rule]]
+         topic = \"news/*\"
+         allow = [\"authenticated\", \"anonymous\"]",
+    );
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let bob = bearer(&token(&claims()));
+    let bob = [("authorization", bob.as_str())];
+    for (fields, topic, status) in [
+        (&[][..], "news/1", 200),
+        (&bob, "news/1", 200),
+        (&[], "other", 401),
+        (&bob, "other", 403),
+    ] {
+        let path = format!("/events?topic={topic}");
+        assert_eq!(
+            head(&mut connection, &path, fields).await,
+            status,
+            "{topic}"
+        );
     }
 }

@@ -2,15 +2,15 @@
 //! does, and is never taken for none.
 
 use http::{HeaderValue, Request, StatusCode};
-use jsonwebtoken::Header;
-use serde_json::json;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
 use seventh::client::{Protocol, full};
 
 use super::{
-    BadTokens, bad_claims, claims, forged_tokens, get, keyring, open_as, poll_as, poll_request,
-    token, with_secret,
+    BadTokens, SECRET, bad_claims, bearer, claims, forged_tokens, get, head, keyring, now, open_as,
+    poll_as, poll_request, sign_with, token, with_secret,
 };
-use crate::harness::{Answer, every_protocol};
+use crate::harness::{Answer, TestEdge, every_protocol};
 
 every_protocol!(
     good_tokens_of_every_algorithm_are_taken,
@@ -147,4 +147,113 @@ async fn other_cookies_may_hold_what_they_like() {
         .body(full(""));
     let answer = Answer::of(&mut connection, request.expect("a request")).await;
     assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_may_have_issuers_and_audiences_of_their_own() {
+    const OTHER: &str = "fedcba9876543210fedcba9876543210";
+    let edge = TestEdge::with(&format!(
+        "access.issuer = \"app\"
+         access.audience = \"seventh\"
+         [[access.key]]
+         kid = \"h\"
+         algorithm = \"HS256\"
+         secret = \"{SECRET}\"
+         [[access.key]]
+         kid = \"o\"
+         algorithm = \"HS256\"
+         secret = \"{OTHER}\"
+         issuer = \"partner\"
+         audience = \"events\""
+    ));
+    let other = EncodingKey::from_secret(OTHER.as_bytes());
+    let partner = |claims: &Value| {
+        let header = r#"{"alg":"HS256","kid":"o"}"#;
+        sign_with(header, &claims.to_string(), &other, Algorithm::HS256)
+    };
+    let mut of_partner = claims();
+    (of_partner["iss"], of_partner["aud"]) = (json!("partner"), json!("events"));
+    let mut connection = edge.connect(Protocol::Http2).await;
+    for (token, status) in [
+        (token(&claims()), 200),
+        (partner(&of_partner), 200),
+        // What one of them may say the other may not.
+        (partner(&claims()), 401),
+        (token(&of_partner), 401),
+    ] {
+        let field = bearer(&token);
+        let fields = [("authorization", field.as_str())];
+        assert_eq!(
+            head(&mut connection, "/events?topic=a", &fields).await,
+            status
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_meant_for_others_is_refused_and_clocks_may_differ_a_little() {
+    let edge = TestEdge::with(&format!(
+        "[[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
+    ));
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let mut nobodys = claims();
+    nobodys.as_object_mut().expect("an object").remove("aud");
+    let mut ahead = nobodys.clone();
+    ahead["nbf"] = json!(now() + 3);
+    for (claims, status) in [(nobodys, 200), (claims(), 401), (ahead, 200)] {
+        let field = bearer(&token(&claims));
+        let fields = [("authorization", field.as_str())];
+        assert_eq!(
+            head(&mut connection, "/events?topic=a", &fields).await,
+            status,
+            "{claims}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_cookies_that_differ_are_not_chosen_between() {
+    let edge = with_secret("");
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let good = token(&claims());
+    let mut eves = claims();
+    eves["sub"] = json!("eve");
+    let eves = token(&eves);
+    for (cookie, status) in [
+        (format!("a=1; seventh={good}; b=2; seventh={good}"), 200),
+        (format!("seventh={good}; seventh={eves}"), 401),
+        (format!("seventh={good}; seventh="), 401),
+    ] {
+        let fields = [("cookie", cookie.as_str())];
+        assert_eq!(
+            head(&mut connection, "/events?topic=a", &fields).await,
+            status
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_without_a_cookie_is_not_closed_for_good() {
+    let edge = with_secret("");
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let id = edge.publish_id("a", "news").await;
+    let accept = ("accept", "text/event-stream");
+    let answer = get(&mut connection, "/events?topic=a", &[accept]).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    let back = [accept, ("last-event-id", id.as_str())];
+    let answer = get(&mut connection, "/events?topic=a", &back).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(
+        answer.text.contains("\"reason\":\"expired\""),
+        "{}",
+        answer.text
+    );
+    assert!(answer.text.contains("retry: ") && !answer.text.contains("news"));
+    // With a bad token it is refused as ever, and so is an id that is not the edge's.
+    let bad = [back[0], back[1], ("authorization", "Bearer x")];
+    let answer = get(&mut connection, "/events?topic=a", &bad).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    let odd = [accept, ("last-event-id", "17")];
+    let answer = get(&mut connection, "/events?topic=a", &odd).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
 }
