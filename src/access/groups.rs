@@ -138,6 +138,11 @@ impl Groups {
         removed
     }
 
+    /// The groups that have members, by name.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.members.keys()
+    }
+
     /// The direct members of a group.
     pub fn members(&self, group: &Name) -> impl Iterator<Item = &Member> {
         self.members.get(group).into_iter().flatten()

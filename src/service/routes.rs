@@ -46,11 +46,14 @@ pub(super) enum Route<'p> {
     ShowTopic(&'p str),
     DeleteTopic(&'p str),
     ListStreams,
+    EndStream(&'p str),
     Stats,
     Cursor,
+    ListGroups,
     ShowGroup(&'p str),
     AddMember(&'p str, &'p str),
     RemoveMember(&'p str, &'p str),
+    ShowUser(&'p str),
     Disconnect(&'p str),
     Health,
     Ready,
@@ -171,8 +174,12 @@ const TABLE: &[RouteRow] = &[
         Route::DeleteTopic(p[0])
     }),
     row(&[By::Control], READ, "/streams", |_| Route::ListStreams),
+    row(&[By::Control], &[Method::DELETE], "/streams/*", |p| {
+        Route::EndStream(p[0])
+    }),
     row(&[By::Control], READ, "/cursor", |_| Route::Cursor),
     row(&[By::Control], READ, "/stats", |_| Route::Stats),
+    row(&[By::Control], READ, "/groups", |_| Route::ListGroups),
     row(&[By::Control], READ, "/groups/*", |p| {
         Route::ShowGroup(p[0])
     }),
@@ -185,6 +192,7 @@ const TABLE: &[RouteRow] = &[
         "/groups/*/members/*",
         |p| Route::RemoveMember(p[0], p[1]),
     ),
+    row(&[By::Control], READ, "/users/*", |p| Route::ShowUser(p[0])),
     row(&[By::Control], POST, "/users/*/disconnect", |p| {
         Route::Disconnect(p[0])
     }),
@@ -364,7 +372,7 @@ mod tests {
         assert_eq!(member, Ok(Route::AddMember("g", "user:m")));
         for nothing in [
             "/",
-            "/groups",
+            "/users",
             "/groups/a/b",
             "/groups/g/members/m/x",
             "/healthz/",

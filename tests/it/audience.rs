@@ -290,3 +290,70 @@ async fn an_event_for_nobody_in_particular_says_so() {
     }
     assert_eq!(edge.metric("seventh_events_published_total").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_there_is_seen_and_one_stream_can_be_ended() {
+    let edge = edge("[groups]\nstaff = [\"editors\", \"user:zoe\"]");
+    let show = async |path: &str| edge.ask("GET", path, "").await.json();
+    let nobody = show("/users/bob").await;
+    assert_eq!(nobody["connected"], false);
+    assert_eq!(nobody["streams"], json!([]));
+    let mut first = open(&edge, Protocol::Http2, "bob", &["editors"], None).await;
+    let mut second = open(&edge, Protocol::Http3, "bob", &["editors"], None).await;
+    let bob = show("/users/bob").await;
+    assert_eq!(
+        (&bob["user"], &bob["connected"]),
+        (&json!("bob"), &json!(true))
+    );
+    assert_eq!(bob["since"], bob["streams"][0]["since"]);
+    let protocols: Vec<_> = bob["streams"].as_array().expect("a list").iter().collect();
+    assert_eq!(protocols.len(), 2);
+    assert_eq!(
+        (&protocols[0]["protocol"], &protocols[1]["protocol"]),
+        (&json!("h2"), &json!("h3"))
+    );
+    // Members by identity are effective ones too, of the groups above as well.
+    for group in ["staff", "editors"] {
+        let shown = show(&format!("/groups/{group}")).await;
+        let users = shown["effective"]["users"].as_array().expect("a list");
+        assert!(users.contains(&json!("bob")), "{shown}");
+    }
+    let ended = edge
+        .ask("DELETE", &format!("/streams/{}", protocols[0]["id"]), "")
+        .await;
+    assert_eq!(ended.json(), json!({"streams": 1}));
+    while first.item().await.is_some() {}
+    post(
+        &edge,
+        "/send",
+        json!({"data": "still here", "users": ["bob"]}),
+    )
+    .await;
+    assert_eq!(second.data(1).await, ["still here"]);
+    for (path, status) in [("/streams/999999", 404), ("/streams/x", 400)] {
+        let refused = edge.ask("DELETE", path, "").await;
+        assert_eq!(refused.status.as_u16(), status, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_listed_by_pages() {
+    let edge = TestEdge::with("[groups]\na = [\"b\"]\nc = [\"user:bob\"]\nd = [\"a\"]");
+    let show = async |path: &str| edge.ask("GET", path, "").await.json();
+    let first = show("/groups?limit=2").await;
+    assert_eq!(
+        first,
+        json!({
+            "groups": [
+                { "group": "a", "members": ["group:b"] },
+                { "group": "c", "members": ["user:bob"] },
+            ],
+            "next": "c",
+        })
+    );
+    let second = show("/groups?limit=2&after=c").await;
+    assert_eq!(second["groups"][0]["group"], "d");
+    assert_eq!(second["next"], json!(null));
+    let odd = edge.ask("GET", "/groups?page=2", "").await;
+    assert_eq!(odd.status, StatusCode::BAD_REQUEST);
+}

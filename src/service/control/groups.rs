@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use super::query::name;
+use super::query::{DEFAULT_PAGE, name, next, page_limit};
 use crate::{
     access::{InvalidMember, Member, Name},
     exchange::{Problem, Reply},
@@ -14,20 +14,53 @@ use crate::{
     },
 };
 
-/// Direct and effective members of a group, as far as nesting says: who else is in one of the
-/// groups comes with identity.
+/// `GET /groups`: the groups that have members by the operator's word, by name.
+pub(super) fn list(context: &Context, query: &str) -> Result<Reply, Problem> {
+    let (mut after, mut limit) = (None, DEFAULT_PAGE);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "after" => after = Some(value.into_owned()),
+            "limit" => limit = page_limit(&value)?,
+            other => {
+                let detail = format!("`{other}` is not known here; after and limit are");
+                return Err(Problem::field("query", other, detail));
+            }
+        }
+    }
+    let groups = context.access.groups();
+    let later = groups
+        .names()
+        .filter(|name| after.as_deref().is_none_or(|after| name.as_str() > after));
+    let page: Vec<&Name> = later.take(limit).collect();
+    let described = page.iter().map(|group| {
+        let members: Vec<String> = groups.members(group).map(Member::to_string).collect();
+        json!({ "group": group.as_str(), "members": members })
+    });
+    let described: Vec<_> = described.collect();
+    let next = next(&page, limit).map(|name| name.as_str());
+    Ok(Reply::json(&json!({ "groups": described, "next": next })))
+}
+
+/// Direct members of a group, and effective ones: those by nesting, and those who are connected with an
+/// identity that is in one of these groups.
 pub(super) fn show(context: &Context, group: &str) -> Result<Reply, Problem> {
     let group = name("group", group)?;
-    let groups = context.access.groups();
-    let members: Vec<String> = groups.members(&group).map(Member::to_string).collect();
-    let all = groups.expand(std::slice::from_ref(&group));
+    let (members, all) = {
+        let groups = context.access.groups();
+        let members: Vec<String> = groups.members(&group).map(Member::to_string).collect();
+        (members, groups.expand(std::slice::from_ref(&group)))
+    };
+    let connected = context.streams.users_where(|identity| {
+        let mut own = identity.groups().iter();
+        own.any(|own| all.groups.contains(own))
+    });
     let text = |names: &std::collections::BTreeSet<Name>| {
         let names = names.iter().filter(|name| **name != group);
         names
             .map(|name| name.as_str().to_owned())
             .collect::<Vec<_>>()
     };
-    let users: Vec<&str> = all.users.iter().map(Name::as_str).collect();
+    let users: Vec<&str> = all.users.union(&connected).map(Name::as_str).collect();
     Ok(Reply::json(&json!({
         "group": group.as_str(),
         "members": members,

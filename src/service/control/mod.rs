@@ -35,6 +35,9 @@ pub(super) async fn answer(
             Ok(Reply::json(&json!({ "id": id })))
         }
         Route::ListStreams => streams::list(context, query),
+        Route::EndStream(id) => streams::end(context, id),
+        Route::ShowUser(user) => streams::of_user(context, user),
+        Route::ListGroups => groups::list(context, query),
         Route::ShowGroup(group) => groups::show(context, group),
         Route::AddMember(group, member) => groups::add(context, group, member),
         Route::RemoveMember(group, member) => groups::remove(context, group, member),
@@ -76,12 +79,12 @@ fn ready(context: &Context) -> Result<Reply, Problem> {
 
 fn exposition(context: &Context) -> Reply {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Reply::text(
-        StatusCode::OK,
-        OPEN_METRICS,
     let age = context.access.jwks_age(clock::now());
     let age = age.map_or(-1.0, |age| age.as_secs_f64());
     context.metrics.jwks_age.set(age);
+    Reply::text(
+        StatusCode::OK,
+        OPEN_METRICS,
         metrics::render(&context.registry),
     )
 }

@@ -3,7 +3,7 @@
 use crate::{access::Name, exchange::Problem, service::routes::decode};
 
 /// The most entries on one page of a list.
-const MAX_PAGE: usize = 1000;
+pub(super) const MAX_PAGE: usize = 1000;
 pub(super) const DEFAULT_PAGE: usize = 100;
 
 pub(super) fn page_limit(value: &str) -> Result<usize, Problem> {

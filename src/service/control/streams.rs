@@ -2,14 +2,14 @@
 
 use serde_json::json;
 
-use super::query::{DEFAULT_PAGE, next, page_limit};
+use super::query::{DEFAULT_PAGE, MAX_PAGE, name, next, page_limit};
 use crate::{
     access::Name,
     exchange::{Problem, Reply},
     protocol::Protocol,
     service::{
         Context,
-        streams::{Filter, StreamInfo},
+        streams::{Ended, Filter, StreamInfo},
     },
     topic::Topic,
 };
@@ -50,6 +50,37 @@ pub(super) fn list(context: &Context, query: &str) -> Result<Reply, Problem> {
         .map(|(id, info)| describe_stream(*id, info))
         .collect();
     Ok(Reply::json(&json!({ "streams": streams, "next": next })))
+}
+
+/// `DELETE /streams/{id}`: ends one, whose client may come back.
+pub(super) fn end(context: &Context, id: &str) -> Result<Reply, Problem> {
+    let wrong = |_| Problem::field("id", id, "it is the number that GET /streams shows");
+    let known: u64 = id.parse().map_err(wrong)?;
+    if !context.streams.end(known, Ended::Operator) {
+        return Err(Problem::not_found(format!("there is no stream {known}")));
+    }
+    Ok(Reply::json(&json!({ "streams": 1 })))
+}
+
+/// `GET /users/{user}`: whether someone is there, since when, and with which streams: the oldest thousand.
+pub(super) fn of_user(context: &Context, user: &str) -> Result<Reply, Problem> {
+    let user = name("user", user)?;
+    let filter = Filter {
+        user: Some(user.as_str().to_owned()),
+        ..Filter::default()
+    };
+    let page = context.streams.list(0, MAX_PAGE, &filter);
+    let since = page.iter().map(|(_, info)| info.since).min();
+    let streams: Vec<_> = page
+        .iter()
+        .map(|(id, info)| describe_stream(*id, info))
+        .collect();
+    Ok(Reply::json(&json!({
+        "user": user.as_str(),
+        "connected": since.is_some(),
+        "since": since.map(|since| humantime::format_rfc3339_seconds(since).to_string()),
+        "streams": streams,
+    })))
 }
 
 fn describe_stream(id: u64, info: &StreamInfo) -> serde_json::Value {
