@@ -3,8 +3,10 @@
 /// Why a request is not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// Its token is no good, or it has none: for good, until it comes with another.
+    /// It has no credential, and takes one.
     Unauthorized(&'static str),
+    /// Its credential is no good: for good, until it comes with another.
+    BadCredential(&'static str),
     /// Who it is may not do this.
     Forbidden(String),
     /// Its token was good, and has ended: it may come back with a new one.

@@ -74,15 +74,15 @@ impl From<RefusedToken> for Denied {
     fn from(refused: RefusedToken) -> Self {
         match refused {
             RefusedToken::Expired => Self::Expired,
-            RefusedToken::Malformed => Self::Unauthorized("the token is not a JSON Web Token"),
-            RefusedToken::Header => Self::Unauthorized("the token's header is not taken here"),
+            RefusedToken::Malformed => Self::BadCredential("the token is not a JSON Web Token"),
+            RefusedToken::Header => Self::BadCredential("the token's header is not taken here"),
             RefusedToken::NoKey => {
-                Self::Unauthorized("the token names an algorithm or a key that is not known here")
+                Self::BadCredential("the token names an algorithm or a key that is not known here")
             }
-            RefusedToken::Signature => Self::Unauthorized("the token's signature is wrong"),
-            RefusedToken::NotYet => Self::Unauthorized("the token is not valid yet"),
+            RefusedToken::Signature => Self::BadCredential("the token's signature is wrong"),
+            RefusedToken::NotYet => Self::BadCredential("the token is not valid yet"),
             RefusedToken::Claim(_) => {
-                Self::Unauthorized("a claim of the token is missing or wrong")
+                Self::BadCredential("a claim of the token is missing or wrong")
             }
         }
     }

@@ -184,13 +184,13 @@ impl Access {
                 // One of them is of another path or host, which a page there could have set.
                 if found.is_some_and(|found| found != token) {
                     const TWO: &str = "there are two cookies with tokens, which differ";
-                    return Err(Denied::Unauthorized(TWO));
+                    return Err(Denied::BadCredential(TWO));
                 }
                 found = Some(token);
             }
         }
         let text = found.map(std::str::from_utf8).transpose();
-        let text = text.map_err(|_| Denied::Unauthorized("the token is not text"))?;
+        let text = text.map_err(|_| Denied::BadCredential("the token is not text"))?;
         Ok(text.map(str::to_owned))
     }
 
@@ -302,7 +302,9 @@ impl Access {
             return Ok(Publisher::Everything);
         }
         if !self.settings.publish_claim {
-            return Err(Denied::Unauthorized(TAKES));
+            return Err(Denied::BadCredential(
+                "the key is not one that publishes here",
+            ));
         }
         let claims = self.verify(&bearer, now, wall).await?;
         if claims.expires_at() <= wall {
@@ -359,14 +361,16 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<String>, Denied> {
         return Ok(None);
     };
     if values.next().is_some() {
-        return Err(Denied::Unauthorized("there is more than one Authorization"));
+        return Err(Denied::BadCredential(
+            "there is more than one Authorization",
+        ));
     }
     let value: Result<&str, _> = HeaderValue::to_str(value);
-    let value = value.map_err(|_| Denied::Unauthorized("the token is not text"))?;
+    let value = value.map_err(|_| Denied::BadCredential("the token is not text"))?;
     match value.split_at_checked(7) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer ") => {
             Ok(Some(token.to_owned()))
         }
-        _ => Err(Denied::Unauthorized("Authorization is not a Bearer token")),
+        _ => Err(Denied::BadCredential("Authorization is not a Bearer token")),
     }
 }

@@ -42,6 +42,9 @@ fn code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::O
     serializer.serialize_u16(status.as_u16())
 }
 
+/// The challenge to one whose token is no good (RFC 6750 3.1).
+const INVALID: &str = "Bearer error=\"invalid_token\"";
+
 /// The longest part of a value that is repeated in a problem, in characters.
 const SHOWN: usize = 80;
 
@@ -226,14 +229,22 @@ impl From<Malformed> for Problem {
 
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
-        let unauthorized = |detail: &str| {
-            Self::new(StatusCode::UNAUTHORIZED, detail)
-                .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+        // RFC 6750 3: whoever shows nothing is told no error.
+        let challenged = |status, detail: &str, challenge| {
+            Self::new(status, detail).with_header(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge),
+            )
         };
+        let unauthorized = StatusCode::UNAUTHORIZED;
         match denied {
-            Denied::Unauthorized(detail) => unauthorized(detail),
-            Denied::Expired => unauthorized("the token has expired"),
-            Denied::Forbidden(detail) => Self::new(StatusCode::FORBIDDEN, detail),
+            Denied::Unauthorized(detail) => challenged(unauthorized, detail, "Bearer"),
+            Denied::BadCredential(detail) => challenged(unauthorized, detail, INVALID),
+            Denied::Expired => challenged(unauthorized, "the token has expired", INVALID),
+            Denied::Forbidden(detail) => {
+                let challenge = "Bearer error=\"insufficient_scope\"";
+                challenged(StatusCode::FORBIDDEN, &detail, challenge)
+            }
             Denied::Unavailable => {
                 let detail = "whoever could say who you are cannot be asked just now";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)

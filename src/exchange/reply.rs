@@ -193,6 +193,7 @@ impl Reply {
         self.with(header::CONTENT_TYPE, "text/event-stream")
             .with(header::CACHE_CONTROL, "no-cache, no-transform")
             .with(HeaderName::from_static("x-accel-buffering"), "no")
+            .with(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
     }
 
     /// The head, for the driver to send, and the body.

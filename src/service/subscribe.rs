@@ -88,7 +88,7 @@ pub(super) async fn answer(
         Settled::Refused(refusal) => return Ok(refusal),
     };
     if parts.method == Method::HEAD {
-        return Ok(head());
+        return Ok(head(&plan.identity));
     }
     Ok(reply(context, peer, &asked, plan))
 }
@@ -248,7 +248,9 @@ fn who(peer: &Peer, identity: &Identity) -> Visitor {
 /// The refusal that fits: for good where that is meant, gently where another attempt may succeed.
 pub(super) fn refuse(context: &Context, denied: Denied) -> Result<Reply, Problem> {
     let reason = match denied {
-        Denied::Unauthorized(_) | Denied::Forbidden(_) => return Err(denied.into()),
+        Denied::Unauthorized(_) | Denied::BadCredential(_) | Denied::Forbidden(_) => {
+            return Err(denied.into());
+        }
         Denied::Expired => "expired",
         Denied::Unavailable => "unavailable",
     };
@@ -259,16 +261,27 @@ pub(super) fn refuse(context: &Context, denied: Denied) -> Result<Reply, Problem
 }
 
 /// The head of an event stream without one: it has no length.
-fn head() -> Reply {
-    let mut reply = Reply::new(StatusCode::OK, Body::Full(Bytes::new())).into_event_stream();
+fn head(identity: &Identity) -> Reply {
+    let mut reply = event_stream(Body::Full(Bytes::new()), identity.user().is_some());
     reply.headers.remove(header::CONTENT_LENGTH);
     reply
+}
+
+/// A reply that is an event stream; what is for a visitor who is known is nobody else's.
+fn event_stream(body: Body, is_known: bool) -> Reply {
+    let reply = Reply::new(StatusCode::OK, body).into_event_stream();
+    if is_known {
+        reply.with(header::CACHE_CONTROL, "private, no-store, no-transform")
+    } else {
+        reply
+    }
 }
 
 /// Opens the stream, and says what it is; or says why there is none.
 fn reply(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Plan) -> Reply {
     let generation = plan.generation;
     let who = who(peer, &plan.identity);
+    let is_known = plan.identity.user().is_some();
     let mut stream = match open(context, peer, asked, plan) {
         Ok(stream) => stream,
         Err(NotOpened::Limit(limit)) => return no_room(context, who, limit),
@@ -282,7 +295,7 @@ fn reply(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: P
     if let Some(extras) = extras(asked, clock::now()) {
         stream = stream.with(extras);
     }
-    let mut reply = Reply::new(StatusCode::OK, Body::Events(Box::new(stream))).into_event_stream();
+    let mut reply = event_stream(Body::Events(Box::new(stream)), is_known);
     if asked.poll.is_some() && peer.protocol == Protocol::Http1 {
         // Some old readers see the end of an answer only when its connection ends.
         reply = reply.with(header::CONNECTION, "close");

@@ -119,7 +119,7 @@ async fn a_message_reaches_exactly_those_who_are_meant(protocol: Protocol) {
         (&answer["receivers"], &answer["delivered"]),
         (&json!(2), &json!(true))
     );
-    let offline = post(&edge, "/send", json!({"data": "later", "users": ["zoe"]})).await;
+    let offline = post(&edge, "/send", json!({"data": "later", "users": "zoe"})).await;
     assert_eq!(
         (&offline["receivers"], &offline["delivered"]),
         (&json!(0), &json!(false))

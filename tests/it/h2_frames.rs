@@ -50,6 +50,12 @@ pub fn head(method: u8, scheme: u8, host: &str, path: &str) -> Vec<u8> {
     .concat()
 }
 
+/// A `cookie` of such a header; its value shorter than 127 bytes.
+pub fn cookie(value: &str) -> Vec<u8> {
+    // Its name is number 32 of the static table (RFC 7541 6.2.2, appendix A).
+    [&[0x0f, 32 - 15, value.len() as u8], value.as_bytes()].concat()
+}
+
 /// A frame that came.
 pub struct Frame {
     pub kind: u8,

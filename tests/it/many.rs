@@ -8,10 +8,11 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinSet};
 use tokio_rustls::client::TlsStream;
 
 use crate::{
+    app::App,
     commands::Server,
     h2_frames::{
         ACK, DATA, END_HEADERS, END_STREAM, Frame, GET, HEADERS, HTTPS, PING, PREFACE, SETTINGS,
-        WINDOW_UPDATE, frame, head, read_frame,
+        WINDOW_UPDATE, cookie, frame, head, read_frame,
     },
     harness::{memory_of, patiently, tls_stream},
 };
@@ -45,7 +46,7 @@ async fn told(connections: usize, streams: u32) {
     let mut readers = Vec::new();
     for _ in 0..connections {
         let mut reader = Reader::connect(&server).await;
-        reader.open(streams).await;
+        reader.open(streams, None).await;
         readers.push(reader);
     }
     let opened = clock::now() - began;
@@ -92,6 +93,58 @@ async fn told(connections: usize, streams: u32) {
     .await;
 }
 
+#[tokio::test]
+async fn users_who_come_back_at_once_are_asked_about_once_each() {
+    come_back(20, 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a soak"]
+async fn users_with_a_hundred_thousand_streams_are_asked_about_once_each() {
+    come_back(500, 200).await;
+}
+
+/// So many users come at once, with so many streams each; the app takes 50 ms to say who one is.
+async fn come_back(users: usize, streams: u32) {
+    let app = App::start().await;
+    app.answer("200 OK", "Remote-User: bob\r\n", "");
+    app.take(Duration::from_millis(50));
+    let all = users * streams as usize;
+    let server = Server::start(&format!(
+        "access.session = \"http://{}/session\"\nlimits.event_streams = {}\nlimits.user_event_streams = {}\n\
+         access.session_timeout = \"30s\"\naccess.session_cache = \"1h\"\nlimits.idle = \"1h\"\nlimits.handshake = \"1h\"\nlimits.lag = \"1m\"\n\
+         events.keepalive = \"4m\"",
+        app.address,
+        all + 1,
+        all + 1,
+    ))
+    .await;
+    let mut readers = Vec::new();
+    for _ in 0..users {
+        readers.push(Reader::connect(&server).await);
+    }
+    let began = clock::now();
+    let mut opening = JoinSet::new();
+    for (user, mut reader) in readers.into_iter().enumerate() {
+        opening.spawn(async move {
+            reader.open(streams, Some(&format!("sid={user}"))).await;
+            reader
+        });
+    }
+    let readers = opening.join_all().await;
+    let opened = clock::now() - began;
+    // None of them was told to come again later.
+    let line = "seventh_event_streams{protocol=\"h2\"}";
+    server.until_metric(line, all as u64).await;
+    let (asked, at_a_time) = app.asked();
+    println!(
+        "{all} streams of {users} users: {asked} questions, {at_a_time} at a time; all were in after {:.2} s",
+        opened.as_secs_f64()
+    );
+    assert_eq!(asked, users);
+    drop(readers);
+}
+
 /// A connection that only counts.
 struct Reader {
     io: TlsStream<TcpStream>,
@@ -117,8 +170,9 @@ impl Reader {
         }
     }
 
-    async fn open(&mut self, streams: u32) {
-        let block = head(GET, HTTPS, &self.host, "/events?topic=all&edge=quiet");
+    async fn open(&mut self, streams: u32, session: Option<&str>) {
+        let mut block = head(GET, HTTPS, &self.host, "/events?topic=all&edge=quiet");
+        block.extend(session.map(cookie).unwrap_or_default());
         let mut asked = 0;
         while asked < streams {
             let mut burst = Vec::new();
@@ -150,7 +204,8 @@ impl Reader {
         match kind {
             HEADERS => self.answered += 1,
             DATA => {
-                assert_eq!(flags & END_STREAM, 0, "a stream ends");
+                let said = String::from_utf8_lossy(&payload);
+                assert_eq!(flags & END_STREAM, 0, "a stream ends: {said}");
                 self.events += u32::from(payload.starts_with(EVERYONE));
             }
             SETTINGS if flags & ACK == 0 => self.say(&frame(SETTINGS, ACK, 0, &[])).await,

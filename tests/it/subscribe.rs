@@ -28,6 +28,7 @@ async fn the_first_bytes_leave_at_once(protocol: Protocol) {
     let mut events = edge.events(protocol, "topic=a&topic=b").await;
     let headers = &events.response.headers;
     assert_eq!(headers["cache-control"], "no-cache, no-transform");
+    assert_eq!(headers["x-content-type-options"], "nosniff");
     assert_eq!(headers["x-accel-buffering"], "no");
     let alt_svc = format!("h3=\":{}\"; ma=60", edge.https.port());
     match protocol {

@@ -131,7 +131,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Denied::Unauthorized`] when the app says 401 or 403, [`Denied::Expired`] when a session is just over;
+    /// [`Denied::BadCredential`] when the app says 401 or 403, [`Denied::Expired`] when a session is just over;
     /// [`Denied::Unavailable`] when it says nothing clear, or nothing in time: it fails closed.
     pub(super) async fn identify(
         &self,
@@ -354,7 +354,7 @@ impl Session {
                 tell_of_redirects(head.headers.get(header::LOCATION));
                 Ok(Identity::anonymous())
             }
-            Said::Refused => Err(Denied::Unauthorized("the session is not good here")),
+            Said::Refused => Err(Denied::BadCredential("the session is not good here")),
             Said::Over => Err(Denied::Expired),
             Said::Unclear(what) => unclear(&what),
         }

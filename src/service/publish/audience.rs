@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use super::one_or_many::OneOrMany;
 use crate::{
     access::{Access, Name},
     exchange::Problem,
@@ -20,16 +21,16 @@ const MAX_EXPANDED: usize = 10_000;
 #[serde(deny_unknown_fields)]
 pub(super) struct To {
     #[serde(default)]
-    pub(super) users: Vec<String>,
+    pub(super) users: OneOrMany,
     #[serde(default)]
-    pub(super) groups: Vec<String>,
+    pub(super) groups: OneOrMany,
 }
 
 impl To {
     /// The reserved topics of these people.
     pub(super) fn topics(&self, access: &Access) -> Result<Vec<Topic>, Problem> {
-        let users = names("users", &self.users)?;
-        let groups = names("groups", &self.groups)?;
+        let users = names("users", self.users.as_slice())?;
+        let groups = names("groups", self.groups.as_slice())?;
         if users.is_empty() && groups.is_empty() {
             let detail = "neither users nor groups are named: it is for nobody";
             return Err(Problem::field("users", "", detail));

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::audience::To;
+use super::{audience::To, one_or_many::OneOrMany};
 use crate::{
     access::Standing,
     exchange::Problem,
@@ -95,13 +95,6 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<To>, D::
     To::deserialize(deserializer).map(Some)
 }
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a topic or a list of topics")]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
 /// The JSON of `POST /broadcast`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,9 +126,9 @@ struct Send {
     ttl: Option<String>,
     history: Option<bool>,
     #[serde(default)]
-    users: Vec<String>,
+    users: OneOrMany,
     #[serde(default)]
-    groups: Vec<String>,
+    groups: OneOrMany,
 }
 
 impl Event {
@@ -146,10 +139,7 @@ impl Event {
         topics: Bound<usize>,
     ) -> Result<Self, Problem> {
         let json: Json<'_> = parse(json)?;
-        let names = match json.topic {
-            OneOrMany::One(name) => vec![name],
-            OneOrMany::Many(names) => names,
-        };
+        let names = json.topic.as_slice();
         if names.is_empty() || names.len() > topics.value {
             let (n, most, key) = (names.len(), topics.value, topics.limit.key());
             let detail = format!("{n} topics are named; name 1 to {most} ({key})");

@@ -6,6 +6,7 @@ mod event;
 mod idempotency;
 mod line_buffer;
 mod lines;
+mod one_or_many;
 mod permit;
 mod published;
 

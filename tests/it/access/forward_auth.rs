@@ -240,7 +240,7 @@ async fn what_the_app_says_of_one_request_is_not_said_of_another() {
 async fn a_page_with_many_streams_is_asked_about_once() {
     const STREAMS: usize = 200;
     let app = App::start().await;
-    let edge = edge_that_asks(&app, "");
+    let edge = edge_that_asks(&app, "access.session_cache = \"1h\"");
     app.answer("200 OK", "Remote-User: bob\r\n", "");
     app.take(Duration::from_millis(50));
     for protocol in [Protocol::Http2, Protocol::Http3] {
@@ -267,7 +267,7 @@ async fn a_page_with_many_streams_is_asked_about_once() {
 async fn a_crowd_that_comes_back_is_let_in() {
     const USERS: usize = 500;
     let app = App::start().await;
-    let edge = edge_that_asks(&app, "");
+    let edge = edge_that_asks(&app, "access.session_cache = \"1h\"");
     app.answer("200 OK", "Remote-User: bob\r\n", "");
     app.take(Duration::from_millis(50));
     let coming = (0..USERS).map(|user| {
@@ -329,7 +329,10 @@ async fn who_makes_up_cookies_shuts_nobody_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_cookies_that_are_named_say_who_someone_is() {
     let app = App::start().await;
-    let edge = edge_that_asks(&app, "access.session_cookies = [\"sid\"]");
+    let edge = edge_that_asks(
+        &app,
+        "access.session_cookies = [\"sid\"]\naccess.session_cache = \"1h\"",
+    );
     app.answer("200 OK", "Remote-User: bob\r\n", "");
     let mut connection = edge.connect(Protocol::Http2).await;
     let mut ask = async |cookie: &str| {

@@ -89,13 +89,13 @@ async fn bad_tokens_are_refused(protocol: Protocol) {
         let fields = [("authorization", other)];
         let answer = get(&mut connection, "/events?topic=a", &fields).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{other}");
-        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        let challenge = answer.header("www-authenticate");
+        assert_eq!(challenge, "Bearer error=\"invalid_token\"");
     }
     // None at all is anonymous, which with keys in the configuration is not enough.
-    assert_eq!(
-        get(&mut connection, "/events?topic=a", &[]).await.status,
-        StatusCode::UNAUTHORIZED
-    );
+    let answer = get(&mut connection, "/events?topic=a", &[]).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(answer.header("www-authenticate"), "Bearer");
 }
 
 async fn a_token_comes_in_a_cookie_too(protocol: Protocol) {
@@ -256,4 +256,26 @@ async fn who_comes_back_without_a_cookie_is_not_closed_for_good() {
     let odd = [accept, ("last-event-id", "17")];
     let answer = get(&mut connection, "/events?topic=a", &odd).await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_for_someone_is_kept_by_nobody_on_the_way() {
+    let edge = with_secret("access.subscribe = [\"authenticated\", \"anonymous\"]");
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let bob = bearer(&token(&claims()));
+    let bob = [("authorization", bob.as_str())];
+    for method in ["GET", "HEAD"] {
+        for (fields, says) in [
+            (&bob[..], "private, no-store, no-transform"),
+            (&[], "no-cache, no-transform"),
+        ] {
+            let request = Request::builder().method(method).uri("/events?topic=a");
+            let request = fields.iter().fold(request, |request, (name, value)| {
+                request.header(*name, *value)
+            });
+            let request = request.body(full("")).expect("a request");
+            let response = connection.send(request).await.expect("a response");
+            assert_eq!(response.headers["cache-control"], says, "{method}");
+        }
+    }
 }
