@@ -13,7 +13,7 @@ ulimit -n "$(ulimit -Hn)"
 run() { # chart, value, protocol, arguments of the bench
     local file="$reports/$1-$3-$2.json"
     echo "$1: $2 over HTTP/$3"
-    target/release/seventh bench "${@:4}" --http "$3" -d 5s --pin --json "$file" >/dev/null
+    target/release/seventh bench "${@:4}" --http "$3" -d 3s --pin --json "$file" >/dev/null
 }
 draw() { # chart, arguments of the plot
     target/release/seventh bench plot "$reports/$1"-*.json --svg "$plots/$1.svg" "${@:2}"

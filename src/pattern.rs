@@ -61,6 +61,12 @@ impl Pattern {
         })
     }
 
+    /// How much it takes beside itself, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.text.len() + self.head.len() + self.tail.len() + size_of_val(&*self.middle)
+    }
+
     /// Whether it matches the whole of `topic`.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {

@@ -125,7 +125,11 @@ fn cell(spread: Spread, peer: Peer, own: Option<Spread>, figure: Figure) -> Stri
         least,
         most,
     } = spread;
-    let half = 50.0 * (most - least) / median.max(f64::MIN_POSITIVE);
+    let half = if median > 0.0 {
+        50.0 * (most - least) / median
+    } else {
+        0.0
+    };
     let mut cell = format!("{} ±{half:.0} %", number(median));
     if peer == Peer::Seventh {
         cell = format!("**{cell}**");

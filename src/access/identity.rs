@@ -101,7 +101,7 @@ impl Standing {
 }
 
 /// Who is asking, as it was settled before anything else.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Identity {
     user: Option<Name>,
     groups: Vec<Name>,
@@ -150,8 +150,27 @@ impl Identity {
 
     /// What the app has known it by, if it was the app.
     #[must_use]
-    pub(crate) fn login(&self) -> Option<&Arc<Login>> {
+    pub(super) fn login(&self) -> Option<&Arc<Login>> {
         self.login.as_ref()
+    }
+
+    /// Whether the app does not say that of it any more, by which it was known.
+    #[must_use]
+    pub(crate) fn is_over(&self) -> bool {
+        self.login.as_ref().is_some_and(|login| login.is_ended())
+    }
+
+    /// How much it takes to keep, in bytes, by and large.
+    pub(super) fn bytes(&self) -> usize {
+        let names = self.groups.iter().chain(&self.user);
+        let names: usize = names
+            .map(|name| size_of::<Name>() + name.as_str().len())
+            .sum();
+        let topics = self.topics.iter().flatten();
+        let topics: usize = topics
+            .map(|topic| size_of::<Pattern>() + topic.bytes())
+            .sum();
+        size_of::<Self>() + names + topics
     }
 
     /// Whether it is the same person, who may do the same.

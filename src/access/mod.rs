@@ -20,7 +20,7 @@ mod token;
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -32,7 +32,6 @@ pub(crate) use identity::{Identity, InvalidName, Name, Standing};
 pub(crate) use jwks::Jwks;
 pub(crate) use jwt::{Claims, Keys, RefusedToken};
 pub(crate) use key::Key;
-pub(crate) use login::Login;
 pub(crate) use origins::Origins;
 pub(crate) use rules::{Rule, Who};
 pub(crate) use session::{Session, SessionSettings};
@@ -127,8 +126,9 @@ impl Access {
         self.jwks.as_ref()?.age(now)
     }
 
-    /// Asks the app again about those who are there, and says whom it does not know any more. Never ends.
-    pub(crate) async fn keep_asking(&self, ended: impl FnMut(&Arc<Login>)) {
+    /// Asks the app again about those who are there; `ended` is called when some of their logins have ended.
+    /// Never ends.
+    pub(crate) async fn keep_asking(&self, ended: impl FnMut()) {
         match &self.session {
             Some(session) => session.keep_asking(ended).await,
             None => std::future::pending().await,
@@ -322,12 +322,6 @@ impl Access {
         if let Some(session) = &self.session {
             session.forget(user);
         }
-    }
-
-    /// How often something was forgotten: what was settled before may not hold after.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.session.as_ref().map_or(0, Session::generation)
     }
 
     /// Whether publishers outside are let in at all.

@@ -26,7 +26,6 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::PathAndQuery};
 
 use crate::{
-    access::Login,
     clock,
     drain::Watch,
     exchange::{Body, BodyStream, HeaderBounds, Problem, Reply, Request, authority, validate},
@@ -274,12 +273,9 @@ impl Service {
 
 /// Has the app asked again about those whose streams are open, which end when it does not know them any more.
 pub(crate) async fn keep_asking(context: Arc<Context>) {
-    let ended = |login: &Arc<Login>| {
-        let is_by = |info: &StreamInfo| {
-            let own = info.identity.login();
-            own.is_some_and(|own| Arc::ptr_eq(own, login))
-        };
-        context.streams.end_where(Ended::Login, is_by);
+    let ended = || {
+        let is_over = |info: &StreamInfo| info.identity.is_over();
+        context.streams.end_where(Ended::Login, is_over);
     };
     context.access.keep_asking(ended).await;
 }

@@ -261,6 +261,11 @@ impl Registration {
         all.into_iter().find(|why| *why as u8 == ended)
     }
 
+    /// Whether the app does not say of its owner any more, by which they were known.
+    pub(super) fn is_over(&self) -> bool {
+        self.info.identity.is_over()
+    }
+
     pub(super) fn settled(&self, events: u64) {
         self.info.settled.store(events, Ordering::Relaxed);
     }

@@ -44,7 +44,6 @@ pub(super) fn stats(context: &Arc<Context>, peer: &Peer) -> Reply {
         identity,
         is_audience: false,
         place: Some(place),
-        generation: context.access.generation(),
         first: Bytes::new(),
         browser: None,
     };
@@ -121,7 +120,6 @@ pub(super) fn handed(
         identity,
         is_audience: true,
         place: Some(place),
-        generation: context.access.generation(),
         first: handed.first,
         browser: Browser::of(peer, &handed.fields),
     };
@@ -139,8 +137,6 @@ struct Plan {
     is_audience: bool,
     /// Its place on its connection; HEAD takes none.
     place: Option<Seat>,
-    /// How often someone had been disconnected when it was asked who this is.
-    generation: u64,
     /// Events that come before all others.
     first: Bytes,
     /// Whose connections over HTTP/1.1 may come to an end.
@@ -162,7 +158,6 @@ impl Plan {
         peer: &Peer,
         asked: &StreamRequest<'_>,
     ) -> Result<Settled, Problem> {
-        let generation = context.access.generation();
         let (now, wall) = (clock::now(), clock::wall());
         let access = &context.access;
         let stranger = access
@@ -193,7 +188,6 @@ impl Plan {
             identity,
             is_audience: true,
             place: None,
-            generation,
             first: Bytes::new(),
             browser: Browser::of(peer, &parts.headers),
         };
@@ -279,7 +273,6 @@ fn event_stream(body: Body, is_known: bool) -> Reply {
 
 /// Opens the stream, and says what it is; or says why there is none.
 fn reply(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: Plan) -> Reply {
-    let generation = plan.generation;
     let who = who(peer, &plan.identity);
     let is_known = plan.identity.user().is_some();
     let mut stream = match open(context, peer, asked, plan) {
@@ -288,10 +281,6 @@ fn reply(context: &Arc<Context>, peer: &Peer, asked: &StreamRequest<'_>, plan: P
         // An `EventSource` that gets it does not come back (HTML 9.2.3).
         Err(NotOpened::Finished) => return no_content(),
     };
-    if context.access.generation() != generation {
-        // Someone was disconnected meanwhile: who this is has to be settled anew.
-        stream.end_at(clock::now(), context.retry());
-    }
     if let Some(extras) = extras(asked, clock::now()) {
         stream = stream.with(extras);
     }
@@ -385,7 +374,9 @@ fn open(
         registration: registered.map_err(NotOpened::Limit)?.0,
     };
     context.let_in(&visitor);
-    Ok(EventStream::new(
+    // Looked at once it is registered: whoever ends logins looks at those that are.
+    let is_over = counted.registration.is_over();
+    let mut stream = EventStream::new(
         subscription,
         first,
         retry,
@@ -393,7 +384,12 @@ fn open(
         now,
         context.clone(),
         counted,
-    ))
+    );
+    if is_over {
+        // It was disconnected or logged out meanwhile: who this is has to be settled anew.
+        stream.end_at(now, retry);
+    }
+    Ok(stream)
 }
 
 fn first_bytes(

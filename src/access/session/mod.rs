@@ -1,27 +1,28 @@
 //! Asking the app who someone is, as nginx's `auth_request` and Traefik's `forwardAuth` do.
 //!
 //! A crowd that comes at once asks as often as there are credentials in it: one question is under way for each,
-//! its answer is for all who wait for it, and it is remembered. Logins with open streams are asked about again
-//! now and then.
+//! in a task of its own; its answer is for all who wait for it, and it is remembered. Logins with open streams
+//! are asked about again now and then.
 
 mod answer;
 mod turns;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, Once, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, Once, Weak},
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, Shared},
+    stream::FuturesUnordered,
+};
 use http::{HeaderMap, Request, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
-use moka::{Expiry, future::Cache};
+use moka::{Expiry, sync::Cache};
 
 use super::{
     Denied, Identity, Name,
@@ -32,16 +33,24 @@ use crate::{backoff, clock, limits::source, outbound::Outbound};
 use answer::Said;
 use turns::Turns;
 
-/// How much is remembered, in bytes.
-const REMEMBERED: u64 = 16 << 20;
+/// How much is remembered of those who are known, and of those who are not, in bytes.
+const KNOWN: u64 = 16 << 20;
+const UNKNOWN: u64 = 1 << 20;
 /// How long it is remembered at most that someone is nobody, or is not let in: they are about to log in.
 const NOBODY: Duration = Duration::from_secs(1);
-/// How long someone waits for a turn to ask: the app's own time is counted from then.
+/// How many questions there may be, under way and waiting.
+const QUESTIONS: usize = 16_384;
+/// How long someone waits for an answer at most, its turn included: the app's own time is counted from that.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How soon the app is asked again that could not say whether a login is still good.
 const AGAIN: Duration = Duration::from_secs(30);
-/// How often it is looked at which logins are to be asked about.
+/// How often it is looked at which logins are to be asked about, and about how many at a time.
 const LOOK: Duration = Duration::from_secs(1);
+const LOOKED_AT: usize = 64;
+/// How far apart two ends of the same session may seem, which are told in whole seconds from now.
+const SLACK: Duration = Duration::from_secs(2);
+/// How many users are remembered who were disconnected just now.
+const FORGOTTEN: usize = 1024;
 /// What of an answer's body is read, so that its connection can be used again, and how long that may take.
 const BODY: usize = 64 << 10;
 const BODY_TIME: Duration = Duration::from_secs(1);
@@ -65,26 +74,45 @@ pub struct SessionSettings {
 
 /// The app's endpoint that says who someone is.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Session(Arc<Endpoint>);
+
+struct Endpoint {
     settings: SessionSettings,
     outbound: Outbound,
-    remembered: Cache<Credential, Answer>,
-    /// How often something was forgotten.
-    generation: AtomicU64,
+    /// Those who are known.
+    known: Cache<Credential, Answer>,
+    /// Those who are nobody, or are not let in.
+    unknown: Cache<Credential, Answer>,
+    questions: Mutex<HashMap<Credential, Question>>,
     turns: Turns,
-    logins: Mutex<HashMap<Credential, Known>>,
-    /// Those in whose place there are others.
-    replaced: Mutex<Vec<Arc<Login>>>,
+    logins: Mutex<Logins>,
+    /// When the log was told last that there is no answer.
+    told: Mutex<Option<Instant>>,
+}
+
+/// A question that waits or is under way, for all who wait for its answer.
+type Question = Shared<BoxFuture<'static, Answer>>;
+
+#[derive(Default)]
+struct Logins {
+    /// Those that the app is asked about again.
+    known: HashMap<Credential, Known>,
+    /// Some have ended since streams were looked at.
+    have_ended: bool,
+    /// Users who were disconnected, each with its number.
+    forgotten: VecDeque<(u64, Name)>,
+    next: u64,
 }
 
 /// A login with open streams, or remembered.
-#[derive(Debug)]
 struct Known {
     login: Weak<Login>,
     /// Without its login.
     identity: Identity,
     /// When the app is to be asked again.
     due: Instant,
+    /// It is being asked.
+    asking: bool,
 }
 
 /// What came of a question.
@@ -94,6 +122,13 @@ struct Answer {
     good_for: Duration,
 }
 
+impl Answer {
+    fn has_ended(&self) -> bool {
+        let login = self.identity.as_ref().ok().and_then(Identity::login);
+        login.is_some_and(|login| login.is_ended())
+    }
+}
+
 /// Each answer is remembered for as long as it is good.
 struct GoodFor;
 
@@ -101,33 +136,56 @@ impl Expiry<Credential, Answer> for GoodFor {
     fn expire_after_create(&self, _: &Credential, answer: &Answer, _: Instant) -> Option<Duration> {
         Some(answer.good_for)
     }
+
+    fn expire_after_update(
+        &self,
+        _: &Credential,
+        answer: &Answer,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(answer.good_for)
+    }
+}
+
+fn remembered(bytes: u64) -> Cache<Credential, Answer> {
+    let weight = |credential: &Credential, answer: &Answer| {
+        let identity = answer.identity.as_ref();
+        let login = identity.ok().and_then(Identity::login);
+        let login = login.map_or(0, |login| login.bytes());
+        // Who it is is kept twice: for whoever comes, and to be compared with what is said later.
+        let identity = identity.map_or(0, |identity| 2 * identity.bytes());
+        u32::try_from(2 * credential.bytes() + login + identity).unwrap_or(u32::MAX)
+    };
+    let cache = Cache::builder().max_capacity(bytes).weigher(weight);
+    cache.expire_after(GoodFor).build()
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Session {
     /// The endpoint of these settings.
     #[must_use]
     pub(crate) fn new(settings: SessionSettings, outbound: Outbound) -> Self {
-        let weight = |credential: &Credential, _: &Answer| {
-            // What the answer itself takes is about as much again.
-            u32::try_from(2 * credential.bytes()).unwrap_or(u32::MAX)
-        };
-        Self {
+        Self(Arc::new(Endpoint {
             settings,
             outbound,
-            remembered: Cache::builder()
-                .max_capacity(REMEMBERED)
-                .weigher(weight)
-                .expire_after(GoodFor)
-                .support_invalidation_closures()
-                .build(),
-            generation: AtomicU64::new(0),
+            known: remembered(KNOWN),
+            unknown: remembered(UNKNOWN),
+            questions: Mutex::default(),
             turns: Turns::default(),
             logins: Mutex::default(),
-            replaced: Mutex::default(),
-        }
+            told: Mutex::default(),
+        }))
     }
 
-    /// Who asks. Whoever shows nothing is anonymous, and the app is not asked.
+    /// Who asks. Whoever shows nothing is anonymous, and the app is not asked. In a runtime.
     ///
     /// # Errors
     ///
@@ -141,41 +199,47 @@ impl Session {
     ) -> Result<Identity, Denied> {
         let SessionSettings {
             cookies, by_uri, ..
-        } = &self.settings;
+        } = &self.0.settings;
         let Some(credential) = Credential::of(headers, uri, cookies, *by_uri) else {
             return Ok(Identity::anonymous());
         };
+        if let Some(answer) = self.0.remembered(&credential) {
+            return answer.identity;
+        }
         let request = Asking {
             client,
             uri: path_and_query(uri).into(),
             user_agent: headers.get(header::USER_AGENT).and_then(copy),
         };
-        let login = Login {
-            credential: credential.clone(),
-            request,
-        };
-        let answer = Box::pin(self.answer(login));
-        self.remembered.get_with(credential, answer).await.identity
+        let question = self.0.question(Login::new(credential, request), false);
+        let question = question.ok_or(Denied::Unavailable)?;
+        match tokio::time::timeout(PATIENCE, question).await {
+            Ok(answer) => answer.identity,
+            Err(_) => Err(Denied::Unavailable),
+        }
     }
 
     /// Forgets what is remembered of a user, and what is being asked.
     pub(super) fn forget(&self, user: &Name) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        let user = user.clone();
-        let is_theirs = move |_: &Credential, answer: &Answer| {
-            let own = answer.identity.as_ref().ok().and_then(Identity::user);
-            own == Some(&user)
-        };
-        let forgotten = self.remembered.invalidate_entries_if(is_theirs);
-        forgotten.expect("closures are supported");
+        let mut logins = self.0.logins();
+        logins.next += 1;
+        let number = logins.next;
+        logins.forgotten.push_back((number, user.clone()));
+        if logins.forgotten.len() > FORGOTTEN {
+            logins.forgotten.pop_front();
+        }
+        logins.known.retain(|_, known| {
+            let is_theirs = known.identity.user() == Some(user);
+            if is_theirs && let Some(login) = known.login.upgrade() {
+                login.end();
+            }
+            !is_theirs
+        });
     }
 
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// Asks the app again about those who are there, and says whom it does not know any more. Never ends.
-    pub(super) async fn keep_asking(&self, mut ended: impl FnMut(&Arc<Login>)) {
+    /// Asks the app again about those who are there; `ended` is called when some of their logins have ended.
+    /// Never ends.
+    pub(super) async fn keep_asking(&self, mut ended: impl FnMut()) {
         let mut asking = FuturesUnordered::new();
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -183,37 +247,133 @@ impl Session {
             // Each branch is cancel-safe: a tick that is not taken comes again, and questions are kept.
             tokio::select! {
                 _ = ticks.tick() => {
-                    let replaced = std::mem::take(&mut *self.replaced.lock().expect(UNPOISONED));
-                    for login in &replaced {
-                        self.end(login, &mut ended).await;
-                    }
                     // What is not good any more is let go of, with its login.
-                    self.remembered.run_pending_tasks().await;
-                    for login in self.due(clock::now()) {
-                        asking.push(async move {
-                            let answer = self.ask_in_turn(&login).await;
-                            (login, answer)
-                        });
+                    self.0.known.run_pending_tasks();
+                    self.0.unknown.run_pending_tasks();
+                    for login in self.0.due(clock::now(), LOOKED_AT - asking.len()) {
+                        asking.push(self.0.clone().ask_again(login));
+                    }
+                    if std::mem::take(&mut self.0.logins().have_ended) {
+                        ended();
                     }
                 }
-                Some((login, answer)) = asking.next() => {
-                    if !self.is_still_good(&login, &answer) {
-                        self.end(&login, &mut ended).await;
-                    }
+                Some(()) = asking.next() => {}
+            }
+        }
+    }
+}
+
+impl Endpoint {
+    /// What is remembered of a credential, and still holds.
+    fn remembered(&self, credential: &Credential) -> Option<Answer> {
+        let known = self.known.get(credential);
+        let known = known.filter(|answer| !answer.has_ended());
+        known.or_else(|| self.unknown.get(credential))
+    }
+
+    /// The question about a login: the one that is under way, or a new one, in a task of its own, so that it
+    /// goes on whoever leaves. `None` when there are too many.
+    fn question(self: &Arc<Self>, login: Login, is_again: bool) -> Option<Question> {
+        let mut questions = self.questions.lock().expect(UNPOISONED);
+        if let Some(question) = questions.get(&login.credential) {
+            return Some(question.clone());
+        }
+        if questions.len() >= QUESTIONS {
+            drop(questions);
+            self.warn("too many wait to be asked about");
+            return None;
+        }
+        let credential = login.credential.clone();
+        let asked = tokio::spawn(self.clone().ask_and_remember(login, is_again));
+        // A panic in there is a bug that its task reports.
+        let asked = asked.map(|answer| {
+            answer.unwrap_or(Answer {
+                identity: Err(Denied::Unavailable),
+                good_for: Duration::ZERO,
+            })
+        });
+        let question = asked.boxed().shared();
+        questions.insert(credential, question.clone());
+        Some(question)
+    }
+
+    async fn ask_and_remember(self: Arc<Self>, login: Login, is_again: bool) -> Answer {
+        let began = self.logins().next;
+        let credential = login.credential.clone();
+        let _asking = Asked(&self, &credential);
+        let identity = self.ask_in_turn(&login, is_again).await;
+        let answer = self.settle(login, identity, began, clock::now());
+        if !answer.good_for.is_zero() {
+            let is_known = matches!(&answer.identity, Ok(identity) if identity.user().is_some());
+            let (cache, other) = if is_known {
+                (&self.known, &self.unknown)
+            } else {
+                (&self.unknown, &self.known)
+            };
+            other.invalidate(&credential);
+            cache.insert(credential.clone(), answer.clone());
+        }
+        answer
+    }
+
+    /// What an answer to a question means that was asked when so many had been forgotten.
+    fn settle(
+        &self,
+        login: Login,
+        identity: Result<Identity, Denied>,
+        began: u64,
+        now: Instant,
+    ) -> Answer {
+        let cache = self.settings.cache;
+        let mut logins = self.logins();
+        match identity {
+            Ok(identity) if identity.user().is_some() => {
+                let is_forgotten = logins.is_forgotten(&identity, began);
+                let ends = identity.expires();
+                let ends = ends.map(|ends| ends.saturating_duration_since(now));
+                let good_for = ends.map_or(cache, |left| cache.min(left));
+                let due = self.next_look(now);
+                let identity = logins.known_by(login, identity, due, is_forgotten);
+                Answer {
+                    identity: Ok(identity),
+                    good_for: if is_forgotten {
+                        Duration::ZERO
+                    } else {
+                        good_for
+                    },
+                }
+            }
+            Err(Denied::Unavailable) => {
+                let again = now + backoff::last_fifth(AGAIN, fastrand::f64());
+                if let Some(known) = logins.known.get_mut(&login.credential) {
+                    (known.due, known.asking) = (known.due.min(again), false);
+                }
+                Answer {
+                    identity: Err(Denied::Unavailable),
+                    good_for: Duration::ZERO,
+                }
+            }
+            identity => {
+                // Whoever it was, they are not any more.
+                logins.end(&login.credential);
+                Answer {
+                    identity,
+                    good_for: cache.min(NOBODY),
                 }
             }
         }
     }
 
-    /// Those that are to be asked about now.
-    fn due(&self, now: Instant) -> Vec<Arc<Login>> {
+    /// At most so many of those that are to be asked about now.
+    fn due(&self, now: Instant, most: usize) -> Vec<Arc<Login>> {
         let mut due = Vec::new();
-        self.lock().retain(|_, known| {
+        self.logins().known.retain(|_, known| {
             let Some(login) = known.login.upgrade() else {
                 return false;
             };
-            if known.due <= now {
+            if known.due <= now && !known.asking && due.len() < most {
                 known.due = self.next_look(now);
+                known.asking = true;
                 due.push(login);
             }
             true
@@ -226,118 +386,67 @@ impl Session {
         now + backoff::last_fifth(self.settings.recheck, fastrand::f64())
     }
 
-    /// Whether the app still says of a login what it said, as far as that is clear.
-    fn is_still_good(&self, login: &Arc<Login>, answer: &Result<Identity, Denied>) -> bool {
-        let mut logins = self.lock();
-        let known = logins.get_mut(&login.credential);
-        let Some(known) = known.filter(|known| known.login.as_ptr() == Arc::as_ptr(login)) else {
-            // Another is in its place, or it has ended.
-            return true;
-        };
-        match answer {
-            Ok(identity) => identity.is_as(&known.identity),
-            Err(Denied::Unavailable) => {
-                known.due = known.due.min(clock::now() + AGAIN);
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Ends a login: what was settled by it does not hold any more.
-    async fn end(&self, login: &Arc<Login>, ended: &mut impl FnMut(&Arc<Login>)) {
-        {
-            let mut logins = self.lock();
-            let known = logins.get(&login.credential);
-            if known.is_some_and(|known| known.login.as_ptr() == Arc::as_ptr(login)) {
-                logins.remove(&login.credential);
+    async fn ask_again(self: Arc<Self>, login: Arc<Login>) {
+        let again = Login::new(login.credential.clone(), login.request.clone());
+        match self.question(again, true) {
+            Some(question) => drop(question.await),
+            None => {
+                if let Some(known) = self.logins().known.get_mut(&login.credential) {
+                    known.asking = false;
+                }
             }
         }
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.remembered.invalidate(&login.credential).await;
-        ended(login);
     }
 
-    /// Asks about a login, and says for how long the answer is good.
-    async fn answer(&self, login: Login) -> Answer {
-        let generation = self.generation();
-        let identity = self.ask_in_turn(&login).await;
-        let now = clock::now();
-        let cache = self.settings.cache;
-        let good_for = match &identity {
-            _ if generation != self.generation() => Duration::ZERO,
-            Err(Denied::Unavailable) => Duration::ZERO,
-            Ok(identity) if identity.user().is_some() => {
-                let ends = identity.expires();
-                ends.map_or(cache, |ends| cache.min(ends.saturating_duration_since(now)))
-            }
-            Ok(_) | Err(_) => cache.min(NOBODY),
-        };
-        let identity = identity.map(|identity| match identity.user() {
-            Some(_) => self.known_by(login, identity, now),
-            None => identity,
-        });
-        Answer { identity, good_for }
-    }
-
-    /// The identity with its login, which is one for all streams that are opened with it.
-    fn known_by(&self, login: Login, identity: Identity, now: Instant) -> Identity {
-        let mut logins = self.lock();
-        if let Some(known) = logins.get_mut(&login.credential)
-            && let Some(there) = known.login.upgrade()
-        {
-            if known.identity.is_as(&identity) {
-                known.due = self.next_look(now);
-                return identity.with_login(there);
-            }
-            // It is another's now, or they may do other things.
-            self.replaced.lock().expect(UNPOISONED).push(there);
-        }
-        let credential = login.credential.clone();
-        let login = Arc::new(login);
-        let known = Known {
-            login: Arc::downgrade(&login),
-            identity: identity.clone(),
-            due: self.next_look(now),
-        };
-        logins.insert(credential, known);
-        identity.with_login(login)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Credential, Known>> {
+    fn logins(&self) -> MutexGuard<'_, Logins> {
         self.logins.lock().expect(UNPOISONED)
     }
 
     /// Waits for a turn, then for the answer.
-    async fn ask_in_turn(&self, login: &Login) -> Result<Identity, Denied> {
-        let turn = self.turns.take(source(login.request.client));
-        let Ok(_turn) = tokio::time::timeout(PATIENCE, turn).await else {
-            let seconds = PATIENCE.as_secs();
-            tracing::warn!("access.session: too many wait to be asked about, one for {seconds} s");
-            return Err(Denied::Unavailable);
+    async fn ask_in_turn(&self, login: &Login, is_again: bool) -> Result<Identity, Denied> {
+        let _turn = if is_again {
+            self.turns.take_again().await
+        } else {
+            self.turns.take(source(login.request.client)).await
         };
         let answer = tokio::time::timeout(self.settings.timeout, self.ask(login)).await;
         answer.unwrap_or_else(|_| {
-            let millis = self.settings.timeout.as_millis();
-            tracing::warn!("access.session: no answer in {millis} ms");
+            self.warn(&format!(
+                "no answer in {} ms",
+                self.settings.timeout.as_millis()
+            ));
             Err(Denied::Unavailable)
         })
     }
 
+    /// Says in the log why someone is not known, once a second.
+    fn warn(&self, what: &str) {
+        let (mut told, now) = (self.told.lock().expect(UNPOISONED), clock::now());
+        let is_recent = |told: Instant| now.saturating_duration_since(told) < LOOK;
+        if !told.is_some_and(is_recent) {
+            *told = Some(now);
+            tracing::warn!("access.session: {what}");
+        }
+    }
+
     async fn ask(&self, login: &Login) -> Result<Identity, Denied> {
-        let down = |error: &(dyn std::error::Error + 'static)| {
-            tracing::warn!(error, "access.session cannot be asked");
+        let down = |error: &dyn std::error::Error| {
+            let cause = error.source().map(|cause| format!(": {cause}"));
+            self.warn(&format!(
+                "it cannot be asked: {error}{}",
+                cause.unwrap_or_default()
+            ));
             Denied::Unavailable
         };
         let unclear = |what: &str| {
-            tracing::warn!("access.session: {what}");
+            self.warn(what);
             Err(Denied::Unavailable)
         };
-        let request = self.question(login).map_err(|error| down(&error))?;
+        let request = self.asked(login).map_err(|error| down(&error))?;
         let answer = self.outbound.ask(request).await;
         let (head, body) = answer.map_err(|error| down(&error))?.into_parts();
         let said = answer::read(head.status, &head.headers, &self.settings.url, clock::now());
-        if said == Said::NobodyIfEmpty {
+        if matches!(said, Said::NobodyIfEmpty) {
             return if is_empty(body).await {
                 Ok(Identity::anonymous())
             } else {
@@ -361,11 +470,8 @@ impl Session {
     }
 
     /// The question: the credential, and what is known of the request that it came with.
-    fn question(&self, login: &Login) -> Result<Request<Full<bytes::Bytes>>, http::Error> {
-        let Login {
-            credential,
-            request,
-        } = login;
+    fn asked(&self, login: &Login) -> Result<Request<Full<bytes::Bytes>>, http::Error> {
+        let (credential, request) = (&login.credential, &login.request);
         let mut question = Request::get(&self.settings.url)
             .header("x-forwarded-uri", &*request.uri)
             .header("x-forwarded-method", "GET")
@@ -381,6 +487,85 @@ impl Session {
             question = question.header(name, value);
         }
         question.body(Full::default())
+    }
+}
+
+impl Logins {
+    /// Whether whoever it is was disconnected since so many had been.
+    fn is_forgotten(&self, identity: &Identity, began: u64) -> bool {
+        let oldest = self
+            .forgotten
+            .front()
+            .map_or(u64::MAX, |(number, _)| *number);
+        // More than are remembered have been meanwhile.
+        let unsure = self.next > began && oldest > began + 1;
+        let since = self.forgotten.iter().rev();
+        let mut since = since.take_while(|(number, _)| *number > began);
+        unsure || since.any(|(_, user)| identity.user() == Some(user))
+    }
+
+    /// The identity with its login, which is one for all streams that are opened with it. If it does not hold any
+    /// more already, nor does the login.
+    fn known_by(
+        &mut self,
+        login: Login,
+        identity: Identity,
+        due: Instant,
+        is_over: bool,
+    ) -> Identity {
+        if let Some(known) = self.known.get_mut(&login.credential)
+            && let Some(there) = known.login.upgrade()
+            && !is_over
+            && known.identity.is_as(&identity)
+            && !ends_earlier(&identity, &known.identity)
+        {
+            (known.due, known.asking) = (due, false);
+            return identity.with_login(there);
+        }
+        // It is another's now, or they may do other things.
+        self.end(&login.credential);
+        let credential = login.credential.clone();
+        let login = Arc::new(login);
+        if is_over {
+            login.end();
+            return identity.with_login(login);
+        }
+        let known = Known {
+            login: Arc::downgrade(&login),
+            identity: identity.clone(),
+            due,
+            asking: false,
+        };
+        self.known.insert(credential, known);
+        identity.with_login(login)
+    }
+
+    /// Ends the login of a credential, if there is one: what was settled by it does not hold any more.
+    fn end(&mut self, credential: &Credential) {
+        let known = self.known.remove(credential);
+        if let Some(login) = known.and_then(|known| known.login.upgrade()) {
+            login.end();
+            self.have_ended = true;
+        }
+    }
+}
+
+/// Whether a session ends before it was said to.
+fn ends_earlier(now: &Identity, before: &Identity) -> bool {
+    match (now.expires(), before.expires()) {
+        (Some(now), Some(before)) => now + SLACK < before,
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
+}
+
+/// A question that is under way; dropping it lets another be asked.
+struct Asked<'a>(&'a Endpoint, &'a Credential);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let mut questions = self.0.questions.lock().expect(UNPOISONED);
+        questions.remove(self.1);
     }
 }
 

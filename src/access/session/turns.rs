@@ -14,6 +14,8 @@ const COMMON: usize = 48;
 const KEPT: usize = 16;
 /// How many of these are of one address.
 const OF_AN_ADDRESS: usize = 2;
+/// How many are about those who are there already, which nobody else's questions keep waiting.
+const AGAIN: usize = 8;
 
 /// The turns of all who ask. Whoever asks waits in two queues: that of all, and one that each address has a
 /// place or two in, however many others wait.
@@ -21,6 +23,7 @@ const OF_AN_ADDRESS: usize = 2;
 pub(super) struct Turns {
     common: Semaphore,
     kept: Semaphore,
+    again: Semaphore,
     /// With how many wait or ask there. Invariant: none is 0.
     own: Mutex<HashMap<IpAddr, (Arc<Semaphore>, usize)>>,
 }
@@ -48,6 +51,7 @@ impl Default for Turns {
         Self {
             common: Semaphore::new(COMMON),
             kept: Semaphore::new(KEPT),
+            again: Semaphore::new(AGAIN),
             own: Mutex::default(),
         }
     }
@@ -75,6 +79,14 @@ impl Turns {
                 own.place = Some(place);
                 Turn { _permit: permit, _own: Some(own) }
             }
+        }
+    }
+
+    /// Waits until it may be asked about someone who is there.
+    pub(super) async fn take_again(&self) -> Turn<'_> {
+        Turn {
+            _permit: self.again.acquire().await.expect(OPEN),
+            _own: None,
         }
     }
 

@@ -364,18 +364,18 @@ async fn who_is_logged_out_is_not_there_for_long(protocol: Protocol) {
     let (open, _) = bob.edge_event("edge-open").await;
     assert_eq!(open["user"], "bob");
     assert_eq!(open["authenticated"], true);
-    let asked_again = async |than: usize| {
-        patiently("another question", async {
-            while app.asked().0 <= than {
+    // Two more questions: the answer to the first has been read then.
+    let asked_again = async || {
+        let so_far = app.asked().0;
+        patiently("more questions", async {
+            while app.asked().0 < so_far + 2 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
         .await;
     };
     // The same again, and an app that is down, end nothing.
-    asked_again(app.asked().0).await;
-    app.answer("503 Service Unavailable", "", "");
-    asked_again(app.asked().0).await;
+    asked_again().await;
     edge.publish("a", "still there").await;
     assert_eq!(bob.message().await.data, "still there");
     drop(bob);
@@ -420,4 +420,133 @@ async fn the_app_says_how_long_a_session_lasts_and_what_may_be_read() {
     assert_eq!(bob.item().await, None);
     let answer = get(&mut connection, "/events?topic=news", &fields).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_is_down_ends_nothing() {
+    let app = App::start().await;
+    let edge = edge_that_asks(&app, "access.session_recheck = \"1s\"");
+    app.answer("200 OK", "Remote-User: bob\r\n", "");
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let mut bob = Events::open(&mut connection, "topic=a", &[("cookie", "sid=1")])
+        .await
+        .opened()
+        .await;
+    app.answer("503 Service Unavailable", "", "");
+    let so_far = app.asked().0;
+    patiently("more questions", async {
+        while app.asked().0 < so_far + 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    edge.publish("a", "still there").await;
+    assert_eq!(bob.message().await.data, "still there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_to_one_request_holds_for_the_streams_before_it() {
+    let app = App::start().await;
+    // They are not asked about again while this test runs.
+    let edge = edge_that_asks(
+        &app,
+        "access.session_recheck = \"1h\"\naccess.session_cache = \"0s\"",
+    );
+    let fields = [("cookie", "sid=1")];
+    for (status, headers) in [
+        ("401 Unauthorized", ""),
+        ("200 OK", "Remote-User: eve\r\n"),
+        ("200 OK", "Remote-User: bob\r\nRemote-Expires: 3600\r\n"),
+        ("302 Found", "Location: /login\r\n"),
+    ] {
+        let mut connection = edge.connect(Protocol::Http2).await;
+        app.answer("200 OK", "Remote-User: bob\r\n", "");
+        let bob = Events::open(&mut connection, "topic=a", &fields).await;
+        let mut bob = bob.opened().await;
+        // He logs out, and another tab of his comes.
+        app.answer(status, headers, "");
+        head(&mut connection, "/events?topic=b", &fields).await;
+        let (data, _) = bob.edge_event("edge-auth").await;
+        assert_eq!(data, json!({ "reason": "changed" }), "{status}");
+        assert_eq!(bob.item().await, None, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disconnect_outlives_no_answer_that_is_remembered_or_on_its_way() {
+    let app = App::start().await;
+    let edge = edge_that_asks(
+        &app,
+        "access.session_cache = \"1h\"\nevents.retry = \"500ms\"",
+    );
+    app.answer("200 OK", "Remote-User: bob\r\n", "");
+    let fields = [("cookie", "sid=1")];
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let mut ask = async || head(&mut connection, "/events?topic=a", &fields).await;
+    assert_eq!(ask().await, StatusCode::OK);
+    edge.ask("POST", "/users/bob/disconnect", "").await;
+    // What is said then is remembered for as long as it is good, not as what was before it.
+    app.answer("401 Unauthorized", "", "");
+    assert_eq!(ask().await, StatusCode::UNAUTHORIZED);
+    app.answer("200 OK", "Remote-User: bob\r\n", "");
+    patiently("another answer", async {
+        while ask().await != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    // One that comes while the app is asked gets an end, and nothing of it is remembered.
+    app.take(Duration::from_millis(500));
+    app.forget();
+    let other = [("cookie", "sid=2")];
+    let mut opening = edge.connect(Protocol::Http2).await;
+    let opening = tokio::spawn(async move {
+        let mut stream = Events::open(&mut opening, "topic=a", &other).await;
+        while stream.item().await.is_some() {}
+        (opening, stream)
+    });
+    patiently("the question", async {
+        while app.asked().0 == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    edge.ask("POST", "/users/bob/disconnect", "").await;
+    patiently("its end", opening).await.expect("no panic");
+    app.answer("401 Unauthorized", "", "");
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let status = head(&mut connection, "/events?topic=a", &other).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_takes_no_question_along() {
+    let app = App::start().await;
+    let edge = edge_that_asks(&app, "access.session_timeout = \"60s\"");
+    app.answer("200 OK", "Remote-User: bob\r\n", "");
+    app.take(Duration::from_secs(3));
+    // More than two hundred of them come with one cookie, and leave while the app works.
+    for _ in 0..3 {
+        let connection = edge.connect(Protocol::Http2).await;
+        let asking = (0..80).map(|_| {
+            let mut connection = connection.share().expect("it is");
+            async move {
+                let fields = [("cookie", "sid=1")];
+                head(&mut connection, "/events?topic=a", &fields).await
+            }
+        });
+        let asked = async {
+            while app.asked().0 == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = patiently("the question", asked) => {}
+            _ = join_all(asking) => unreachable!("the app takes longer"),
+        }
+    }
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let status = head(&mut connection, "/events?topic=a", &[("cookie", "sid=1")]).await;
+    assert_eq!((status, app.asked().0), (StatusCode::OK, 1));
+    assert_eq!(edge.metric("seventh_panics_total").await, 0);
 }
