@@ -75,6 +75,24 @@ impl Chart {
         Ok(svg)
     }
 
+    /// Where the names of the curves cover none of them: above the lower end.
+    fn free_corner(&self) -> SeriesLabelPosition {
+        let mut ends = [0.0_f64; 2];
+        for curve in &self.curves {
+            for (end, point) in ends
+                .iter_mut()
+                .zip([curve.points.first(), curve.points.last()])
+            {
+                *end = end.max(point.map_or(0.0, |point| point.1));
+            }
+        }
+        if ends[0] > ends[1] {
+            SeriesLabelPosition::UpperRight
+        } else {
+            SeriesLabelPosition::UpperLeft
+        }
+    }
+
     fn draw<'a, X>(
         &self,
         root: &DrawingArea<SVGBackend<'a>, Shift>,
@@ -127,7 +145,7 @@ impl Chart {
         if self.curves.len() > 1 {
             chart
                 .configure_series_labels()
-                .position(SeriesLabelPosition::UpperLeft)
+                .position(self.free_corner())
                 .label_font(FONT)
                 .background_style(WHITE.mix(0.8))
                 .draw()?;
