@@ -38,8 +38,9 @@ const KNOWN: u64 = 16 << 20;
 const UNKNOWN: u64 = 1 << 20;
 /// How long it is remembered at most that someone is nobody, or is not let in: they are about to log in.
 const NOBODY: Duration = Duration::from_secs(1);
-/// How many questions there may be, under way and waiting.
+/// How many questions there may be, under way and waiting, and how many of an address.
 const QUESTIONS: usize = 16_384;
+const OF_AN_ADDRESS: usize = QUESTIONS / 16;
 /// How long someone waits for an answer at most, its turn included: the app's own time is counted from that.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How soon the app is asked again that could not say whether a login is still good.
@@ -83,7 +84,7 @@ struct Endpoint {
     known: Cache<Credential, Answer>,
     /// Those who are nobody, or are not let in.
     unknown: Cache<Credential, Answer>,
-    questions: Mutex<HashMap<Credential, Question>>,
+    questions: Mutex<Questions>,
     turns: Turns,
     logins: Mutex<Logins>,
     /// When the log was told last that there is no answer.
@@ -92,6 +93,13 @@ struct Endpoint {
 
 /// A question that waits or is under way, for all who wait for its answer.
 type Question = Shared<BoxFuture<'static, Answer>>;
+
+#[derive(Default)]
+struct Questions {
+    all: HashMap<Credential, Question>,
+    /// How many each address has caused. Invariant: none is 0.
+    of: HashMap<IpAddr, usize>,
+}
 
 #[derive(Default)]
 struct Logins {
@@ -274,15 +282,18 @@ impl Endpoint {
     /// The question about a login: the one that is under way, or a new one, in a task of its own, so that it
     /// goes on whoever leaves. `None` when there are too many.
     fn question(self: &Arc<Self>, login: Login, is_again: bool) -> Option<Question> {
+        let from = source(login.request.client);
         let mut questions = self.questions.lock().expect(UNPOISONED);
-        if let Some(question) = questions.get(&login.credential) {
+        if let Some(question) = questions.all.get(&login.credential) {
             return Some(question.clone());
         }
-        if questions.len() >= QUESTIONS {
+        let own = questions.of.get(&from).copied().unwrap_or(0);
+        if !is_again && (own >= OF_AN_ADDRESS || questions.all.len() >= QUESTIONS) {
             drop(questions);
             self.warn("too many wait to be asked about");
             return None;
         }
+        *questions.of.entry(from).or_default() += 1;
         let credential = login.credential.clone();
         let asked = tokio::spawn(self.clone().ask_and_remember(login, is_again));
         // A panic in there is a bug that its task reports.
@@ -293,14 +304,14 @@ impl Endpoint {
             })
         });
         let question = asked.boxed().shared();
-        questions.insert(credential, question.clone());
+        questions.all.insert(credential, question.clone());
         Some(question)
     }
 
     async fn ask_and_remember(self: Arc<Self>, login: Login, is_again: bool) -> Answer {
         let began = self.logins().next;
         let credential = login.credential.clone();
-        let _asking = Asked(&self, &credential);
+        let _asking = Asked(&self, &credential, source(login.request.client));
         let identity = self.ask_in_turn(&login, is_again).await;
         let answer = self.settle(login, identity, began, clock::now());
         if !answer.good_for.is_zero() {
@@ -388,13 +399,11 @@ impl Endpoint {
 
     async fn ask_again(self: Arc<Self>, login: Arc<Login>) {
         let again = Login::new(login.credential.clone(), login.request.clone());
-        match self.question(again, true) {
-            Some(question) => drop(question.await),
-            None => {
-                if let Some(known) = self.logins().known.get_mut(&login.credential) {
-                    known.asking = false;
-                }
-            }
+        if let Some(question) = self.question(again, true) {
+            question.await;
+        }
+        if let Some(known) = self.logins().known.get_mut(&login.credential) {
+            known.asking = false;
         }
     }
 
@@ -560,12 +569,18 @@ fn ends_earlier(now: &Identity, before: &Identity) -> bool {
 }
 
 /// A question that is under way; dropping it lets another be asked.
-struct Asked<'a>(&'a Endpoint, &'a Credential);
+struct Asked<'a>(&'a Endpoint, &'a Credential, IpAddr);
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         let mut questions = self.0.questions.lock().expect(UNPOISONED);
-        questions.remove(self.1);
+        questions.all.remove(self.1);
+        if let Some(own) = questions.of.get_mut(&self.2) {
+            *own -= 1;
+            if *own == 0 {
+                questions.of.remove(&self.2);
+            }
+        }
     }
 }
 

@@ -117,3 +117,29 @@ async fn a_set_is_fetched_at_start_and_all_who_need_it_wait_for_it() {
         "one fetch for all"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_set_is_not_taken_for_one() {
+    let app = App::start().await;
+    let (pair, public) = pair();
+    let set = json!({ "keys": [public] }).to_string();
+    let too_long = json!({ "keys": [public], "more": "x".repeat(256 << 10) }).to_string();
+    for (status, fields, body) in [
+        ("302 Found", "Location: /elsewhere\r\n", set.as_str()),
+        ("404 Not Found", "", &set),
+        ("200 OK", "", &too_long),
+        ("200 OK", "", "<h1>Keys</h1>"),
+        ("200 OK", "", "[]"),
+        ("200 OK", "", "{\"keys\": 7}"),
+    ] {
+        app.answer(status, fields, body);
+        let edge = with_secret(&format!("access.jwks = \"http://{}/keys\"", app.address));
+        edge.publish("a", "news").await;
+        let mut connection = edge.connect(Protocol::Http2).await;
+        let answer = poll_as(&mut connection, &signed(&pair, "e1")).await;
+        let is_gentle = answer.text.contains("\"reason\":\"unavailable\"");
+        assert!(is_gentle, "{status} {body:.20}: {}", answer.text);
+        let metrics = edge.ask("GET", "/metrics", "").await.text;
+        assert!(metrics.contains("\nseventh_jwks_age_seconds -1.0\n"));
+    }
+}
