@@ -13,6 +13,7 @@
 mod abuse;
 mod admission;
 mod bucket;
+mod counts;
 mod hits;
 mod lag;
 mod limit;
@@ -28,6 +29,7 @@ use std::net::{IpAddr, Ipv6Addr};
 pub(crate) use abuse::Conduct;
 pub(crate) use admission::{Admission, Admitted};
 pub(crate) use bucket::Bucket;
+pub(crate) use counts::count_out;
 pub(crate) use hits::Hits;
 pub(crate) use lag::{BEAT, Lag, Watchdog};
 pub(crate) use limit::{

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use super::{Bound, Limit, source};
+use super::{Bound, Limit, count_out, source};
 use crate::networks::Networks;
 
 /// Places that all clients share. Clones share them.
@@ -150,12 +150,7 @@ impl Shares {
 
     fn give_back(&mut self, source: IpAddr) {
         self.taken -= 1;
-        if let Some(own) = self.by_source.get_mut(&source) {
-            *own -= 1;
-            if *own == 0 {
-                self.by_source.remove(&source);
-            }
-        }
+        count_out(&mut self.by_source, &source);
         if self.by_source.is_empty() {
             // What a crowd took is given back.
             self.by_source = HashMap::new();

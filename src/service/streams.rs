@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::Hash,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -17,7 +16,7 @@ use crate::{
     access::{Identity, Name},
     exchange::Peer,
     hub::mailbox::Mailbox,
-    limits::{Bound, Limit, digest},
+    limits::{Bound, Limit, count_out, digest},
     protocol::Protocol,
     topic::Topic,
 };
@@ -268,16 +267,6 @@ impl Registration {
 
     pub(super) fn settled(&self, events: u64) {
         self.info.settled.store(events, Ordering::Relaxed);
-    }
-}
-
-/// One less, which must be there.
-fn count_out<K: Eq + Hash>(of: &mut HashMap<K, usize>, key: &K) {
-    if let Some(own) = of.get_mut(key) {
-        *own -= 1;
-        if *own == 0 {
-            of.remove(key);
-        }
     }
 }
 

@@ -54,6 +54,7 @@ const PURE: &[&str] = &[
     "sse/",
     "limits/abuse.rs",
     "limits/bucket.rs",
+    "limits/counts.rs",
     "limits/limit.rs",
     "limits/memory.rs",
     "limits/rates.rs",

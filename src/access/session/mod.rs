@@ -29,7 +29,11 @@ use super::{
     credential::{Credential, copy, path_and_query},
     login::{Asking, Login},
 };
-use crate::{backoff, clock, limits::source, outbound::Outbound};
+use crate::{
+    backoff, clock,
+    limits::{count_out, source},
+    outbound::Outbound,
+};
 use answer::Said;
 use turns::Turns;
 
@@ -575,12 +579,7 @@ impl Drop for Asked<'_> {
     fn drop(&mut self) {
         let mut questions = self.0.questions.lock().expect(UNPOISONED);
         questions.all.remove(self.1);
-        if let Some(own) = questions.of.get_mut(&self.2) {
-            *own -= 1;
-            if *own == 0 {
-                questions.of.remove(&self.2);
-            }
-        }
+        count_out(&mut questions.of, &self.2);
     }
 }
 
