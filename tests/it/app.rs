@@ -12,6 +12,8 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use crate::harness::patiently;
+
 pub struct App {
     pub address: SocketAddr,
     script: Arc<Mutex<Script>>,
@@ -72,6 +74,16 @@ impl App {
     pub fn asked(&self) -> (usize, usize) {
         let script = self.script.lock().expect("no panic");
         (script.asked, script.most)
+    }
+
+    /// Waits until it was asked so often.
+    pub async fn until_asked(&self, times: usize) {
+        patiently("the questions", async {
+            while self.asked().0 < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
     }
 
     pub async fn stop(self) {

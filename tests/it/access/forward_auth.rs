@@ -370,12 +370,7 @@ async fn who_is_logged_out_is_not_there_for_long(protocol: Protocol) {
     // Two more questions: the answer to the first has been read then.
     let asked_again = async || {
         let so_far = app.asked().0;
-        patiently("more questions", async {
-            while app.asked().0 < so_far + 2 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
+        app.until_asked(so_far + 2).await;
     };
     // The same again, and an app that is down, end nothing.
     asked_again().await;
@@ -437,12 +432,7 @@ async fn an_app_that_is_down_ends_nothing() {
         .await;
     app.answer("503 Service Unavailable", "", "");
     let so_far = app.asked().0;
-    patiently("more questions", async {
-        while app.asked().0 < so_far + 2 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    app.until_asked(so_far + 2).await;
     edge.publish("a", "still there").await;
     assert_eq!(bob.message().await.data, "still there");
 }
@@ -508,12 +498,7 @@ async fn a_disconnect_outlives_no_answer_that_is_remembered_or_on_its_way() {
         while stream.item().await.is_some() {}
         (opening, stream)
     });
-    patiently("the question", async {
-        while app.asked().0 == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    app.until_asked(1).await;
     edge.ask("POST", "/users/bob/disconnect", "").await;
     patiently("its end", opening).await.expect("no panic");
     app.answer("401 Unauthorized", "", "");
@@ -538,13 +523,8 @@ async fn who_leaves_takes_no_question_along() {
                 head(&mut connection, "/events?topic=a", &fields).await
             }
         });
-        let asked = async {
-            while app.asked().0 == 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
         tokio::select! {
-            () = patiently("the question", asked) => {}
+            () = app.until_asked(1) => {}
             _ = join_all(asking) => unreachable!("the app takes longer"),
         }
     }
