@@ -93,6 +93,63 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
         "Who may open event streams: `[\"authenticated\", \"anonymous\"]`. Unset: both, but only the \
          authenticated once there are keys or a session.",
     );
+    let Tokens {
+        keys,
+        jwks,
+        jwks_max_stale,
+        cookie,
+    } = take_tokens(reader);
+    let session = take_session(reader);
+    check_tokens(reader, &keys, jwks.as_ref(), &cookie);
+    let identifies = !keys.is_empty() || jwks.is_some() || session.is_some();
+    if subscribe.as_ref().is_some_and(Vec::is_empty) {
+        let nobody = "it is empty, so that nobody could open an event stream; name authenticated, anonymous or \
+                      both, or leave it out";
+        reader.mistake("access.subscribe", nobody.to_owned());
+    }
+    let only = vec![Standing::Authenticated];
+    let both = vec![Standing::Authenticated, Standing::Anonymous];
+    AccessSettings {
+        subscribe: subscribe.unwrap_or(if identifies { only } else { both }),
+        cookie,
+        keys,
+        jwks,
+        jwks_max_stale,
+        session,
+        expiry_notice: reader.take_if(
+            "access.expiry_notice",
+            Duration::from_secs(30),
+            "How long before its token's end a stream is told, by `edge-auth`.",
+            |time| range::time(*time, &(Duration::ZERO..=MAX_TIME)),
+        ),
+        origins: take_origins(reader),
+        rules: take_rules(reader),
+        default: reader.take(
+            "access.default",
+            Otherwise::Allow,
+            "What becomes of topics that no rule matches: `\"allow\"` (whoever may open event streams may read \
+             them) or `\"deny\"`.",
+        ),
+        publish: take_publish(reader),
+        publish_claim: reader.take(
+            "access.publish_claim",
+            false,
+            "Whether a token's `publish` claim, a list of topic patterns, lets its bearer publish on the \
+             public listeners.",
+        ),
+        groups: take_groups(reader),
+    }
+}
+
+/// How tokens are known to be good.
+struct Tokens {
+    keys: Keys,
+    jwks: Option<Uri>,
+    jwks_max_stale: Duration,
+    cookie: String,
+}
+
+fn take_tokens(reader: &mut Reader) -> Tokens {
     let keys = take_keys(reader);
     let jwks: Option<Uri> = reader.take(
         "access.jwks",
@@ -136,45 +193,11 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
             |time| range::time(*time, &(Duration::ZERO..=Duration::from_secs(300))),
         ),
     };
-    let session = take_session(reader);
-    check_tokens(reader, &keys, jwks.as_ref(), &cookie);
-    let identifies = !keys.is_empty() || jwks.is_some() || session.is_some();
-    if subscribe.as_ref().is_some_and(Vec::is_empty) {
-        let nobody = "it is empty, so that nobody could open an event stream; name authenticated, anonymous or \
-                      both, or leave it out";
-        reader.mistake("access.subscribe", nobody.to_owned());
-    }
-    let only = vec![Standing::Authenticated];
-    let both = vec![Standing::Authenticated, Standing::Anonymous];
-    AccessSettings {
-        subscribe: subscribe.unwrap_or(if identifies { only } else { both }),
-        cookie,
+    Tokens {
         keys,
         jwks,
         jwks_max_stale,
-        session,
-        expiry_notice: reader.take_if(
-            "access.expiry_notice",
-            Duration::from_secs(30),
-            "How long before its token's end a stream is told, by `edge-auth`.",
-            |time| range::time(*time, &(Duration::ZERO..=MAX_TIME)),
-        ),
-        origins: take_origins(reader),
-        rules: take_rules(reader),
-        default: reader.take(
-            "access.default",
-            Otherwise::Allow,
-            "What becomes of topics that no rule matches: `\"allow\"` (whoever may open event streams may read \
-             them) or `\"deny\"`.",
-        ),
-        publish: take_publish(reader),
-        publish_claim: reader.take(
-            "access.publish_claim",
-            false,
-            "Whether a token's `publish` claim, a list of topic patterns, lets its bearer publish on the \
-             public listeners.",
-        ),
-        groups: take_groups(reader),
+        cookie,
     }
 }
 
