@@ -7,10 +7,10 @@ import { readFile } from 'node:fs/promises';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import https from 'node:https';
-import net from 'node:net';
 import path from 'node:path';
 import { test } from 'node:test';
 
+import { free } from './apps.mjs';
 import { browsers } from './browsers.mjs';
 import { Edge, PATIENCE, until } from './edge.mjs';
 
@@ -120,13 +120,6 @@ for (const [name, launch] of Object.entries(browsers)) {
 
 test('the example of the documentation runs: an app, a page, the edge in front', { timeout: 3 * PATIENCE }, async () => {
   const example = path.resolve(import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname), '../../examples/who-gets-what');
-  const free = () =>
-    new Promise((resolve) => {
-      const probe = net.createServer().listen(0, '127.0.0.1', () => {
-        const { port } = probe.address();
-        probe.close(() => resolve(port));
-      });
-    });
   const [appPort, sessionPort] = [await free(), await free()];
   // The configuration as it is, but for the ports.
   const config = (await readFile(path.join(example, 'seventh.toml'), 'utf8'))
