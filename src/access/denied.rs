@@ -1,5 +1,7 @@
 //! Why a request is not let in.
 
+use crate::topic::Topic;
+
 /// Why a request is not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
@@ -9,6 +11,8 @@ pub enum Denied {
     BadCredential(&'static str),
     /// Who it is may not do this.
     Forbidden(String),
+    /// Who it is may not read this topic.
+    Topic(Topic),
     /// Its token was good, and has ended: it may come back with a new one.
     Expired,
     /// Whoever could say who it is cannot be asked just now.

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 
-use super::{Body, Reply, validate::Malformed};
+use super::{
+    Body, Reply,
+    code::{Code, Named},
+    validate::Malformed,
+};
 use crate::{
     access::Denied,
     history::NotStored,
@@ -16,30 +20,38 @@ use crate::{
 };
 
 /// What went wrong, for the one who can do something about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
-    #[serde(serialize_with = "code")]
     status: StatusCode,
     title: &'static str,
     detail: String,
+    /// What programs know it by, if that is neither its limit nor its field nor its status.
+    named: Option<Named>,
     /// The field of the request that is wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'static str>,
     /// What it is, or how large.
-    #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<Box<str>>,
     /// What would be taken.
-    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
-    #[serde(skip)]
     headers: Vec<(HeaderName, HeaderValue)>,
     /// The limit of the edge that it comes from, to be counted.
-    #[serde(skip)]
     bitten: Option<Limit>,
 }
 
-fn code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u16(status.as_u16())
+/// A problem as it is written (RFC 9457 3.1), with members of our own (3.2).
+#[derive(Serialize)]
+struct Written<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    code: String,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
 }
 
 /// The challenge to one whose token is no good (RFC 6750 3.1).
@@ -56,6 +68,7 @@ impl Problem {
             status,
             title: status.canonical_reason().unwrap_or("Error"),
             detail: detail.into(),
+            named: None,
             field: None,
             value: None,
             limit: None,
@@ -149,6 +162,20 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, detail).with_header(header::ALLOW, allow)
     }
 
+    /// What programs know it by.
+    #[must_use]
+    pub(crate) fn named(mut self, named: Named) -> Self {
+        self.named = Some(named);
+        self
+    }
+
+    /// The same, of a part of what was sent.
+    #[must_use]
+    pub(crate) fn within(mut self, part: &str) -> Self {
+        self.detail = format!("{part}: {}", self.detail);
+        self
+    }
+
     /// The limit that was passed.
     #[must_use]
     pub(crate) fn with_limit(mut self, limit: usize) -> Self {
@@ -193,10 +220,30 @@ impl Problem {
         self.field
     }
 
+    /// What programs know it by.
+    #[must_use]
+    pub(crate) fn code(&self) -> Code {
+        let named = self.named.map(Code::Of);
+        let named = named.or(self.bitten.map(Code::Limit));
+        let named = named.or(self.field.map(Code::Field));
+        named.unwrap_or(Code::Status(self.title))
+    }
+
     /// As a line of JSON.
     #[must_use]
     pub(crate) fn json(&self) -> String {
-        serde_json::to_string(self).expect("strings and numbers only")
+        let code = self.code();
+        let written = Written {
+            r#type: code.uri(),
+            title: self.title,
+            status: self.status.as_u16(),
+            code: code.to_string(),
+            detail: &self.detail,
+            field: self.field,
+            value: self.value.as_deref(),
+            limit: self.limit,
+        };
+        serde_json::to_string(&written).expect("strings and numbers only")
     }
 }
 
@@ -230,24 +277,31 @@ impl From<Malformed> for Problem {
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         // RFC 6750 3: whoever shows nothing is told no error.
-        let challenged = |status, detail: &str, challenge| {
-            Self::new(status, detail).with_header(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static(challenge),
-            )
+        let challenged = |named, status, detail: &str, challenge| {
+            let challenge = HeaderValue::from_static(challenge);
+            let problem = Self::new(status, detail).named(named);
+            problem.with_header(header::WWW_AUTHENTICATE, challenge)
         };
-        let unauthorized = StatusCode::UNAUTHORIZED;
+        let unauthorized = |named, detail, challenge| {
+            challenged(named, StatusCode::UNAUTHORIZED, detail, challenge)
+        };
+        let forbidden = |named, detail: &str| {
+            let challenge = "Bearer error=\"insufficient_scope\"";
+            challenged(named, StatusCode::FORBIDDEN, detail, challenge)
+        };
         match denied {
-            Denied::Unauthorized(detail) => challenged(unauthorized, detail, "Bearer"),
-            Denied::BadCredential(detail) => challenged(unauthorized, detail, INVALID),
-            Denied::Expired => challenged(unauthorized, "the token has expired", INVALID),
-            Denied::Forbidden(detail) => {
-                let challenge = "Bearer error=\"insufficient_scope\"";
-                challenged(StatusCode::FORBIDDEN, &detail, challenge)
+            Denied::Unauthorized(detail) => unauthorized(Named::TokenMissing, detail, "Bearer"),
+            Denied::BadCredential(detail) => unauthorized(Named::TokenInvalid, detail, INVALID),
+            Denied::Expired => unauthorized(Named::TokenExpired, "the token has expired", INVALID),
+            Denied::Forbidden(detail) => forbidden(Named::NotAllowed, &detail),
+            Denied::Topic(topic) => {
+                let detail = format!("the topic `{topic}` is not yours to read");
+                forbidden(Named::TopicForbidden, &detail)
             }
             Denied::Unavailable => {
                 let detail = "whoever could say who you are cannot be asked just now";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+                    .named(Named::IdentityUnavailable)
                     .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
             }
         }
@@ -256,7 +310,7 @@ impl From<Denied> for Problem {
 
 impl From<NotStored> for Problem {
     fn from(error: NotStored) -> Self {
-        Self::new(StatusCode::CONFLICT, error.to_string())
+        Self::new(StatusCode::CONFLICT, error.to_string()).named(Named::KeyReused)
     }
 }
 
@@ -265,6 +319,7 @@ impl From<(InvalidTopic, &str)> for Problem {
         let problem = Self::field("topic", topic, error.to_string());
         match error {
             InvalidTopic::TooLong(_) => problem.with_limit(crate::topic::MAX_BYTES),
+            InvalidTopic::Reserved => problem.named(Named::TopicReserved),
             _ => problem,
         }
     }

@@ -2,12 +2,14 @@
 //! as replies.
 
 mod beat;
+mod code;
 mod failure;
 mod reply;
 mod request;
 mod validate;
 
 pub(crate) use beat::Beat;
+pub(crate) use code::Named;
 pub(crate) use failure::Problem;
 pub(crate) use reply::{Body, BodyStream, CHUNK, EventBody, Output, Reply, Tunnel};
 pub(crate) use request::{BodyError, Peer, Request, RequestBody, Seat, is_chromium};

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     access::Identity,
-    exchange::{Body, BodyError, BodyStream, Problem, Reply, Request, Tunnel, is_chromium},
+    exchange::{Body, BodyError, BodyStream, Named, Problem, Reply, Request, Tunnel, is_chromium},
     hub::Hub,
     limits::{Bound, Hits, Limits},
     networks::Networks,
@@ -198,7 +198,8 @@ impl Proxy {
                     "what the app behind this edge says before the hub goes on cannot be read, or is over {limit} \
                      bytes long ({key}): {error}"
                 );
-                return Err(Problem::new(StatusCode::BAD_GATEWAY, detail));
+                let problem = Problem::new(StatusCode::BAD_GATEWAY, detail);
+                return Err(problem.named(Named::UpstreamFailed));
             }
             Err(limit) => return Err(self.problem(NoAnswer::Late(limit))),
         };
@@ -333,7 +334,10 @@ impl Proxy {
     }
 
     fn problem(&self, no_answer: NoAnswer) -> Problem {
-        let bad_gateway = |detail: &str| Problem::new(StatusCode::BAD_GATEWAY, detail);
+        let bad_gateway = |detail: &str| {
+            let problem = Problem::new(StatusCode::BAD_GATEWAY, detail);
+            problem.named(Named::UpstreamFailed)
+        };
         match no_answer {
             NoAnswer::App(Unanswered::Unreachable | Unanswered::ConnectTimeout) => {
                 bad_gateway("the app behind this edge cannot be reached; is it running?")
@@ -349,7 +353,7 @@ impl Proxy {
             ),
             NoAnswer::Late(limit) => {
                 let detail = format!("the app behind this edge took too long ({})", limit.key());
-                Problem::new(StatusCode::GATEWAY_TIMEOUT, detail)
+                Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).named(Named::UpstreamSlow)
             }
             NoAnswer::Client(Failure::Paused) => {
                 let pause = self.asking.limits.request_body;

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use serde_json::json;
 
 use super::Context;
-use crate::exchange::{Problem, Reply, authority};
+use crate::exchange::{Named, Problem, Reply, authority};
 
 const DEMO: &str = include_str!("demo.html");
 const CLIENT: &str = include_str!("../../../client/edge.js");
@@ -50,5 +50,6 @@ pub(super) fn check_own(parts: &Parts) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "only the demo page may publish here; use the control listener";
-    Err(Problem::field("origin", "", detail).forbidden())
+    let problem = Problem::field("origin", "", detail).forbidden();
+    Err(problem.named(Named::OriginForeign))
 }
