@@ -14,6 +14,7 @@ mod jwt;
 mod key;
 mod login;
 mod origins;
+mod publisher;
 mod rules;
 mod session;
 mod token;
@@ -30,14 +31,15 @@ pub(crate) use denied::Denied;
 pub(crate) use groups::{Groups, InvalidMember, Member};
 pub(crate) use identity::{Identity, InvalidName, Name, Standing};
 pub(crate) use jwks::Jwks;
-pub(crate) use jwt::{Claims, Keys, RefusedToken};
+pub(crate) use jwt::{Claims, Keys, RefusedToken, unverified};
 pub(crate) use key::Key;
 pub(crate) use origins::Origins;
+pub(crate) use publisher::{KeyHolder, Publisher};
 pub(crate) use rules::{Rule, Who};
 pub(crate) use session::{Session, SessionSettings};
 pub(crate) use token::Token;
 
-use crate::{outbound::Outbound, pattern::Pattern, topic::Topic};
+use crate::{outbound::Outbound, topic::Topic};
 
 /// `[access]` and `[groups]`
 #[derive(Clone, Debug)]
@@ -64,6 +66,8 @@ pub struct AccessSettings {
     pub default: Otherwise,
     /// `access.publish`: static keys of publishers outside.
     pub publish: Vec<Token>,
+    /// `[[access.publisher]]`
+    pub publishers: Vec<KeyHolder>,
     /// `access.publish_claim`: whether a token's `publish` claim lets its bearer publish.
     pub publish_claim: bool,
     /// `[groups]`
@@ -86,15 +90,6 @@ pub struct Access {
     jwks: Option<Jwks>,
     session: Option<Session>,
     groups: Mutex<Groups>,
-}
-
-/// What a publisher outside may do.
-#[derive(Debug)]
-pub enum Publisher {
-    /// Anything that the control listener offers.
-    Everything,
-    /// Publish to topics that its token names, until it ends.
-    Topics(Vec<Pattern>, SystemTime),
 }
 
 impl Access {
@@ -220,7 +215,7 @@ impl Access {
     /// # Errors
     ///
     /// [`Denied::Unauthorized`] for the anonymous where only others may come,
-    /// [`Denied::Forbidden`] names the topic.
+    /// [`Denied::Topic`] names the topic.
     pub fn may_subscribe<'a>(
         &self,
         identity: &Identity,
@@ -259,9 +254,7 @@ impl Access {
                     Standing::Anonymous => {
                         Denied::Unauthorized("this topic takes a token or a session")
                     }
-                    Standing::Authenticated => {
-                        Denied::Forbidden(format!("the topic `{topic}` is not yours to read"))
-                    }
+                    Standing::Authenticated => Denied::Topic(topic.clone()),
                 });
             }
         }
@@ -293,13 +286,17 @@ impl Access {
     ) -> Result<Publisher, Denied> {
         const TAKES: &str = "publishing takes `Authorization: Bearer` with a publisher's key";
         let bearer = bearer(headers)?.ok_or(Denied::Unauthorized(TAKES))?;
-        if self
-            .settings
-            .publish
-            .iter()
-            .fold(false, |found, key| found | key.is(&bearer))
-        {
-            return Ok(Publisher::Everything);
+        let keys = self.settings.publish.iter();
+        if keys.fold(false, |found, key| found | key.is(&bearer)) {
+            return Ok(Publisher::of_everything());
+        }
+        let named = self.settings.publishers.iter();
+        let holder = named.fold(None, |found, holder| {
+            let is_it = holder.key.is(&bearer);
+            if is_it { Some(holder) } else { found }
+        });
+        if let Some(holder) = holder {
+            return Ok(holder.publisher.clone());
         }
         if !self.settings.publish_claim {
             return Err(Denied::BadCredential(
@@ -312,7 +309,7 @@ impl Access {
         }
         let expires = claims.expires_at();
         match claims.publish {
-            Some(patterns) => Ok(Publisher::Topics(patterns, expires)),
+            Some(patterns) => Ok(Publisher::of_claim(patterns, expires)),
             None => Err(Denied::Forbidden("the token has no `publish` claim".into())),
         }
     }
@@ -327,7 +324,8 @@ impl Access {
     /// Whether publishers outside are let in at all.
     #[must_use]
     pub fn publishes(&self) -> bool {
-        self.settings.publish_claim || !self.settings.publish.is_empty()
+        let settings = &self.settings;
+        settings.publish_claim || !settings.publish.is_empty() || !settings.publishers.is_empty()
     }
 
     /// How long before its token's end a stream is told.

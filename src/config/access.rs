@@ -10,11 +10,15 @@ use super::{
     items::{each, of_table},
     range::{self, MAX_TIME},
     reader::Reader,
+    secret,
     value::{Raw, Setting},
 };
-use crate::access::{
-    AccessSettings, Groups, Key, Keys, Member, Name, Origins, Otherwise, Rule, SessionSettings,
-    Standing, Token,
+use crate::{
+    access::{
+        AccessSettings, Groups, Key, KeyHolder, Keys, Member, Name, Origins, Otherwise, Publisher,
+        Rule, SessionSettings, Standing, Token,
+    },
+    pattern::Pattern,
 };
 
 /// The cookie that may carry a token, unless another is named.
@@ -27,6 +31,7 @@ struct KeyTable {
     algorithm: String,
     kid: Option<String>,
     secret: Option<String>,
+    secret_file: Option<String>,
     public_key: Option<String>,
     issuer: Option<String>,
     audience: Option<String>,
@@ -38,6 +43,19 @@ struct KeyTable {
 struct RuleTable {
     topic: String,
     allow: Vec<String>,
+}
+
+/// `[[access.publisher]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublisherTable {
+    name: String,
+    key: Option<String>,
+    key_file: Option<String>,
+    #[serde(default)]
+    topics: Vec<String>,
+    #[serde(default)]
+    audience: bool,
 }
 
 impl Setting for Otherwise {
@@ -131,6 +149,7 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
              them) or `\"deny\"`.",
         ),
         publish: take_publish(reader),
+        publishers: take_publishers(reader),
         publish_claim: reader.take(
             "access.publish_claim",
             false,
@@ -322,14 +341,15 @@ fn take_keys(reader: &mut Reader) -> Vec<Key> {
         "access.key",
         Vec::new(),
         "`[[access.key]]`: a key that tokens may be signed with. `algorithm` (HS256, HS384, HS512, RS256 \
-         to PS512, ES256, ES384, EdDSA) with `secret`, or with `public_key`, a PEM file; `kid` if it has one; `issuer` and `audience` if its tokens have others than those below.",
+         to PS512, ES256, ES384, EdDSA) with `secret` or `secret_file`, or with `public_key`, a PEM file; `kid` if it has one; `issuer` and `audience` if its tokens have others than those below.",
     );
     each(reader, "access.key", tables, |table| {
         let table: KeyTable = of_table(table)?;
+        let secret = secret::either(table.secret, table.secret_file.as_deref(), "secret")?;
         Key::parse(
             &table.algorithm,
             table.kid,
-            table.secret.as_deref(),
+            secret.as_deref(),
             table.public_key.as_deref(),
         )
         .map(|key| key.of(table.issuer, table.audience))
@@ -370,7 +390,52 @@ fn take_publish(reader: &mut Reader) -> Vec<Token> {
         Vec::new(),
         "Keys that let publishers in on the public listeners too, by `Authorization: Bearer`.",
     );
-    each(reader, "access.publish", list, |key| Token::parse(&key))
+    let mut keys = each(reader, "access.publish", list, |key| Token::parse(&key));
+    let file: Option<String> = reader.take(
+        "access.publish_file",
+        None,
+        "A file with such keys, one a line.",
+    );
+    if let Some(file) = file {
+        match secret::read(&file) {
+            Ok(text) => {
+                let lines = text.lines().map(str::to_owned).collect();
+                let more = each(reader, "access.publish_file", lines, |key| {
+                    Token::parse(&key)
+                });
+                keys.extend(more);
+            }
+            Err(wrong) => reader.mistake("access.publish_file", wrong),
+        }
+    }
+    keys
+}
+
+fn take_publishers(reader: &mut Reader) -> Vec<KeyHolder> {
+    let tables: Vec<Table> = reader.take(
+        "access.publisher",
+        Vec::new(),
+        "`[[access.publisher]]`: one that may publish on the public listeners: `name`, which the log says; `key` or \
+         `key_file`; `topics`, patterns of those that it may publish to; `audience = true` if it may also send to \
+         users, groups and everyone, and be told who is there.",
+    );
+    each(reader, "access.publisher", tables, |table| {
+        let table: PublisherTable = of_table(table)?;
+        Name::parse(&table.name).map_err(|error| format!("name: {error}"))?;
+        let key = secret::either(table.key, table.key_file.as_deref(), "key")?;
+        let key = key.ok_or("takes a key or a key_file")?;
+        if table.topics.is_empty() && !table.audience {
+            return Err("topics is empty, so that it could publish nothing; name patterns, or [\"**\"] for all".into());
+        }
+        let parse = |text: &String| {
+            Pattern::parse(text).ok_or_else(|| format!("`{text}` is not a pattern of topics"))
+        };
+        let topics = table.topics.iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(KeyHolder {
+            key: Token::parse(&key).map_err(|wrong| format!("key {wrong}"))?,
+            publisher: Publisher::named(&table.name, topics, table.audience),
+        })
+    })
 }
 
 fn take_groups(reader: &mut Reader) -> Groups {

@@ -20,6 +20,8 @@ both!(
     lines_are_published_and_answered_as_they_come,
     what_is_over_a_limit_is_named_and_nothing_is_half_published,
     a_line_that_is_wrong_does_not_stop_the_others,
+    an_array_is_published_whole_or_not_at_all,
+    people_are_sent_lines_and_arrays_too,
 );
 
 mod outside {
@@ -33,6 +35,99 @@ mod outside {
         a_line_that_breaks_off_is_told_and_harms_nobody,
         a_refusal_is_read_while_the_body_is_on_its_way,
     );
+}
+
+async fn an_array_is_published_whole_or_not_at_all(protocol: Protocol) {
+    let edge = TestEdge::start();
+    let mut events = edge
+        .events(Protocol::Http2, "topic=a&topic=b")
+        .await
+        .opened()
+        .await;
+    let mut control = edge.control(protocol).await;
+    let good = json!([{ "topic": "a", "data": 1 }, { "topic": "b", "data": "two" }, { "topic": "a", "data": 3 }]);
+    let mut bad = good.clone();
+    bad[1]["topic"] = json!("$b");
+    let answer = post(
+        &mut control,
+        "/publish",
+        "application/json",
+        bad.to_string(),
+    )
+    .await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let problem = answer.json();
+    assert_eq!(problem["code"], "topic-reserved");
+    assert_eq!(problem["type"], "urn:seventh:problem:topic-reserved");
+    let detail = problem["detail"].as_str().expect("text");
+    assert!(
+        detail.starts_with("event 2 of 3, none of which was published: "),
+        "{detail}"
+    );
+    let answer = post(
+        &mut control,
+        "/publish",
+        "application/json",
+        good.to_string(),
+    )
+    .await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    let answers = answer.json();
+    assert_eq!(answers.as_array().expect("a list").len(), 3);
+    assert_eq!(answers[2]["receivers"], 1);
+    // The first that comes is the first of those that were right.
+    assert_eq!(events.data(3).await, ["1", "two", "3"]);
+    for (body, code) in [
+        ("[]", "wrong-events"),
+        ("[1]", "bad-request"),
+        ("[", "bad-request"),
+    ] {
+        let answer = post(
+            &mut control,
+            "/publish",
+            "application/json",
+            body.to_owned(),
+        )
+        .await;
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (StatusCode::BAD_REQUEST, Some(code))
+        );
+    }
+    let many = format!("[{}]", vec!["{\"topic\":\"a\",\"data\":1}"; 1001].join(","));
+    let answer = post(&mut control, "/publish", "application/json", many).await;
+    assert_eq!(answer.json()["limit"], 1000);
+}
+
+/// One rule for all that takes JSON.
+async fn people_are_sent_lines_and_arrays_too(protocol: Protocol) {
+    let edge = TestEdge::start();
+    let mut events = edge.events(Protocol::Http2, "topic=a").await.opened().await;
+    let mut control = edge.control(protocol).await;
+    let lines = "{\"data\":1,\"anonymous\":true}\n{\"data\":2}\n{\"date\":3}\n";
+    for content_type in ["application/x-ndjson", "application/jsonl; charset=utf-8"] {
+        let answer = post(&mut control, "/broadcast", content_type, lines.to_owned()).await;
+        assert_eq!(answer.header("content-type"), "application/x-ndjson");
+        let answers: Vec<Value> = answer
+            .text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        assert_eq!(
+            (&answers[0]["delivered"], &answers[1]["delivered"]),
+            (&json!(true), &json!(false))
+        );
+        assert_eq!(answers[2]["status"], 400);
+        assert_eq!(events.data(1).await, ["1"]);
+    }
+    let both = json!([{ "data": 4, "users": "nobody" }, { "data": 5, "groups": ["none"] }]);
+    let answer = post(&mut control, "/send", "application/json", both.to_string()).await;
+    assert_eq!(answer.json()[1]["delivered"], false, "{}", answer.text);
+    for path in ["/publish", "/broadcast", "/send"] {
+        let answer = post(&mut control, path, "application/xml", "<x/>".to_owned()).await;
+        assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert_eq!(answer.json()["code"], "unsupported-media-type");
+    }
 }
 
 /// A publisher whose body ends in the middle of a line, beside an event stream that shares its

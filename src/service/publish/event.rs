@@ -228,6 +228,11 @@ impl Event {
         &self.topics
     }
 
+    /// Whether only some of the readers of its topics get it.
+    pub(super) fn is_for_some(&self) -> bool {
+        self.to.is_some()
+    }
+
     pub(super) fn with_key(self, key: Option<Key>) -> Self {
         Self {
             request: key,
@@ -268,10 +273,15 @@ impl Event {
         if let Some(key) = &self.key {
             sse::validate_key(key).map_err(|error| (error, key.as_str()))?;
         }
+        self.check_retry(MAX_RETRY)
+    }
+
+    /// Whether it has clients wait no longer than `most`.
+    pub(super) fn check_retry(&self, most: Duration) -> Result<(), Problem> {
         match self.retry {
-            Some(retry) if retry < MIN_RETRY || retry > MAX_RETRY => {
+            Some(retry) if retry < MIN_RETRY || retry > most => {
                 let ms = retry.as_millis();
-                let (least, most) = (MIN_RETRY.as_millis(), MAX_RETRY.as_millis());
+                let (least, most) = (MIN_RETRY.as_millis(), most.as_millis());
                 let detail = format!("retry is {ms} ms, it must be {least} to {most}");
                 Err(Problem::field("retry", &ms.to_string(), detail))
             }
@@ -349,8 +359,9 @@ impl Head {
         Ok(Self(event))
     }
 
-    pub(super) fn topics(&self) -> &[Topic] {
-        &self.0.topics
+    /// The event as far as it is known.
+    pub(super) fn event(&self) -> &Event {
+        &self.0
     }
 
     pub(super) fn with(self, data: Bytes, context: &Context) -> Result<Event, Problem> {
@@ -363,7 +374,8 @@ impl Head {
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Problem> {
+/// Reads JSON that a publisher wrote.
+pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Problem> {
     serde_json::from_slice(json).map_err(|error| {
         let detail = format!("the event is not as expected: {error}");
         Problem::new(StatusCode::BAD_REQUEST, detail)

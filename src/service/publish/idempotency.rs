@@ -21,12 +21,12 @@ pub(super) fn key(parts: &Parts, body: &[u8]) -> Result<Option<Key>, Problem> {
     Ok(Some(Key::new(key, &[target.as_bytes(), body])))
 }
 
-/// Lines have no key: it would be one for all of them.
+/// Many events have no key: it would be one for all of them.
 pub(super) fn refuse(headers: &HeaderMap) -> Result<(), Problem> {
     if !headers.contains_key(FIELD) {
         return Ok(());
     }
-    let detail = format!("{FIELD} is for one event; give each line an `id` of its own");
+    let detail = format!("{FIELD} is for one event; give each of many an `id` of its own");
     Err(Problem::new(StatusCode::BAD_REQUEST, detail))
 }
 

@@ -7,10 +7,10 @@ use futures_util::stream;
 use http::{StatusCode, header};
 use http_body::Frame;
 
-use super::{event::Event, line_buffer::LineBuffer, permit::Permit, published::Published};
+use super::{kind::Kind, line_buffer::LineBuffer, permit::Permit, published::Published};
 use crate::{
     drain::Watch,
-    exchange::{Body, Problem, Reply, RequestBody},
+    exchange::{Body, Named, Problem, Reply, RequestBody},
     service::{
         Context,
         body::{in_time, next_chunk},
@@ -23,12 +23,13 @@ const BATCH: usize = 32;
 /// Why a publisher is not listened to any longer.
 fn ending() -> Problem {
     let detail = "the edge is ending: what was not answered was not published; send it again";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).named(Named::EdgeEnding)
 }
 
 /// Publishes line by line, as the lines come, and answers line by line.
 struct Lines {
     context: Arc<Context>,
+    kind: Kind,
     permit: Permit,
     body: Option<RequestBody>,
     drain: Watch,
@@ -38,12 +39,14 @@ struct Lines {
 
 pub(super) fn lines(
     context: Arc<Context>,
+    kind: Kind,
     permit: Permit,
     body: Option<RequestBody>,
     drain: Watch,
 ) -> Reply {
     let lines = Lines {
         context,
+        kind,
         permit,
         body,
         drain,
@@ -131,7 +134,7 @@ impl Lines {
         if line.is_empty() {
             return false;
         }
-        let answer = match publish_line(&self.context, &self.permit, line).await {
+        let answer = match publish_line(&self.context, self.kind, &self.permit, line).await {
             Ok(published) => serde_json::to_string(&published).expect("strings and numbers only"),
             Err(problem) => self.refuse(&problem),
         };
@@ -143,10 +146,10 @@ impl Lines {
 
 async fn publish_line(
     context: &Context,
+    kind: Kind,
     permit: &Permit,
     line: &[u8],
 ) -> Result<Published, Problem> {
-    let event = Event::from_json(line, context, context.limits.stream_topics)?;
-    permit.check(context, event.topics())?;
-    Published::of(context, event).await
+    let event = kind.read(line, context, permit)?;
+    Published::of(context, permit, event, kind.is_to_people()).await
 }

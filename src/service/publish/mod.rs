@@ -1,9 +1,11 @@
-//! Taking events from publishers: one as a plain body, one as JSON, or many as lines of JSON; to
+//! Taking events from publishers: one as a plain body, one or some as JSON, or many as lines of JSON; to
 //! topics, or to people.
 
+mod array;
 mod audience;
 mod event;
 mod idempotency;
+mod kind;
 mod line_buffer;
 mod lines;
 mod one_or_many;
@@ -22,11 +24,12 @@ use super::{
 use crate::{
     clock,
     drain::Watch,
-    exchange::{Problem, Reply, RequestBody},
+    exchange::{Named, Problem, Reply, RequestBody},
     hub::Entry,
     limits::DEMO_TOPICS_AT_ONCE,
 };
 use event::{Event, Head};
+use kind::Kind;
 use published::Published;
 
 pub(super) use permit::Permit;
@@ -50,53 +53,70 @@ pub(super) async fn answer(
         Route::PublishTo(topic) => {
             let topic = routes::decode(topic)?;
             let head = Head::parse(&topic, parts.uri.query().unwrap_or_default())?;
-            permit.check(context, head.topics())?;
+            permit.check(head.event())?;
+            permit.check_rate(context)?;
             let data = body::collect(context, expect, body).await?;
             let key = idempotency::key(parts, &data)?;
-            Published::of(context, head.with(data, context)?.with_key(key)).await?
+            let event = head.with(data, context)?.with_key(key);
+            Published::of(context, &permit, event, false).await?
         }
         Route::CloseTopic(topic) => {
             let topic = routes::decode(topic)?;
             let head = Head::parse(&topic, parts.uri.query().unwrap_or_default())?;
-            permit.check(context, head.topics())?;
-            let closed = head.topics().first().cloned().map(Entry::Close);
+            permit.check(head.event())?;
+            permit.check_rate(context)?;
+            let closed = head.event().topics().first().cloned().map(Entry::Close);
             let data = body::collect(context, expect, body).await?;
             let last = if data.is_empty() {
                 None
             } else {
                 let key = idempotency::key(parts, &data)?;
-                Some(Published::of(context, head.with(data, context)?.with_key(key)).await?)
+                let event = head.with(data, context)?.with_key(key);
+                Some(Published::of(context, &permit, event, false).await?)
             };
             let closed = closed.expect("the path names a topic");
             let streams = context.order.put(closed, clock::now()).await?.receivers;
             return Ok(Reply::json(&json!({ "streams": streams, "last": last })));
         }
         Route::Broadcast => {
-            permit.check_people(context)?;
-            let json = body::collect(context, expect, body).await?;
-            let event = Event::from_broadcast(&json, context)?;
-            let event = event.with_key(idempotency::key(parts, &json)?);
-            Published::to_people(context, event).await?
+            return json(context, Kind::Everyone, expect, permit, drain, parts, body).await;
         }
         Route::Send => {
-            permit.check_people(context)?;
-            let json = body::collect(context, expect, body).await?;
-            let event = Event::from_send(&json, context)?;
-            let event = event.with_key(idempotency::key(parts, &json)?);
-            Published::to_people(context, event).await?
+            return json(context, Kind::People, expect, permit, drain, parts, body).await;
         }
-        Route::Publish if is_lines(parts)? => {
-            idempotency::refuse(&parts.headers)?;
-            return Ok(lines::lines(context.clone(), permit, body, drain.clone()));
-        }
-        _ => {
-            let json = body::collect(context, expect, body).await?;
-            let event = Event::from_json(&json, context, context.limits.stream_topics)?;
-            permit.check(context, event.topics())?;
-            let event = event.with_key(idempotency::key(parts, &json)?);
-            Published::of(context, event).await?
-        }
+        _ => return json(context, Kind::Topics, expect, permit, drain, parts, body).await,
     };
+    Ok(Reply::json(&published))
+}
+
+/// Answers whoever publishes in JSON: an event, an array of events of which all are right or none is published,
+/// or a line each.
+async fn json(
+    context: &Arc<Context>,
+    kind: Kind,
+    expect: Expect,
+    permit: Permit,
+    drain: &Watch,
+    parts: &Parts,
+    body: Option<RequestBody>,
+) -> Result<Reply, Problem> {
+    if kind.is_to_people() {
+        permit.check_people()?;
+    }
+    if is_lines(parts)? {
+        idempotency::refuse(&parts.headers)?;
+        let lines = lines::lines(context.clone(), kind, permit, body, drain.clone());
+        return Ok(lines);
+    }
+    let json = body::collect(context, expect, body).await?;
+    if array::is_array(&json) {
+        idempotency::refuse(&parts.headers)?;
+        let answers = array::publish(context, kind, &permit, &json).await?;
+        return Ok(Reply::json(&answers));
+    }
+    let event = kind.read(&json, context, &permit)?;
+    let event = event.with_key(idempotency::key(parts, &json)?);
+    let published = Published::of(context, &permit, event, kind.is_to_people()).await?;
     Ok(Reply::json(&published))
 }
 
@@ -107,9 +127,12 @@ pub(super) async fn from_demo(context: &Context, json: &[u8]) -> Result<Reply, P
     let foreign = |topic: &&crate::topic::Topic| !topic.as_str().starts_with(DEMO_TOPICS);
     if let Some(topic) = event.topics().iter().find(foreign) {
         let detail = format!("visitors of the demo publish to topics below {DEMO_TOPICS} only");
-        return Err(Problem::field("topic", topic.as_str(), detail).forbidden());
+        let problem = Problem::field("topic", topic.as_str(), detail).forbidden();
+        return Err(problem.named(Named::PublisherTopic));
     }
-    Ok(Reply::json(&Published::of(context, event.plain()).await?))
+    let permit = Permit::everything();
+    let published = Published::of(context, &permit, event.plain(), false).await?;
+    Ok(Reply::json(&published))
 }
 
 /// A body that is coded would be published as it is.
@@ -123,16 +146,16 @@ fn check_coding(parts: &Parts) -> Result<(), Problem> {
     }
 }
 
-/// Whether the body of `POST /publish` is lines of JSON, rather than one event.
+/// Whether a body is lines of JSON.
 fn is_lines(parts: &Parts) -> Result<bool, Problem> {
     match content_type(parts).as_str() {
-        "application/x-ndjson" => Ok(true),
+        "application/x-ndjson" | "application/jsonl" | "application/ndjson" => Ok(true),
         // curl says the last of these of whatever it is given.
         "application/json" | "" | "application/x-www-form-urlencoded" => Ok(false),
         other => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             format!(
-                "`{}` is not taken here; send application/json or application/x-ndjson",
+                "`{}` is not taken here; send application/json, or application/x-ndjson or application/jsonl",
                 other.chars().take(80).collect::<String>()
             ),
         )),

@@ -1,33 +1,35 @@
 //! What a publisher may publish.
 
-use std::{sync::Arc, time::SystemTime};
+use std::time::Duration;
 
 use http::{StatusCode, request::Parts};
 
+use super::event::Event;
 use crate::{
     access::{Denied, Publisher, bearer},
     clock,
-    exchange::Problem,
+    exchange::{Named, Problem},
     limits::digest,
-    pattern::Pattern,
     service::Context,
-    topic::Topic,
 };
 
-/// What a publisher may publish to: everything, or what its token names.
+/// The longest time that a publisher may have clients wait who does not know people: they are not its own.
+const MAX_RETRY: Duration = Duration::from_secs(60);
+
+/// What a publisher may publish.
 #[derive(Clone, Debug)]
 pub(in crate::service) struct Permit {
-    named: Option<(Arc<[Pattern]>, SystemTime)>,
-    /// Whose it is, on the public listeners.
-    publisher: Option<u64>,
+    publisher: Publisher,
+    /// By what its events are counted, on the public listeners.
+    rated: Option<u64>,
 }
 
 impl Permit {
     /// That of the control listener.
     pub(in crate::service) fn everything() -> Self {
         Self {
-            named: None,
-            publisher: None,
+            publisher: Publisher::of_everything(),
+            rated: None,
         }
     }
 
@@ -36,23 +38,55 @@ impl Permit {
         context: &Context,
         parts: &Parts,
     ) -> Result<Self, Problem> {
-        let publisher = context
-            .access
-            .publisher(&parts.headers, clock::now(), clock::wall())
-            .await?;
+        let (now, wall) = (clock::now(), clock::wall());
+        let publisher = context.access.publisher(&parts.headers, now, wall).await?;
         let token = bearer(&parts.headers)?;
         Ok(Self {
-            named: match publisher {
-                Publisher::Everything => None,
-                Publisher::Topics(patterns, expires) => Some((patterns.into(), expires)),
-            },
-            publisher: token.map(|token| digest(token.as_bytes())),
+            publisher,
+            rated: token.map(|token| digest(token.as_bytes())),
         })
     }
 
+    /// What the log calls the publisher.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.publisher.name.as_deref()
+    }
+
+    /// Whether the publisher is told how many got an event: of one for some people only it could learn who is
+    /// there.
+    pub(super) fn is_told_receivers(&self, event: &Event) -> bool {
+        self.publisher.knows_people || !event.is_for_some()
+    }
+
+    /// Whether people may be sent to.
+    pub(super) fn check_people(&self) -> Result<(), Problem> {
+        if self.publisher.knows_people {
+            return Ok(());
+        }
+        let detail = "a token's `publish` claim, and a publisher without `audience = true`, are for topics; this \
+                      takes a key that is for people too";
+        Err(Problem::new(StatusCode::FORBIDDEN, detail).named(Named::PublisherAudience))
+    }
+
+    /// Whether an event may be published, to all of its topics, as far as it is known.
+    pub(super) fn check(&self, event: &Event) -> Result<(), Problem> {
+        if self.publisher.is_over(clock::wall()) {
+            return Err(Denied::Expired.into());
+        }
+        if let Some(foreign) = self.publisher.first_foreign(event.topics()) {
+            let detail = format!("`{foreign}` is not a topic that you may publish to");
+            let problem = Problem::field("topic", foreign.as_str(), detail).forbidden();
+            return Err(problem.named(Named::PublisherTopic));
+        }
+        if !self.publisher.knows_people {
+            event.check_retry(MAX_RETRY)?;
+        }
+        Ok(())
+    }
+
     /// Whether one more event may be published now.
-    fn check_rate(&self, context: &Context) -> Result<(), Problem> {
-        let Some(publisher) = self.publisher else {
+    pub(super) fn check_rate(&self, context: &Context) -> Result<(), Problem> {
+        let Some(publisher) = self.rated else {
             return Ok(());
         };
         let mut rates = context
@@ -61,38 +95,5 @@ impl Permit {
             .expect("no holder of this lock panics");
         let taken = rates.take(publisher, clock::now());
         taken.map_err(|_| Problem::too_often(context.limits.publish_rate))
-    }
-
-    /// Whether people may be sent to, whom a token's claim cannot name.
-    pub(super) fn check_people(&self, context: &Context) -> Result<(), Problem> {
-        if self.named.is_none() {
-            return self.check_rate(context);
-        }
-        Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "a token's `publish` claim is for topics; this takes a publisher's key",
-        ))
-    }
-
-    /// Whether an event may be published now, to all of these topics.
-    pub(super) fn check(&self, context: &Context, topics: &[Topic]) -> Result<(), Problem> {
-        let Some((patterns, expires)) = &self.named else {
-            return self.check_rate(context);
-        };
-        if *expires <= clock::wall() {
-            return Err(Denied::Expired.into());
-        }
-        let matches = |topic: &&Topic| {
-            patterns
-                .iter()
-                .any(|pattern| pattern.matches(topic.as_str()))
-        };
-        match topics.iter().find(|topic| !matches(topic)) {
-            None => self.check_rate(context),
-            Some(topic) => {
-                let detail = format!("the token does not let you publish to `{topic}`");
-                Err(Problem::field("topic", topic.as_str(), detail).forbidden())
-            }
-        }
     }
 }

@@ -2,15 +2,16 @@
 
 use serde::Serialize;
 
-use super::event::Event;
+use super::{event::Event, permit::Permit};
 use crate::{clock, exchange::Problem, service::Context};
 
 /// What a publisher is told.
 #[derive(Serialize)]
 pub(super) struct Published {
     id: String,
-    /// None of a duplicate, which went out before.
-    receivers: usize,
+    /// None of a duplicate, which went out before; not said to whom it would tell who is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receivers: Option<usize>,
     /// Whether anyone got it, for who sends to people.
     #[serde(skip_serializing_if = "Option::is_none")]
     delivered: Option<bool>,
@@ -23,28 +24,28 @@ pub(super) struct Published {
 }
 
 impl Published {
-    /// Publishes an event.
-    pub(super) async fn of(context: &Context, event: Event) -> Result<Self, Problem> {
+    /// Publishes an event; whoever sends to people is told whether any of them got it.
+    pub(super) async fn of(
+        context: &Context,
+        permit: &Permit,
+        event: Event,
+        is_to_people: bool,
+    ) -> Result<Self, Problem> {
         if context.memory.is_short() {
             return Err(Problem::no_memory(context.limits.memory));
         }
+        let is_told = permit.is_told_receivers(&event);
+        if let Some(publisher) = permit.name() {
+            tracing::debug!(publisher, "publishes");
+        }
         let receipt = context.order.put(event.into_entry(), clock::now()).await?;
+        let delivered = is_to_people && !receipt.duplicate;
         Ok(Self {
             id: receipt.id,
-            receivers: receipt.receivers,
-            delivered: None,
+            receivers: is_told.then_some(receipt.receivers),
+            delivered: delivered.then_some(receipt.receivers > 0),
             duplicate: receipt.duplicate,
             deferred: receipt.deferred,
-        })
-    }
-
-    /// Sends an event to people.
-    pub(super) async fn to_people(context: &Context, event: Event) -> Result<Self, Problem> {
-        let published = Self::of(context, event).await?;
-        let delivered = (!published.duplicate).then_some(published.receivers > 0);
-        Ok(Self {
-            delivered,
-            ..published
         })
     }
 }

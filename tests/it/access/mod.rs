@@ -14,6 +14,7 @@ mod tokens; // good ones and bad ones, in a field or in a cookie
 use std::time::UNIX_EPOCH;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use http::{Request, StatusCode};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use rcgen::KeyPair;
@@ -148,7 +149,7 @@ fn request(
     method: &str,
     path: &str,
     fields: &[(&str, &str)],
-    body: &'static str,
+    body: impl Into<Bytes>,
 ) -> http::Result<Request<Upload>> {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in fields {
@@ -163,7 +164,7 @@ async fn send(
     method: &str,
     path: &str,
     fields: &[(&str, &str)],
-    body: &'static str,
+    body: impl Into<Bytes>,
 ) -> Answer {
     let request = request(method, path, fields, body).expect("a request");
     Answer::of(connection, request).await

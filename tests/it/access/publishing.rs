@@ -65,3 +65,52 @@ async fn publishers_outside_need_a_key_and_a_cookie_is_none() {
     let answer = send(&mut connection, "POST", "/topics/a", &[], "x").await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishers_with_a_name_publish_what_is_theirs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("news.key");
+    std::fs::write(&file, "the-key-of-the-newsroom\n").expect("it is written");
+    let edge = with_secret(&format!(
+        "access.publish_claim = true\n\
+         [[access.publisher]]\nname = \"newsroom\"\nkey_file = \"{}\"\ntopics = [\"news/**\"]\n\
+         [[access.publisher]]\nname = \"app\"\nkey = \"the-key-of-the-app-itself\"\ntopics = [\"**\"]\naudience = true",
+        file.display()
+    ));
+    let bob = super::open_as(&edge, Protocol::Http2, "topic=news/a", &token(&claims())).await;
+    let _bob = bob.opened().await;
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let mut named = claims();
+    named["publish"] = json!(["news/*"]);
+    let claim = token(&named);
+    let (news, app) = ("the-key-of-the-newsroom", "the-key-of-the-app-itself");
+    let to_bob = json!({ "topic": "news/a", "data": 1, "to": { "users": ["bob"] } }).to_string();
+    let long = json!({ "topic": "news/a", "data": 1, "retry": 60_001 }).to_string();
+    let short = json!({ "topic": "news/a", "data": 1, "retry": 60_000 }).to_string();
+    let elsewhere = json!({ "topic": "other", "data": 1 }).to_string();
+    let people = json!({ "users": ["bob"], "data": 1 }).to_string();
+    for (key, path, body, status, code) in [
+        (news, "/publish", &short, 200, ""),
+        (news, "/publish", &long, 400, "wrong-retry"),
+        (&claim, "/publish", &long, 400, "wrong-retry"),
+        (app, "/publish", &long, 200, ""),
+        (news, "/publish", &elsewhere, 403, "publisher-topic"),
+        (app, "/publish", &elsewhere, 200, ""),
+        (news, "/send", &people, 403, "publisher-audience"),
+        (&claim, "/send", &people, 403, "publisher-audience"),
+        (app, "/send", &people, 200, ""),
+    ] {
+        let bearer = bearer(key);
+        let fields = [("authorization", bearer.as_str())];
+        let answer = send(&mut connection, "POST", path, &fields, body.clone()).await;
+        assert_eq!(answer.status, status, "{path} {body}: {}", answer.text);
+        assert_eq!(answer.json()["code"].as_str().unwrap_or_default(), code);
+    }
+    // Only who may send to people learns who of them is there.
+    for (key, receivers) in [(news, Value::Null), (&claim, Value::Null), (app, json!(1))] {
+        let bearer = bearer(key);
+        let fields = [("authorization", bearer.as_str())];
+        let answer = send(&mut connection, "POST", "/publish", &fields, to_bob.clone()).await;
+        assert_eq!(answer.json()["receivers"], receivers, "{}", answer.text);
+    }
+}

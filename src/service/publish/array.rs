@@ -1,0 +1,55 @@
+//! A JSON array of events: all of them are right, or none is published.
+
+use serde_json::value::RawValue;
+
+use super::{event::Event, kind::Kind, permit::Permit, published::Published};
+use crate::{exchange::Problem, service::Context};
+
+/// The most events of one array: what is more comes as lines.
+const MOST: usize = 1000;
+/// How many are published before readers get their turn: the ring is their queue.
+const BATCH: usize = 32;
+
+/// Whether a body is an array.
+pub(super) fn is_array(json: &[u8]) -> bool {
+    json.trim_ascii_start().starts_with(b"[")
+}
+
+/// Publishes the events of an array, in their order; what each of them is answered.
+pub(super) async fn publish(
+    context: &Context,
+    kind: Kind,
+    permit: &Permit,
+    json: &[u8],
+) -> Result<Vec<Published>, Problem> {
+    let texts: Vec<&RawValue> = super::event::parse(json)?;
+    let all = texts.len();
+    if all == 0 || all > MOST {
+        let detail = format!(
+            "{all} events are in the array; put 1 to {MOST} there, and send more as application/x-ndjson"
+        );
+        return Err(Problem::field("events", &all.to_string(), detail).with_limit(MOST));
+    }
+    let read = |(at, text): (usize, &&RawValue)| {
+        let event = kind.read(text.get().as_bytes(), context, permit);
+        event.map_err(|problem| {
+            problem.within(&format!(
+                "event {} of {all}, none of which was published",
+                at + 1
+            ))
+        })
+    };
+    let events: Vec<Event> = texts
+        .iter()
+        .enumerate()
+        .map(read)
+        .collect::<Result<_, _>>()?;
+    let mut published = Vec::with_capacity(all);
+    for (at, event) in events.into_iter().enumerate() {
+        if at > 0 && at % BATCH == 0 {
+            tokio::task::yield_now().await;
+        }
+        published.push(Published::of(context, permit, event, kind.is_to_people()).await?);
+    }
+    Ok(published)
+}
