@@ -22,6 +22,8 @@ pub struct InvalidOrigin(String);
 /// What a page of another site may send.
 const ALLOWED_HEADERS: &str =
     "authorization, cache-control, last-event-id, x-requested-with, x-requestor";
+/// The same of one that publishes.
+const PUBLISHERS_HEADERS: &str = "authorization, content-type, idempotency-key";
 
 impl Origins {
     /// Reads a list of origins.
@@ -45,12 +47,47 @@ impl Origins {
         if !self.any || self.listed(headers).is_some() {
             return false;
         }
-        let mut sent = headers.get_all(header::ORIGIN).iter().peekable();
-        let own = |origin: &HeaderValue| {
-            let host_of = origin.as_bytes().strip_prefix(b"https://");
-            host_of.is_some_and(|of| of.eq_ignore_ascii_case(host.as_bytes()))
+        headers.contains_key(header::ORIGIN) && !is_own(headers, host)
+    }
+
+    /// Whether a request to `host` is of a page that has no business here: of another site that is not let in, or
+    /// of one that says nothing of itself. Whoever follows a link to here is not.
+    #[must_use]
+    pub fn is_foreign(&self, headers: &HeaderMap, host: &str) -> bool {
+        let says = |name: &str, value: &[u8]| {
+            let field = headers.get(name);
+            field.is_some_and(|field| field.as_bytes().eq_ignore_ascii_case(value))
         };
-        sent.peek().is_some() && !sent.all(own)
+        // A browser says that, and no page has it say so.
+        if says("sec-fetch-site", b"same-origin") || says("sec-fetch-mode", b"navigate") {
+            return false;
+        }
+        if !headers.contains_key(header::ORIGIN) {
+            return says("sec-fetch-site", b"cross-site");
+        }
+        !self.any && self.listed(headers).is_none() && !is_own(headers, host)
+    }
+
+    /// The fields that a reply to a page of a listed site has besides its own, where no others are let in.
+    #[must_use]
+    pub fn listed_fields(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        if !self.listed.is_empty() {
+            fields.insert(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        if let Some(own) = self.listed(headers) {
+            fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, own.clone());
+        }
+        fields
+    }
+
+    /// The fields that answer the preflight of a page that wants to publish. Its token is in a field of its own:
+    /// cookies are not asked for.
+    #[must_use]
+    pub fn publish_preflight_fields(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut fields = self.listed_fields(headers);
+        allow(&mut fields, "POST", PUBLISHERS_HEADERS);
+        fields
     }
 
     /// The fields that a reply to a request with these headers has besides its own.
@@ -79,20 +116,7 @@ impl Origins {
     #[must_use]
     pub fn preflight_fields(&self, headers: &HeaderMap) -> HeaderMap {
         let mut fields = self.reply_fields(headers);
-        if fields.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
-            fields.insert(
-                header::ACCESS_CONTROL_ALLOW_METHODS,
-                HeaderValue::from_static("GET, HEAD"),
-            );
-            fields.insert(
-                header::ACCESS_CONTROL_ALLOW_HEADERS,
-                HeaderValue::from_static(ALLOWED_HEADERS),
-            );
-            fields.insert(
-                header::ACCESS_CONTROL_MAX_AGE,
-                HeaderValue::from_static("7200"),
-            );
-        }
+        allow(&mut fields, "GET, HEAD", ALLOWED_HEADERS);
         fields
     }
 
@@ -104,6 +128,29 @@ impl Origins {
             return None;
         }
         self.listed.iter().find(|own| *own == origin)
+    }
+}
+
+/// Whether each origin that a request names is that of `host`.
+fn is_own(headers: &HeaderMap, host: &str) -> bool {
+    let mut sent = headers.get_all(header::ORIGIN).iter();
+    sent.all(|origin| {
+        let host_of = origin.as_bytes().strip_prefix(b"https://");
+        host_of.is_some_and(|of| of.eq_ignore_ascii_case(host.as_bytes()))
+    })
+}
+
+/// Adds what the page that is let in may do.
+fn allow(fields: &mut HeaderMap, methods: &'static str, headers: &'static str) {
+    if !fields.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        return;
+    }
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, methods),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, headers),
+        (header::ACCESS_CONTROL_MAX_AGE, "7200"),
+    ] {
+        fields.insert(name, HeaderValue::from_static(value));
     }
 }
 

@@ -28,7 +28,9 @@ use http::{HeaderValue, Method, StatusCode, header, request::Parts, uri::PathAnd
 use crate::{
     clock,
     drain::Watch,
-    exchange::{Body, BodyStream, HeaderBounds, Problem, Reply, Request, authority, validate},
+    exchange::{
+        Body, BodyStream, HeaderBounds, Named, Problem, Reply, Request, authority, validate,
+    },
     proxy,
 };
 use publish::Permit;
@@ -88,9 +90,10 @@ impl Service {
         }
         let head = request.parts.method == Method::HEAD;
         let alt_svc = request.peer.alt_svc.clone();
-        let cors = self.is_for_event_streams(&request).then(|| {
-            let origins = context.access.origins();
-            origins.reply_fields(&request.parts.headers)
+        let origins = context.access.origins();
+        let cors = self.own(&request).map(|own| match own {
+            Own::Reading => origins.reply_fields(&request.parts.headers),
+            Own::Publishing => origins.listed_fields(&request.parts.headers),
         });
         let answered = caught(self.answer(request, via))
             .await
@@ -150,6 +153,11 @@ impl Service {
         let Request { parts, body, peer } = request;
         let path = parts.uri.path();
         let found = routes::find(self.offer(), &parts.method, path);
+        if let Ok((route, _)) = &found
+            && is_public
+        {
+            check_origin(context, route, &parts)?;
+        }
         if let Self::Control(_, gate, _) = self {
             gate.check(&parts)?;
         }
@@ -158,6 +166,7 @@ impl Service {
             Route::EventStream => subscribe::answer(context, &parts, &peer).await,
             Route::Stats => Ok(subscribe::stats(context, &peer)),
             Route::Preflight => Ok(subscribe::preflight(context, &parts)),
+            Route::PublishPreflight => Ok(subscribe::publish_preflight(context, &parts)),
             Route::ClientScript => Ok(pages::client_script(context)),
             Route::DemoPage => Ok(pages::demo(context)),
             Route::DemoPublish => {
@@ -186,7 +195,7 @@ impl Service {
         let rate = context.limits.request_rate;
         let forwarded = self.forwards(&request.parts);
         let is_gentle = forwarded.is_some_and(|route| route.is_gentle_to(request));
-        if is_gentle || self.is_for_event_streams(request) {
+        if is_gentle || self.own(request) == Some(Own::Reading) {
             return Ok(Reply::no_room(context.long_retry(), rate.limit));
         }
         Err(Problem::too_often(rate))
@@ -225,13 +234,20 @@ impl Service {
         (route.is_exact() || !is_hubs).then_some(route)
     }
 
-    fn is_for_event_streams(&self, request: &Request) -> bool {
-        let path = request.parts.uri.path();
-        let is_path = match self {
-            Self::Public(context) => context.events.are_at(path),
-            Self::Redirect(..) | Self::Control(..) => false,
+    /// What a request is for that pages of other sites may send too.
+    fn own(&self, request: &Request) -> Option<Own> {
+        let Self::Public(context) = self else {
+            return None;
         };
-        is_path && self.forwards(&request.parts).is_none()
+        let path = request.parts.uri.path();
+        let own = if context.events.are_at(path) {
+            Own::Reading
+        } else if context.access.publishes() && routes::is_publishers(self.offer(), path) {
+            Own::Publishing
+        } else {
+            return None;
+        };
+        self.forwards(&request.parts).is_none().then_some(own)
     }
 
     fn no_route(&self, method: &Method, none: NoRoute) -> Problem {
@@ -278,6 +294,35 @@ pub(crate) async fn keep_asking(context: Arc<Context>) {
         context.streams.end_where(Ended::Login, is_over);
     };
     context.access.keep_asking(ended).await;
+}
+
+/// What pages of other sites may do where they are let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    Reading,
+    Publishing,
+}
+
+/// Whether a request that reads or publishes is of no page, or of one that has some business here: asked before
+/// anyone else is.
+fn check_origin(context: &Context, route: &Route<'_>, parts: &Parts) -> Result<(), Problem> {
+    let origins = context.access.origins();
+    let is_its_own = matches!(
+        route,
+        Route::EventStream
+            | Route::Publish
+            | Route::PublishTo(_)
+            | Route::CloseTopic(_)
+            | Route::Broadcast
+            | Route::Send
+    );
+    if is_its_own && origins.is_foreign(&parts.headers, authority(parts)) {
+        let detail =
+            "pages of other sites may not come here unless their origin is in access.origins";
+        let problem = Problem::field("origin", "", detail).forbidden();
+        return Err(problem.named(Named::OriginForeign));
+    }
+    Ok(())
 }
 
 /// Sends whoever comes without TLS to where it is. The method stays what it is (RFC 9110 15.4.9).

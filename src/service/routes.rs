@@ -34,6 +34,7 @@ pub(super) enum Offer<'a> {
 pub(super) enum Route<'p> {
     EventStream,
     Preflight,
+    PublishPreflight,
     ClientScript,
     DemoPage,
     DemoPublish,
@@ -107,6 +108,7 @@ const EVENTS: &str = "events.path";
 const SCRIPT: &str = "/edge.js";
 pub(super) const HEALTH: &str = "/healthz";
 pub(super) const READY: &str = "/readyz";
+pub(super) const METRICS: &str = "/metrics";
 const READ: &[Method] = &[Method::GET, Method::HEAD];
 const POST: &[Method] = &[Method::POST];
 
@@ -124,6 +126,13 @@ const fn row(
         expect: Expect::Nothing,
         route,
     }
+}
+
+/// What pages of other sites ask before they publish.
+const fn preflight(path: &'static str) -> RouteRow {
+    row(&[By::Publishers], &[Method::OPTIONS], path, |_| {
+        Route::PublishPreflight
+    })
 }
 
 impl RouteRow {
@@ -145,7 +154,7 @@ const TABLE: &[RouteRow] = &[
     row(&[By::Demo], POST, "/demo/publish", |_| Route::DemoPublish).with(Expect::DemoEvent),
     row(&[By::Control], READ, HEALTH, |_| Route::Health),
     row(&[By::Control], READ, READY, |_| Route::Ready),
-    row(&[By::Control], READ, "/metrics", |_| Route::Metrics),
+    row(&[By::Control], READ, METRICS, |_| Route::Metrics),
     row(&[By::Control, By::Publishers], POST, "/publish", |_| {
         Route::Publish
     })
@@ -158,6 +167,9 @@ const TABLE: &[RouteRow] = &[
         Route::Send
     })
     .with(Expect::Event),
+    preflight("/publish"),
+    preflight("/broadcast"),
+    preflight("/send"),
     row(&[By::Control], READ, "/topics", |_| Route::ListTopics),
     row(&[By::Control], READ, "/topics/**", |p| {
         Route::ShowTopic(p[0])
@@ -170,6 +182,7 @@ const TABLE: &[RouteRow] = &[
         }
     })
     .with(Expect::Data),
+    preflight("/topics/**"),
     row(&[By::Control], &[Method::DELETE], "/topics/**", |p| {
         Route::DeleteTopic(p[0])
     }),
@@ -202,6 +215,14 @@ const TABLE: &[RouteRow] = &[
 pub(crate) fn public_paths() -> impl Iterator<Item = &'static str> {
     let public = TABLE.iter().filter(|row| row.by.contains(&By::Publishers));
     public.map(|row| row.path.trim_end_matches("/**"))
+}
+
+/// Whether a path is one that publishers outside are offered.
+pub(super) fn is_publishers(offer: Offer<'_>, path: &str) -> bool {
+    matches!(
+        find(offer, &Method::OPTIONS, path),
+        Ok((Route::PublishPreflight, _))
+    )
 }
 
 /// Finds the route of a request, and what it may bring along.
@@ -343,7 +364,7 @@ mod tests {
     fn each_path_allows_what_is_offered_there() {
         assert_eq!(allow(public(), "/events"), "GET, HEAD, OPTIONS");
         assert_eq!(allow(public(), "/events/"), "GET, HEAD, OPTIONS");
-        assert_eq!(allow(public(), "/topics/a/b"), "POST");
+        assert_eq!(allow(public(), "/topics/a/b"), "POST, OPTIONS");
         assert_eq!(
             allow(Offer::Control, "/topics/a"),
             "GET, HEAD, POST, DELETE"

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     access::{Denied, Identity, Name},
     backoff, clock,
-    exchange::{Body, EventBody as _, Peer, Problem, Reply, Seat, authority, is_chromium},
+    exchange::{Body, EventBody as _, Named, Peer, Problem, Reply, Seat, authority, is_chromium},
     hub::{NoRoom, Opening},
     limits::Limit,
     protocol::Protocol,
@@ -66,6 +66,15 @@ pub(super) fn preflight(context: &Context, parts: &Parts) -> Reply {
     reply.with(header::ALLOW, "GET, HEAD, OPTIONS")
 }
 
+/// What pages of other sites ask before they publish.
+pub(super) fn publish_preflight(context: &Context, parts: &Parts) -> Reply {
+    let mut reply = no_content();
+    let origins = context.access.origins();
+    let fields = origins.publish_preflight_fields(&parts.headers);
+    reply.headers.extend(fields);
+    reply.with(header::ALLOW, "POST, OPTIONS")
+}
+
 fn no_content() -> Reply {
     let mut reply = Reply::new(StatusCode::NO_CONTENT, Body::Full(Bytes::new()));
     reply.headers.remove(header::CONTENT_LENGTH);
@@ -107,7 +116,7 @@ pub(super) fn handed(
                 "the app behind this edge names no topic: {}",
                 problem.detail()
             );
-            Problem::new(StatusCode::BAD_GATEWAY, detail)
+            Problem::new(StatusCode::BAD_GATEWAY, detail).named(Named::UpstreamFailed)
         })?;
     if let Err(limit) = context.for_more() {
         return Ok(no_room(context, who(peer, &identity), limit));
@@ -242,7 +251,10 @@ fn who(peer: &Peer, identity: &Identity) -> Visitor {
 /// The refusal that fits: for good where that is meant, gently where another attempt may succeed.
 pub(super) fn refuse(context: &Context, denied: Denied) -> Result<Reply, Problem> {
     let reason = match denied {
-        Denied::Unauthorized(_) | Denied::BadCredential(_) | Denied::Forbidden(_) => {
+        Denied::Unauthorized(_)
+        | Denied::BadCredential(_)
+        | Denied::Forbidden(_)
+        | Denied::Topic(_) => {
             return Err(denied.into());
         }
         Denied::Expired => "expired",

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Context, routes::Route};
 use crate::{
     clock,
-    exchange::{Problem, Reply},
+    exchange::{Named, Problem, Reply},
     hub::Entry,
     metrics,
 };
@@ -48,6 +48,7 @@ pub(super) async fn answer(
         Route::EventStream
         | Route::Stats
         | Route::Preflight
+        | Route::PublishPreflight
         | Route::ClientScript
         | Route::DemoPage
         | Route::DemoPublish
@@ -71,7 +72,8 @@ async fn disconnect(context: &Context, user: &str) -> Result<Reply, Problem> {
 
 fn ready(context: &Context) -> Result<Reply, Problem> {
     if context.drain.is_draining() {
-        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the edge is ending");
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the edge is ending")
+            .named(Named::EdgeEnding);
         return Err(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("5")));
     }
     Ok(plain("ready\n"))

@@ -1,13 +1,18 @@
 //! Which pages may read an answer (CORS): those of the origins on the list, to the letter.
 
+use serde_json::json;
 use seventh::client::Protocol;
 
 use super::send;
-use crate::harness::{Events, TestEdge, every_protocol};
+use crate::{
+    app::App,
+    harness::{Events, TestEdge, every_protocol},
+};
 
 every_protocol!(
     origins_on_the_list_and_no_others,
     who_comes_from_any_other_site_is_nobody,
+    a_page_of_another_site_is_sent_away_before_anyone_is_asked,
 );
 
 async fn origins_on_the_list_and_no_others(protocol: Protocol) {
@@ -24,7 +29,9 @@ async fn origins_on_the_list_and_no_others(protocol: Protocol) {
         ("https://evil-app.example", false),
         ("http://app.example", false),
     ] {
-        for (method, status) in [("HEAD", 200), ("OPTIONS", 204), ("POST", 405)] {
+        // One that is not on the list is told so before anything else.
+        let read = if listed { 200 } else { 403 };
+        for (method, status) in [("HEAD", read), ("OPTIONS", 204), ("POST", 405)] {
             let fields = [("origin", origin)];
             let answer = send(&mut connection, method, "/events?topic=a", &fields, "").await;
             assert_eq!(answer.status.as_u16(), status);
@@ -102,4 +109,98 @@ async fn who_comes_from_any_other_site_is_nobody(protocol: Protocol) {
     for name in ["cache-control", "last-event-id", "x-requested-with"] {
         assert!(allowed.split(", ").any(|known| known == name), "{name}");
     }
+}
+
+async fn a_page_of_another_site_is_sent_away_before_anyone_is_asked(protocol: Protocol) {
+    let app = App::start().await;
+    app.answer("200 OK", "Remote-User: bob\r\n", "");
+    let edge = TestEdge::with(&format!(
+        "access.session = \"http://{}/session\"\naccess.origins = [\"https://app.example\"]\n\
+         access.publish = [\"a-key-for-publishers\"]",
+        app.address
+    ));
+    let own = format!("https://localhost:{}", edge.https.port());
+    let mut connection = edge.connect(protocol).await;
+    let cookie = ("cookie", "sid=1");
+    for fields in [
+        &[("origin", "https://evil.example")][..],
+        &[("origin", "null")],
+        &[("sec-fetch-site", "cross-site")],
+        &[
+            ("sec-fetch-site", "same-site"),
+            ("origin", "https://sibling.example"),
+        ],
+        &[("origin", own.as_str()), ("origin", "https://evil.example")],
+    ] {
+        for (method, path) in [
+            ("GET", "/events?topic=a"),
+            ("HEAD", "/events?topic=a"),
+            ("POST", "/topics/a"),
+        ] {
+            let fields = [fields, &[cookie]].concat();
+            let answer = send(&mut connection, method, path, &fields, "").await;
+            assert_eq!(answer.status, 403, "{method} {fields:?}");
+            if method != "HEAD" {
+                assert_eq!(answer.json()["code"], "origin-foreign");
+            }
+        }
+    }
+    assert_eq!(app.asked().0, 0);
+    // Pages of its own, of those on the list, what is no page, and whoever follows a link.
+    for fields in [
+        &[("origin", own.as_str())][..],
+        &[("origin", "https://app.example")],
+        &[
+            ("sec-fetch-site", "same-origin"),
+            ("origin", "https://front.example"),
+        ],
+        &[],
+        &[
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+        ],
+    ] {
+        let fields = [fields, &[cookie]].concat();
+        let answer = send(&mut connection, "HEAD", "/events?topic=a", &fields, "").await;
+        assert_eq!(answer.status, 200, "{fields:?}");
+    }
+    // Whoever asks first is told what may be sent, and the answers may be read.
+    let asked = [
+        ("origin", "https://app.example"),
+        ("access-control-request-method", "POST"),
+        (
+            "access-control-request-headers",
+            "authorization,content-type,idempotency-key",
+        ),
+    ];
+    let answer = send(&mut connection, "OPTIONS", "/publish", &asked, "").await;
+    assert_eq!(answer.status, 204);
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        "https://app.example"
+    );
+    assert_eq!(answer.header("access-control-allow-methods"), "POST");
+    let allowed = answer.header("access-control-allow-headers");
+    assert_eq!(allowed, "authorization, content-type, idempotency-key");
+    for (key, status) in [
+        ("a-key-for-publishers", 200),
+        ("another-key-than-that", 401),
+    ] {
+        let bearer = format!("Bearer {key}");
+        let fields = [
+            ("origin", "https://app.example"),
+            ("authorization", bearer.as_str()),
+        ];
+        let body = json!({ "topic": "a", "data": 1 }).to_string();
+        let answer = send(&mut connection, "POST", "/publish", &fields, body).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            "https://app.example"
+        );
+        assert_eq!(answer.header("vary"), "Origin");
+    }
+    let stranger = [("origin", "https://evil.example"), asked[1], asked[2]];
+    let answer = send(&mut connection, "OPTIONS", "/publish", &stranger, "").await;
+    assert_eq!(answer.header("access-control-allow-origin"), "");
 }
