@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{memory, open_files};
 use crate::{
-    config::{Config, Log, LogFormat, Raw},
+    config::{Config, ControlAt, Log, LogFormat, Raw},
     edge::{Drained, Edge},
     net::Inherited,
     proxy,
@@ -95,7 +95,10 @@ pub(super) fn load(
     // What is not UTF-8 is not the edge's.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name != "SEVENTH_CONFIG");
+        // Those of the commands are none of the configuration.
+        .filter(|(name, _)| {
+            !["SEVENTH_CONFIG", "SEVENTH_CONTROL", "SEVENTH_TOKEN"].contains(&&**name)
+        });
     Ok(Config::load(file, environment, flags)?)
 }
 
@@ -185,7 +188,14 @@ fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io:
     for address in edge.http() {
         writeln!(out, "redirecting    http://{address} to HTTPS")?;
     }
-    writeln!(out, "control on     http://{control} (HTTP/1.1, HTTP/2)")?;
+    let (shown, curl) = match control {
+        ControlAt::Tcp(address) => (format!("http://{address}"), format!("http://{address}")),
+        ControlAt::Unix(path) => (
+            control.to_string(),
+            format!("--unix-socket {} http://localhost", path.display()),
+        ),
+    };
+    writeln!(out, "control on     {shown} (HTTP/1.1, HTTP/2)")?;
     match &edge.certificate().source {
         CertificateSource::File(path) => writeln!(out, "certificate    {}", path.display())?,
         CertificateSource::Development(cert) => writeln!(
@@ -218,7 +228,7 @@ fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io:
     };
     writeln!(
         out,
-        "publish        curl{token} -d hello http://{control}/topics/demo/0"
+        "publish        curl{token} -d hello {curl}/topics/demo/0"
     )?;
     out.flush()
 }

@@ -15,6 +15,7 @@ mod log;
 mod proxy;
 mod range;
 mod reader;
+mod secret;
 mod tls;
 mod topics;
 mod value;
@@ -39,7 +40,7 @@ use crate::{
     topic::STATS,
 };
 
-pub use control::Control;
+pub use control::{Control, ControlAt};
 pub use log::{Log, LogFormat};
 pub use reader::{Mistake, Mistakes, Reader, ReferenceLine, Sources, variable};
 pub use value::Raw;
@@ -278,7 +279,8 @@ fn take_demo(reader: &mut Reader, config: &Config) -> bool {
         "demo.enabled",
         None,
         "Whether `/` is the demo page, with an endpoint that lets visitors publish to topics below \
-         `demo/`. Unset: while the development certificate is in use, and no route covers `/`.",
+         `demo/`. Unset: while the development certificate is in use, no route covers `/`, and nothing is said of \
+         access, groups, or who may publish.",
     );
     let covered = ["/", "/demo/publish"]
         .iter()
@@ -287,7 +289,8 @@ fn take_demo(reader: &mut Reader, config: &Config) -> bool {
         let what = "is true, but a route covers the demo page; leave one of them out";
         reader.mistake("demo.enabled", what);
     }
-    demo.unwrap_or(config.tls.pair.is_none() && config.events.enabled && !covered)
+    let is_plain = !reader.is_given("access.") && !reader.is_given("groups.");
+    demo.unwrap_or(config.tls.pair.is_none() && config.events.enabled && !covered && is_plain)
 }
 
 fn loopback(port: u16) -> Vec<SocketAddr> {
@@ -315,6 +318,29 @@ mod tests {
         assert_eq!(config.https, loopback(8443));
         assert_eq!(config.history.events, 1000);
         assert!(config.demo);
+    }
+
+    #[test]
+    fn the_demo_is_for_who_has_said_nothing_of_access() {
+        for (text, demo) in [
+            ("history.events = 5", true),
+            ("control.token = \"correct-horse-battery\"", true),
+            ("access.publish = [\"a-key-for-publishers\"]", false),
+            ("access.origins = [\"https://app.example\"]", false),
+            ("access.subscribe = [\"anonymous\"]", false),
+            (
+                "[[access.rule]]\ntopic = \"a\"\nallow = [\"anonymous\"]",
+                false,
+            ),
+            ("[groups]\nstaff = [\"editors\"]", false),
+            (
+                "access.subscribe = [\"anonymous\"]\ndemo.enabled = true",
+                true,
+            ),
+        ] {
+            let config = Config::from_text(text).expect("no mistake");
+            assert_eq!(config.demo, demo, "{text}");
+        }
     }
 
     #[test]

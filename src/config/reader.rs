@@ -81,6 +81,8 @@ pub fn variable(key: &str) -> String {
 pub struct Reader {
     sources: Sources,
     entries: Vec<ReferenceLine>,
+    /// The keys that some source had.
+    given: Vec<String>,
 }
 
 impl Reader {
@@ -90,7 +92,14 @@ impl Reader {
         Self {
             sources,
             entries: Vec::new(),
+            given: Vec::new(),
         }
+    }
+
+    /// Whether anything was taken that is below `prefix` and that some source had.
+    #[must_use]
+    pub fn is_given(&self, prefix: &str) -> bool {
+        self.given.iter().any(|key| key.starts_with(prefix))
     }
 
     /// Takes the setting `key`, from the strongest source that has it.
@@ -127,6 +136,7 @@ impl Reader {
         let Some(raw) = raw.into_iter().flatten().next() else {
             return default;
         };
+        self.given.push(key.to_owned());
         match T::read(&raw).and_then(|value| check(&value).map(|()| value)) {
             Ok(value) => value,
             Err(what) => {
@@ -160,6 +170,7 @@ impl Reader {
         let mut taken = Vec::new();
         for key in keys {
             let raw = self.sources.file.remove(&key).expect("it is there");
+            self.given.push(key.clone());
             match Vec::<String>::read(&raw) {
                 Ok(values) => taken.push((key[prefix.len()..].to_owned(), values)),
                 Err(what) => self.mistake(key, what),

@@ -18,13 +18,16 @@ use tokio::task::JoinSet;
 use crate::{
     access::Access,
     clock,
-    config::Config,
+    config::{Config, Control, ControlAt},
     drain,
     history::Order,
     hub::{Hub, HubBounds, NameBounds},
     limits::{Admission, BURST, Hits, Lag, Memory, Places, Rates},
     metrics::{self, Registry},
-    net::{self, BindError, HttpsListener, Inherited, InheritedError, PlainListener},
+    net::{
+        BindError, HttpsListener, Inherited, InheritedError, NetMetrics, PlainListener,
+        UnixListener,
+    },
     networks::Networks,
     outbound::Outbound,
     proxy::{Proxy, ProxyMetrics},
@@ -55,11 +58,11 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Edge {
     context: Arc<Context>,
-    metrics: Arc<net::NetMetrics>,
+    metrics: Arc<NetMetrics>,
     resolver: Arc<Resolver>,
     https: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
-    control: SocketAddr,
+    control: ControlAt,
     drain: drain::DrainSettings,
     signal: drain::Trigger,
     control_signal: drain::Trigger,
@@ -97,13 +100,13 @@ impl Edge {
     ) -> Result<Self, StartError> {
         let resolver = Resolver::new(Certificate::load(&config.tls)?);
         let mut registry = metrics::registry(clock::wall());
-        let metrics = Arc::new(net::NetMetrics::register(&mut registry));
+        let metrics = Arc::new(NetMetrics::register(&mut registry));
         let (signal, watch) = drain::channel();
         let (control_signal, control_watch) = drain::channel();
         let exempt = exempt(config);
         let context = Arc::new(context(config, exempt.clone(), registry, watch.clone()));
 
-        let control = PlainListener::bind(config.control.listen, "control.listen", &mut inherited)?;
+        let (control, control_at) = ControlListener::bind(&config.control, &mut inherited)?;
         let public_service = Service::Public(context.clone());
         let listeners = bind_https(config, &resolver, &public_service, &mut inherited)?;
         let http = config.http.iter();
@@ -112,7 +115,7 @@ impl Edge {
             .collect();
         let http = http?;
         inherited.finish()?;
-        let gate = Gate::new(control.address(), config.control.token.clone());
+        let gate = gate(&config.control, &control_at);
         let control_service =
             Service::Control(context.clone(), Arc::new(gate), control_watch.clone());
 
@@ -122,7 +125,7 @@ impl Edge {
             resolver,
             https: listeners.iter().map(HttpsListener::address).collect(),
             http: http.iter().map(PlainListener::address).collect(),
-            control: control.address(),
+            control: control_at,
             drain: config.drain,
             signal,
             control_signal,
@@ -131,7 +134,7 @@ impl Edge {
         };
         edge.context.access.prepare(clock::now());
         edge.private
-            .spawn(control.serve(control_service, metrics.clone(), None, control_watch));
+            .spawn(control.serve(control_service, metrics.clone(), control_watch));
         let admission = Arc::new(Admission::new(
             &config.limits,
             exempt,
@@ -189,10 +192,10 @@ impl Edge {
         &self.http
     }
 
-    /// The address of the control listener.
+    /// Where the control listener is.
     #[must_use]
-    pub fn control(&self) -> SocketAddr {
-        self.control
+    pub fn control(&self) -> &ControlAt {
+        &self.control
     }
 
     /// The certificate it serves.
@@ -246,6 +249,47 @@ impl Edge {
         self.private.shutdown().await;
         drained
     }
+}
+
+/// The private listener, of either kind.
+enum ControlListener {
+    Tcp(PlainListener),
+    Unix(UnixListener),
+}
+
+impl ControlListener {
+    /// Binds it; where it is then.
+    fn bind(settings: &Control, inherited: &mut Inherited) -> Result<(Self, ControlAt), BindError> {
+        const KEY: &str = "control.listen";
+        Ok(match &settings.listen {
+            ControlAt::Tcp(address) => {
+                let listener = PlainListener::bind(*address, KEY, inherited)?;
+                let at = ControlAt::Tcp(listener.address());
+                (Self::Tcp(listener), at)
+            }
+            at @ ControlAt::Unix(path) => {
+                let listener = UnixListener::bind(path, settings.socket_mode, KEY)?;
+                (Self::Unix(listener), at.clone())
+            }
+        })
+    }
+
+    async fn serve(self, service: Service, metrics: Arc<NetMetrics>, drain: drain::Watch) {
+        match self {
+            Self::Tcp(listener) => listener.serve(service, metrics, None, drain).await,
+            Self::Unix(listener) => listener.serve(service, metrics, drain).await,
+        }
+    }
+}
+
+/// What stands before the control listener.
+fn gate(settings: &Control, at: &ControlAt) -> Gate {
+    let address = match at {
+        ControlAt::Tcp(address) => Some(*address),
+        ControlAt::Unix(_) => None,
+    };
+    let tokens = (settings.token.clone(), settings.metrics_token.clone());
+    Gate::new(address, &settings.hosts).with_tokens(tokens.0, tokens.1)
 }
 
 /// Whose addresses may take any number of places.

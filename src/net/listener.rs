@@ -19,22 +19,27 @@ use crate::{drain::Watch, limits::Admission, service::Service, tls::Resolver};
 const PORT_TRIES: usize = 16;
 
 #[derive(Debug, Error)]
-#[error("{key}: cannot listen on {address} ({transport}): {source}{}", remedy(.source, *.address))]
+#[error("{key}: cannot listen on {at} ({transport}): {source}{}", remedy(.source, *.port))]
 pub struct BindError {
     /// The configuration key.
     pub key: &'static str,
-    pub address: SocketAddr,
-    /// `TCP` or `UDP`
+    /// The address, or the path of the socket.
+    pub at: String,
+    /// Of an address.
+    pub port: Option<u16>,
+    /// `TCP`, `UDP` or `unix`
     pub transport: &'static str,
     /// Why.
     #[source]
     pub source: io::Error,
 }
 
-fn remedy(error: &io::Error, address: SocketAddr) -> String {
+fn remedy(error: &io::Error, port: Option<u16>) -> String {
     match error.kind() {
+        io::ErrorKind::AddrInUse if port.is_none() => "; another program listens there: end it, or choose another path".into(),
+        io::ErrorKind::NotFound => "; make the directory first".into(),
         io::ErrorKind::AddrInUse => "; another program has the port: end it, or choose another port".into(),
-        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+        io::ErrorKind::PermissionDenied if port.is_some_and(|port| port < 1024) => {
             "; ports below 1024 take the CAP_NET_BIND_SERVICE capability: grant it, or choose a higher port".into()
         }
         io::ErrorKind::AddrNotAvailable => "; this machine has no such address".into(),
@@ -67,7 +72,8 @@ impl HttpsListener {
         let failed = |transport| {
             move |source| BindError {
                 key: "https.listen",
-                address,
+                at: address.to_string(),
+                port: Some(address.port()),
                 transport,
                 source,
             }
@@ -165,7 +171,8 @@ impl PlainListener {
     ) -> Result<Self, BindError> {
         let failed = |source| BindError {
             key,
-            address,
+            at: address.to_string(),
+            port: Some(address.port()),
             transport: "TCP",
             source,
         };

@@ -6,6 +6,7 @@
 //! - `outbox` moves bodies into the streams of `h2` and `h3`, a `visit` at a time, each into its
 //!   `sink`, in `turns`; `backlog` says whether the peer takes any; `lifecycle` brings a
 //!   connection to its end; `deadline` is the timer of both.
+//! - `unix` accepts whoever comes by a socket in the file system.
 //! - `proxy_protocol` is what a balancer says of the client before anything else.
 //! - `alt_svc` is what replies say of HTTP/3.
 //! - `linger` sees to what is left of a request's body once its reply is made.
@@ -29,6 +30,7 @@ mod quic;
 mod sink;
 mod tcp;
 mod turns;
+mod unix;
 mod visit;
 mod write_timeout;
 
@@ -36,3 +38,4 @@ pub(crate) use alt_svc::{Advertise, Http3Settings};
 pub(crate) use inherited::{Inherited, InheritedError};
 pub(crate) use listener::{BindError, HttpsListener, PlainListener};
 pub(crate) use metrics::NetMetrics;
+pub(crate) use unix::UnixListener;

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How long accepting pauses when the system has no more files or memory to give, or the edge is late.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// How much the kernel may hold that it has not sent yet: the rest of a slow reader's backlog
 /// stays in the ring.
 const NOT_SENT_LOW_WATER: u32 = 32 << 10;
@@ -40,7 +40,7 @@ const NOT_SENT_LOW_WATER: u32 = 32 << 10;
 const TLS_BUFFER: usize = 32 << 10;
 /// As many as the system lets wait (`net.core.somaxconn`): who comes to a full queue tries again after 1 s,
 /// then 2, 4, 8.
-const BACKLOG: i32 = 65_535;
+pub(super) const BACKLOG: i32 = 65_535;
 /// How many connections are accepted between two looks at how late the edge is.
 const AT_ONCE: usize = 32;
 
@@ -223,7 +223,10 @@ async fn serve(come: Come, tls: Option<TlsAcceptor>, listening: Arc<Listening>, 
                 let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
                 (Io::Tls(Box::new(io)), http2)
             }
-            None => prior_knowledge(io).await?,
+            None => {
+                let (io, http2) = prior_knowledge(io).await?;
+                (Io::Plain(Box::new(io)), http2)
+            }
         };
         io::Result::Ok((io, http2, listening))
     });
@@ -239,18 +242,19 @@ async fn serve(come: Come, tls: Option<TlsAcceptor>, listening: Arc<Listening>, 
     served.await;
 }
 
-type Plain = tokio::io::Join<
-    tokio::io::Chain<io::Cursor<Vec<u8>>, tokio::io::ReadHalf<WriteTimeout<TcpStream>>>,
-    tokio::io::WriteHalf<WriteTimeout<TcpStream>>,
+/// A connection without TLS whose first bytes were read, and are read again.
+pub(super) type Plain<T> = tokio::io::Join<
+    tokio::io::Chain<io::Cursor<Vec<u8>>, tokio::io::ReadHalf<WriteTimeout<T>>>,
+    tokio::io::WriteHalf<WriteTimeout<T>>,
 >;
 
 enum Io {
     Tls(Box<tokio_rustls::server::TlsStream<WriteTimeout<TcpStream>>>),
-    Plain(Box<Plain>),
+    Plain(Box<Plain<TcpStream>>),
 }
 
 /// Serves what has begun, by its driver.
-fn http<T>(
+pub(super) fn http<T>(
     io: T,
     http2: bool,
     remote: SocketAddr,
@@ -285,7 +289,10 @@ async fn is_plain(stream: &TcpStream) -> io::Result<bool> {
 }
 
 /// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes.
-async fn prior_knowledge(mut io: WriteTimeout<TcpStream>) -> io::Result<(Io, bool)> {
+pub(super) async fn prior_knowledge<T>(mut io: WriteTimeout<T>) -> io::Result<(Plain<T>, bool)>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     let mut first = Vec::with_capacity(PREFACE.len());
     while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
         let mut byte = [0; 1];
@@ -297,7 +304,7 @@ async fn prior_knowledge(mut io: WriteTimeout<TcpStream>) -> io::Result<(Io, boo
     let http2 = first == PREFACE;
     let (read, write) = tokio::io::split(io);
     let io = tokio::io::join(io::Cursor::new(first).chain(read), write);
-    Ok((Io::Plain(Box::new(io)), http2))
+    Ok((io, http2))
 }
 
 /// A client that vanished is gone within two keepalives: the kernel gives up on one that acknowledges

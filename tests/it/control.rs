@@ -1,13 +1,16 @@
 //! The private listener: what it tells, and whom it keeps out.
 
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+
 use http::{Request, StatusCode};
 use serde_json::json;
 use seventh::{
-    client::{Protocol, full},
+    client::{Connection, Origin, Protocol, full},
     config::Config,
+    edge::Edge,
 };
 
-use crate::harness::{Answer, TestEdge};
+use crate::harness::{Answer, TestEdge, patiently};
 
 #[tokio::test]
 async fn topics_are_listed_shown_and_deleted() {
@@ -188,6 +191,122 @@ async fn a_token_is_asked_for_when_there_is_one() {
     assert_eq!(edge.ask("GET", "/readyz", "").await.status, StatusCode::OK);
 }
 
+#[tokio::test]
+async fn a_second_token_reads_metrics_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "correct-horse-battery\n").expect("it is written");
+    let edge = TestEdge::with(&format!(
+        "control.token_file = \"{}\"\ncontrol.metrics_token = \"only-for-the-metrics\"",
+        file.display()
+    ));
+    for (token, method, path, status) in [
+        ("only-for-the-metrics", "GET", "/metrics", 200),
+        ("only-for-the-metrics", "GET", "/topics", 401),
+        ("only-for-the-metrics", "GET", "/streams", 401),
+        ("only-for-the-metrics", "POST", "/topics/a", 401),
+        ("correct-horse-battery", "GET", "/metrics", 200),
+        ("correct-horse-battery", "GET", "/topics", 200),
+        ("neither-of-the-two-here", "GET", "/metrics", 401),
+    ] {
+        let mut connection = edge.control(Protocol::Http1).await;
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let request = request.body(full("")).expect("a request");
+        let answer = Answer::of(&mut connection, request).await;
+        assert_eq!(answer.status.as_u16(), status, "{token} {path}");
+        let challenge = answer.header("www-authenticate");
+        let expected = if status == 401 {
+            "Bearer error=\"invalid_token\""
+        } else {
+            ""
+        };
+        assert_eq!(challenge, expected);
+    }
+}
+
+#[tokio::test]
+async fn it_goes_by_the_names_it_is_given() {
+    let edge = TestEdge::with("control.hosts = [\"seventh\", \"edge.internal:81\"]");
+    let port = edge.control.port();
+    for (host, status) in [
+        ("seventh".to_owned(), 200),
+        (format!("Seventh:{port}"), 200),
+        ("edge.internal:81".to_owned(), 200),
+        (format!("localhost:{port}"), 200),
+        ("edge.internal".to_owned(), 403),
+        ("seventh.evil.example".to_owned(), 403),
+        ("evil.example".to_owned(), 403),
+    ] {
+        let mut connection = edge.control(Protocol::Http1).await;
+        let request = Request::get("/topics").header("host", &host);
+        let request = request.body(full("")).expect("a request");
+        let answer = Answer::of(&mut connection, request).await;
+        assert_eq!(answer.status.as_u16(), status, "{host}");
+        if status == 403 {
+            assert_eq!(answer.json()["code"], "host-unknown");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_may_be_a_socket_in_the_file_system() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("control.sock");
+    let with = |mode: &str| {
+        format!(
+            "https.listen = [\"127.0.0.1:0\"]\ncontrol.listen = \"unix:{}\"\ncontrol.socket_mode = \"{mode}\"\n\
+             tls.directory = \"{}\"",
+            path.display(),
+            folder.path().display()
+        )
+    };
+    let start = |mode: &str| Edge::start(&Config::from_text(&with(mode)).expect("it is right"));
+    let mode = || {
+        std::fs::metadata(&path)
+            .expect("it is there")
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    let edge = start("0660").expect("it starts");
+    assert_eq!(mode(), 0o660);
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let target = Origin::of_socket(path.clone());
+        let mut connection = Connection::open(&target, protocol)
+            .await
+            .expect("it connects");
+        let request = Request::post("/topics/a")
+            .body(full("hello"))
+            .expect("a request");
+        let answer = Answer::of(&mut connection, request).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    }
+    // A second one says so, and leaves the first alone.
+    let error = start("0600").expect_err("it is taken").to_string();
+    assert!(
+        error.contains("control.listen") && error.contains("another program listens there"),
+        "{error}"
+    );
+    drop(edge);
+    patiently("its end", async {
+        while path.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // One that was left by a life before is replaced.
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("it is bound"));
+    let edge = start("0600").expect("it starts");
+    assert_eq!(mode(), 0o600);
+    patiently("the drain", edge.drain()).await;
+    assert!(!path.exists());
+    // What is no socket is not touched.
+    std::fs::write(&path, "something of somebody's").expect("it is written");
+    start("0600").expect_err("something is there");
+    assert!(path.exists());
+}
+
 #[test]
 fn it_is_not_bound_beyond_loopback_by_accident() {
     for text in [
@@ -201,5 +320,80 @@ fn it_is_not_bound_beyond_loopback_by_accident() {
             error.contains("control.listen") && error.contains("control.token"),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn what_is_wrong_with_its_settings_is_said() {
+    for (text, key, said) in [
+        (
+            "control.listen = \"unix:\"",
+            "control.listen",
+            "names no path",
+        ),
+        (
+            "control.listen = \"here\"",
+            "control.listen",
+            "unix:/run/seventh/control.sock",
+        ),
+        (
+            "control.socket_mode = \"rw\"",
+            "control.socket_mode",
+            "`rw` is not a mode",
+        ),
+        (
+            "control.socket_mode = \"7777\"",
+            "control.socket_mode",
+            "is not a mode",
+        ),
+        (
+            "control.hosts = [\"a/b\"]",
+            "control.hosts",
+            "`a/b` is not a name",
+        ),
+        (
+            "control.metrics_token = \"only-for-the-metrics\"",
+            "control.metrics_token",
+            "control.token",
+        ),
+        (
+            "control.token = \"correct-horse-battery\"\ncontrol.metrics_token = \"correct-horse-battery\"",
+            "control.metrics_token",
+            "make another",
+        ),
+        (
+            "control.token_file = \"/nowhere/at/all\"",
+            "control.token_file",
+            "/nowhere/at/all",
+        ),
+        (
+            "control.token = \"correct-horse-battery\"\ncontrol.token_file = \"x\"",
+            "control.token_file",
+            "keep one of them",
+        ),
+        (
+            "[[access.publisher]]\nname = \"a\"\nkey = \"a-key-for-publishers\"",
+            "access.publisher, number 1",
+            "topics is empty",
+        ),
+        (
+            "[[access.publisher]]\nname = \"a\"\ntopics = [\"b\"]",
+            "access.publisher, number 1",
+            "takes a key",
+        ),
+        (
+            "[[access.key]]\nalgorithm = \"HS256\"\nsecret = \"0123456789abcdef0123456789abcdef\"\nsecret_file = \"x\"",
+            "access.key, number 1",
+            "both given",
+        ),
+    ] {
+        let error = Config::from_text(text)
+            .expect_err("it is refused")
+            .to_string();
+        assert!(
+            error.contains(&format!("{key}: ")) && error.contains(said),
+            "{text}: {error}"
+        );
+        assert!(!error.contains("correct-horse"), "{error}");
     }
 }

@@ -22,7 +22,7 @@ use rustls::{
 use serde_json::Value;
 use seventh::{
     client::{ClientError, Connection, Origin, Protocol, Response, Trust, Upload, full},
-    config::Config,
+    config::{Config, ControlAt},
     edge::{Drained, Edge, StartError},
     process::Process,
     sse::{Item, Message, Parser},
@@ -109,7 +109,10 @@ impl TestEdge {
         let edge = Edge::start(&config)?;
         Ok(Self {
             https: edge.https()[0],
-            control: edge.control(),
+            control: match edge.control() {
+                ControlAt::Tcp(address) => *address,
+                ControlAt::Unix(_) => ([127, 0, 0, 1], 0).into(),
+            },
             edge,
             config,
             folder,

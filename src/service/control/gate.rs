@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderValue, StatusCode, header, request::Parts};
+use http::{HeaderValue, header, request::Parts};
 
 use crate::{
-    access::Token,
-    exchange::{Problem, authority},
-    service::routes::{HEALTH, READY},
+    access::{Denied, Token, bearer},
+    exchange::{Named, Problem, authority},
+    service::routes::{HEALTH, METRICS, READY},
 };
 
 /// What stands before the control listener: web pages are kept out, and whoever lacks the token.
@@ -16,41 +16,71 @@ use crate::{
 /// points at loopback.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// The names under which it is the listener's own.
+    /// The names under which it is the listener's own; any, if there are none.
     hosts: Vec<String>,
     token: Option<Token>,
+    /// Of whoever may read the metrics.
+    metrics_token: Option<Token>,
 }
 
 impl Gate {
-    /// The gate of a listener bound to `address`. Beyond loopback any name is its own, as the
-    /// edge cannot know how it is reached; the token is what keeps strangers out there.
+    /// The gate of a listener bound to `address`, or to a socket in the file system. Beyond loopback any name
+    /// is its own unless some are configured, as the edge cannot know how it is reached; the token is what keeps
+    /// strangers out there. No page reaches a socket in the file system.
     #[must_use]
-    pub(crate) fn new(address: SocketAddr, token: Option<Token>) -> Self {
-        let port = address.port();
-        let mut hosts = Vec::new();
-        if address.ip().is_loopback() {
-            hosts.extend([address.to_string(), format!("localhost:{port}")]);
+    pub(crate) fn new(address: Option<SocketAddr>, hosts: &[String]) -> Self {
+        let mut own = Vec::new();
+        if let Some(address) = address
+            && (address.ip().is_loopback() || !hosts.is_empty())
+        {
+            let port = address.port();
+            own.extend([address.to_string(), format!("localhost:{port}")]);
             if port == 80 {
-                hosts.extend([address.ip().to_string(), "localhost".into()]);
+                own.extend([address.ip().to_string(), "localhost".into()]);
             }
+            own.extend(hosts.iter().cloned());
         }
-        Self { hosts, token }
+        Self {
+            hosts: own,
+            token: None,
+            metrics_token: None,
+        }
+    }
+
+    /// The same, which lets nobody through without one of these.
+    #[must_use]
+    pub(crate) fn with_tokens(self, token: Option<Token>, metrics_token: Option<Token>) -> Self {
+        Self {
+            token,
+            metrics_token,
+            ..self
+        }
+    }
+
+    /// Whether a request to this name is to the listener. A name that is configured without a port is it on any.
+    fn goes_by(&self, host: &str) -> bool {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let mut own = self.hosts.iter();
+        self.hosts.is_empty()
+            || own.any(|own| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(name))
     }
 
     /// Whether a request may come through.
     pub(in crate::service) fn check(&self, parts: &Parts) -> Result<(), Problem> {
         let host = authority(parts);
-        if !self.hosts.is_empty() && !self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host)) {
+        if !self.goes_by(host) {
             let own = self.hosts.join(" or ");
-            let detail = format!("the control listener goes by {own} only");
-            return Err(Problem::field("host", host, detail).forbidden());
+            let detail = format!("the control listener goes by {own} only (control.hosts)");
+            let problem = Problem::field("host", host, detail).forbidden();
+            return Err(problem.named(Named::HostUnknown));
         }
         let origin = parts.headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
         if origin
             .is_some_and(|origin| !origin.eq_ignore_ascii_case(format!("http://{host}").as_bytes()))
         {
             let detail = "web pages may not reach the control listener";
-            return Err(Problem::field("origin", "", detail).forbidden());
+            let problem = Problem::field("origin", "", detail).forbidden();
+            return Err(problem.named(Named::OriginForeign));
         }
         let site = parts
             .headers
@@ -58,34 +88,29 @@ impl Gate {
             .map(HeaderValue::as_bytes);
         if !matches!(site, None | Some(b"same-origin" | b"none")) {
             let detail = "web pages of other sites may not reach the control listener";
-            return Err(Problem::field("sec-fetch-site", "", detail).forbidden());
+            let problem = Problem::field("sec-fetch-site", "", detail).forbidden();
+            return Err(problem.named(Named::OriginForeign));
         }
         // Whoever probes the edge's health needs no secret.
-        let probes = [HEALTH, READY].contains(&parts.uri.path());
+        let path = parts.uri.path();
         match &self.token {
-            Some(token) if !probes => check_token(token, parts),
+            Some(token) if ![HEALTH, READY].contains(&path) => {
+                let is_metrics = path == METRICS;
+                let metrics_token = self.metrics_token.as_ref().filter(|_| is_metrics);
+                check_tokens([Some(token), metrics_token], parts)
+            }
             _ => Ok(()),
         }
     }
 }
 
-fn check_token(token: &Token, parts: &Parts) -> Result<(), Problem> {
-    let given = parts
-        .headers
-        .get(header::AUTHORIZATION)
-        .map(HeaderValue::as_bytes);
-    let given = given.and_then(|value| value.split_at_checked(7));
-    match given {
-        Some((scheme, given))
-            if scheme.eq_ignore_ascii_case(b"bearer ")
-                && std::str::from_utf8(given).is_ok_and(|given| token.is(given)) =>
-        {
-            Ok(())
-        }
-        _ => Err(Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "this takes `Authorization: Bearer` with the control.token of the configuration",
-        )
-        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+fn check_tokens(tokens: [Option<&Token>; 2], parts: &Parts) -> Result<(), Problem> {
+    const TAKES: &str =
+        "this takes `Authorization: Bearer` with the control.token of the configuration";
+    let given = bearer(&parts.headers)?.ok_or(Denied::Unauthorized(TAKES))?;
+    let good = tokens.into_iter().flatten();
+    if good.fold(false, |found, token| found | token.is(&given)) {
+        return Ok(());
     }
+    Err(Denied::BadCredential("the token is not the control.token of the configuration").into())
 }

@@ -17,6 +17,7 @@ use crate::{
 
 const SLOW: &str = "limits.handshake = \"2s\"\nlimits.request_body = \"1s\"\nlimits.stall = \"1s\"\n\
                     limits.address_handshakes = 100000\nlimits.handshakes = 100000\n\
+                    demo.enabled = true\n\
                     access.publish = [\"0123456789abcdef\"]";
 
 /// How somebody is slow.
