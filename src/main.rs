@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("seventh: {}", seventh::cli::explain(&error));
-            ExitCode::FAILURE
+            seventh::cli::code(&error).into()
         }
     }
 }

@@ -116,17 +116,28 @@ impl<'de> Deserialize<'de> for Unique {
     }
 }
 
+/// What a token's header and its claims say, for people to look at: nobody has said that any of it is true.
+#[must_use]
+pub(crate) fn unverified(token: &str) -> Option<[Map<String, Value>; 2]> {
+    let claims = token.split('.').nth(1)?;
+    Some([header(token).ok()?, object(claims).ok()?])
+}
+
+/// A part of a token, which is a JSON object in Base64url.
+fn object(part: &str) -> Result<Map<String, Value>, RefusedToken> {
+    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| RefusedToken::Malformed)?;
+    let object: Unique = serde_json::from_slice(&json).map_err(|_| RefusedToken::Malformed)?;
+    Ok(object.0)
+}
+
 /// The header of a token, as far as it can be read.
 fn header(token: &str) -> Result<Map<String, Value>, RefusedToken> {
     if token.len() > MAX_TOKEN || token.split('.').count() != 3 {
         return Err(RefusedToken::Malformed);
     }
-    let first = token.split('.').next().unwrap_or_default();
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(first)
-        .map_err(|_| RefusedToken::Malformed)?;
-    let header: Unique = serde_json::from_slice(&json).map_err(|_| RefusedToken::Malformed)?;
-    Ok(header.0)
+    object(token.split('.').next().unwrap_or_default())
 }
 
 /// The key that a token names.
@@ -264,6 +275,22 @@ impl Keys {
             topics: patterns(claims, "topics")?,
             publish: patterns(claims, "publish")?,
             expires,
+        })
+    }
+
+    /// What the keys here are, and what they demand: a line each, for people.
+    pub fn described(&self) -> impl Iterator<Item = String> {
+        self.keys.iter().map(|key| {
+            let (issuer, audience) = self.demands(key);
+            let any =
+                |demand: Option<&String>| demand.map_or("any", |text| text.as_str()).to_owned();
+            let kid = key.kid.as_deref().unwrap_or("none");
+            let audience = audience.map_or("none at all", |text| text.as_str());
+            format!(
+                "{:?}, kid {kid}, iss {}, aud {audience}",
+                key.algorithm,
+                any(issuer)
+            )
         })
     }
 

@@ -5,11 +5,12 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::bail;
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use http::Uri;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use serde_json::json;
 
+use super::{exit::Refused, operator::printable};
 use crate::client::{EventSource, Protocol, Signal, Trust};
 
 /// Read an event stream, as a browser's EventSource does.
@@ -29,6 +30,12 @@ pub(super) struct Listen {
     /// Trust any certificate
     #[arg(long)]
     insecure: bool,
+    /// A token, sent as `Authorization: Bearer`
+    #[arg(long, env = "SEVENTH_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// A field to send, such as 'Cookie: sid=1'; may be given several times
+    #[arg(long, value_name = "NAME: VALUE")]
+    header: Vec<String>,
     /// Print a JSON object a line
     #[arg(long)]
     json: bool,
@@ -69,7 +76,9 @@ impl Listen {
             (None, false) => Trust::System,
         };
         let last_event_id = self.last_event_id.unwrap_or_default();
-        let mut source = EventSource::new(self.url, self.http.into(), trust, last_event_id);
+        let fields = fields(self.token.as_deref(), &self.header)?;
+        let source = EventSource::new(self.url, self.http.into(), trust, last_event_id);
+        let mut source = source.with_fields(fields);
         let printer = Printer {
             json: self.json,
             color: std::io::stdout().is_terminal(),
@@ -87,7 +96,7 @@ impl Listen {
             }
             let printed = printer.print(&signal);
             if closed {
-                bail!("the server closed the stream for good");
+                return Err(Refused("the server closed the stream for good".into()).into());
             }
             // Whoever read this has left.
             if printed.is_err() {
@@ -120,7 +129,8 @@ impl Printer {
                     writeln!(
                         out,
                         "{bold}{}{plain} {dim}{}{plain}",
-                        message.event, message.id
+                        printable(&message.event),
+                        printable(&message.id)
                     )?;
                     for line in message.data.split('\n') {
                         writeln!(out, "  {}", printable(line))?;
@@ -144,17 +154,31 @@ impl Printer {
     }
 }
 
-/// The text without control characters: a stream must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_control() && c != '\t' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect()
+/// What is sent beside an `EventSource`'s own fields.
+fn fields(token: Option<&str>, headers: &[String]) -> anyhow::Result<HeaderMap> {
+    let mut fields = HeaderMap::new();
+    for field in headers {
+        // What it holds may be a secret.
+        let (name, value) = field
+            .split_once(':')
+            .context("--header takes NAME: VALUE")?;
+        let name: HeaderName = name
+            .trim()
+            .parse()
+            .context("--header: the name is not one")?;
+        let value = HeaderValue::try_from(value.trim());
+        fields.append(
+            name,
+            value.context("--header: the value cannot stand in a header")?,
+        );
+    }
+    if let Some(token) = token {
+        let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+            .context("--token cannot stand in a header")?;
+        value.set_sensitive(true);
+        fields.insert(header::AUTHORIZATION, value);
+    }
+    Ok(fields)
 }
 
 fn as_json(signal: &Signal) -> serde_json::Value {

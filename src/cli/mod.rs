@@ -3,15 +3,21 @@
 mod bench;
 mod cert;
 mod check;
+mod exit;
 mod listen;
 mod memory;
 mod open_files;
+mod operator;
+mod people;
 mod publish;
 mod runtime;
 mod serve;
+mod shell;
 mod token;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+pub use exit::code;
 
 /// The edge server for EventSource: hundreds of event streams over one connection.
 #[derive(Debug, Parser)]
@@ -29,6 +35,16 @@ enum Command {
     Serve(serve::Serve),
     /// Publish an event, or the lines of standard input.
     Publish(publish::Publish),
+    /// Send an event to everyone who is logged in, or who is not.
+    Broadcast(people::Broadcast),
+    /// Send an event to users and groups.
+    Send(people::Send),
+    /// List the open event streams.
+    Streams(people::Streams),
+    /// List the groups, show one, or change who is in it.
+    Groups(people::Groups),
+    /// End the streams of a user.
+    Disconnect(people::Disconnect),
     /// Read an event stream, as a browser's EventSource does.
     Listen(listen::Listen),
     /// Check the configuration without starting anything.
@@ -39,6 +55,10 @@ enum Command {
     Token(token::TokenArgs),
     /// Put an edge under load and measure what it delivers.
     Bench(bench::Bench),
+    /// Print the completions of a shell.
+    Completions(shell::Completions),
+    /// Write the man pages.
+    Man(shell::Man),
 }
 
 impl Cli {
@@ -52,11 +72,18 @@ impl Cli {
         match self.command.unwrap_or(Command::Serve(self.serve)) {
             Command::Serve(serve) => serve.run(),
             Command::Publish(publish) => publish.run(),
+            Command::Broadcast(broadcast) => broadcast.run(),
+            Command::Send(send) => send.run(),
+            Command::Streams(streams) => streams.run(),
+            Command::Groups(groups) => groups.run(),
+            Command::Disconnect(disconnect) => disconnect.run(),
             Command::Listen(listen) => listen.run(),
             Command::Check(check) => check.run(),
             Command::Cert(cert) => cert.run(),
             Command::Token(token) => token.run(),
             Command::Bench(bench) => bench.run(),
+            Command::Completions(completions) => completions.run(Self::command()),
+            Command::Man(man) => man.run(Self::command()),
         }
     }
 }

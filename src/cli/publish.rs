@@ -6,22 +6,17 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
 use futures_util::stream;
-use http::{Request, StatusCode, Uri, header};
+use http::{Method, header};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::client::{Connection, Origin, Protocol, Response, Trust, Upload, full};
-
-/// What needs no encoding in a path.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'/')
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+use super::{
+    exit::Refused,
+    operator::{Operator, printable, succeeded, topic_in_path},
+};
+use crate::client::{Response, Upload, full};
 
 /// Publish an event, or the lines of standard input.
 #[derive(Debug, Args)]
@@ -52,12 +47,8 @@ pub(super) struct Publish {
     /// Only for those who read now: it is not kept
     #[arg(long)]
     no_history: bool,
-    /// The control listener
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7070")]
-    control: Uri,
-    /// The control listener's token
-    #[arg(long, env = "SEVENTH_CONTROL_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    #[command(flatten)]
+    operator: Operator,
 }
 
 impl Publish {
@@ -66,8 +57,7 @@ impl Publish {
     }
 
     async fn publish(self) -> anyhow::Result<()> {
-        let target = Origin::of(&self.control, Trust::System)?;
-        let mut connection = Connection::open(&target, Protocol::Http1).await?;
+        let mut connection = self.operator.connect().await?;
         let (path, content_type, body) = match self.data.as_str() {
             "-" => {
                 if self.id.is_some() {
@@ -80,15 +70,13 @@ impl Publish {
             }
             data => (self.path(), "text/plain", full(data.to_owned())),
         };
-        let mut request = Request::post(path).header(header::CONTENT_TYPE, content_type);
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
+        let request = self.operator.request(Method::POST, &path)?;
+        let mut request = request.header(header::CONTENT_TYPE, content_type);
         if let Some(key) = &self.idempotency_key {
             request = request.header("idempotency-key", key);
         }
         let response = connection.send(request.body(body)?).await?;
-        print(response).await
+        print(succeeded(response).await.context("not published")?).await
     }
 
     fn path(&self) -> String {
@@ -100,11 +88,7 @@ impl Publish {
             let text = value.as_str().map(str::to_owned);
             query.append_pair(&name, &text.unwrap_or_else(|| value.to_string()));
         }
-        format!(
-            "/topics/{}?{}",
-            utf8_percent_encode(&self.topic, PATH),
-            query.finish()
-        )
+        format!("/topics/{}?{}", topic_in_path(&self.topic), query.finish())
     }
 
     /// What it has besides its topic, its data and its id.
@@ -143,15 +127,6 @@ impl Publish {
 
 /// Prints the answer as it comes. Problems go to standard error and make the command fail.
 async fn print(mut response: Response) -> anyhow::Result<()> {
-    let status = response.status;
-    if status != StatusCode::OK {
-        let text = response.bytes().await?;
-        let problem: Value = serde_json::from_slice(&text).unwrap_or_default();
-        match problem["detail"].as_str() {
-            Some(detail) => bail!("not published: {detail}"),
-            None => bail!("not published: the edge answered {status}"),
-        }
-    }
     let mut refused = 0;
     let mut partial = Vec::new();
     let mut out = std::io::stdout();
@@ -165,10 +140,10 @@ async fn print(mut response: Response) -> anyhow::Result<()> {
             match answer["detail"].as_str() {
                 Some(detail) => {
                     refused += 1;
-                    eprintln!("not published: {detail}");
+                    eprintln!("not published: {}", printable(detail));
                 }
                 None if out.is_terminal() => {
-                    let id = answer["id"].as_str().unwrap_or_default();
+                    let id = printable(answer["id"].as_str().unwrap_or_default());
                     let receivers = &answer["receivers"];
                     match answer["duplicate"].as_bool() {
                         Some(true) => writeln!(out, "{id}  published before")?,
@@ -185,6 +160,6 @@ async fn print(mut response: Response) -> anyhow::Result<()> {
     }
     match refused {
         0 => Ok(()),
-        n => bail!("{n} events were not published"),
+        n => Err(Refused(format!("{n} events were not published")).into()),
     }
 }

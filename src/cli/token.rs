@@ -8,9 +8,13 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::{access::Keys, clock};
+use super::{exit::Refused, operator::printable};
+use crate::{
+    access::{Keys, unverified},
+    clock,
+};
 
 /// Make a token with the configured key, or explain one.
 #[derive(Debug, Args)]
@@ -33,7 +37,7 @@ pub(super) struct TokenArgs {
     /// How long it is valid
     #[arg(long, value_parser = humantime::parse_duration, default_value = "1h")]
     ttl: Duration,
-    /// Explain this token instead
+    /// Explain this token instead, good or bad; `-` reads it from standard input, where no shell remembers it
     #[arg(long, value_name = "TOKEN", conflicts_with_all = ["sub", "group", "topic", "publish"])]
     check: Option<String>,
 }
@@ -48,6 +52,11 @@ impl TokenArgs {
             );
         }
         match &self.check {
+            Some(token) if token == "-" => {
+                let mut token = String::new();
+                std::io::stdin().read_line(&mut token)?;
+                check(&keys, token.trim())
+            }
             Some(token) => check(&keys, token),
             None => {
                 println!("{}", self.mint(&keys)?);
@@ -83,8 +92,51 @@ impl TokenArgs {
     }
 }
 
+/// Says what a token holds that is refused, and what would be taken.
+fn explain(keys: &Keys, token: &str) {
+    let Some([header, claims]) = unverified(token) else {
+        println!("it is not three parts of Base64url with JSON in them");
+        return;
+    };
+    // It may be anybody's.
+    let show = |value: &Value| printable(&value.to_string());
+    println!("header");
+    for (name, value) in &header {
+        println!("  {} = {}", printable(name), show(value));
+    }
+    println!("claims, which nobody has vouched for");
+    for (name, value) in &claims {
+        let is_time = ["exp", "nbf", "iat"].contains(&name.as_str());
+        let at = value
+            .as_f64()
+            .filter(|at| is_time && (0.0..1e11).contains(at));
+        let at = at.map(|at| {
+            let at = UNIX_EPOCH + Duration::from_secs_f64(at);
+            format!("  ({})", humantime::format_rfc3339_seconds(at))
+        });
+        println!(
+            "  {} = {}{}",
+            printable(name),
+            show(value),
+            at.unwrap_or_default()
+        );
+    }
+    let now = humantime::format_rfc3339_seconds(clock::wall());
+    println!("now  {now}");
+    println!("the keys here");
+    for key in keys.described() {
+        println!("  {key}");
+    }
+}
+
 fn check(keys: &Keys, token: &str) -> anyhow::Result<()> {
-    let claims = keys.verify(token, clock::wall())?;
+    let claims = match keys.verify(token, clock::wall()) {
+        Ok(claims) => claims,
+        Err(refused) => {
+            explain(keys, token);
+            return Err(Refused(refused.to_string()).into());
+        }
+    };
     let names = |names: &[crate::access::Name]| {
         let names: Vec<&str> = names.iter().map(crate::access::Name::as_str).collect();
         if names.is_empty() {
@@ -104,7 +156,7 @@ fn check(keys: &Keys, token: &str) -> anyhow::Result<()> {
         .expires_at()
         .duration_since(clock::wall())
         .unwrap_or_default();
-    println!("user      {}", claims.user);
+    println!("user      {}", printable(claims.user.as_str()));
     println!("groups    {}", names(&claims.groups));
     println!(
         "reads     {}",

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 
 use super::{
     connection::{Connection, Response},
@@ -56,6 +56,8 @@ pub struct EventSource {
     retry: Duration,
     last_event_id: String,
     failures: u32,
+    /// What it sends beside its own fields.
+    fields: HeaderMap,
     state: Phase,
     signals: VecDeque<Signal>,
 }
@@ -95,9 +97,16 @@ impl EventSource {
             retry: RETRY,
             last_event_id,
             failures: 0,
+            fields: HeaderMap::new(),
             state: Phase::Waiting(Duration::ZERO),
             signals: VecDeque::new(),
         }
+    }
+
+    /// The same, which sends these fields with each request to the host of its URL.
+    #[must_use]
+    pub fn with_fields(self, fields: HeaderMap) -> Self {
+        Self { fields, ..self }
     }
 
     /// What happens next; `None` once it is closed. Cancel-safe but for an attempt to connect,
@@ -142,11 +151,11 @@ impl EventSource {
         for _ in 0..MAX_REDIRECTS {
             let target = Origin::of(&url, self.trust.clone())?;
             let mut connection = Connection::open(&target, self.protocol).await?;
-            let response = connection.send(self.request(&url)?).await?;
+            let mut response = connection.send(self.request(&url)?).await?;
             match location(&response, &url) {
                 Some(next) => url = next,
                 None => {
-                    accept(&response)?;
+                    accept(&mut response).await?;
                     let parser = Parser::resuming(MAX_EVENT, self.last_event_id.clone());
                     return Ok((connection, response, parser));
                 }
@@ -168,9 +177,14 @@ impl EventSource {
             })?;
             request = request.header("last-event-id", id);
         }
-        request
+        let mut request = request
             .body(full(Bytes::new()))
-            .map_err(|_| ClientError::Url(url.to_string()).into())
+            .map_err(|_| ClientError::Url(url.to_string()))?;
+        // Whoever it is sent on to is not to learn its secrets.
+        if url.authority() == self.url.authority() && url.scheme() == self.url.scheme() {
+            request.headers_mut().extend(self.fields.clone());
+        }
+        Ok(request)
     }
 
     fn take(&mut self, chunk: Result<Option<Bytes>, ClientError>) {
@@ -232,13 +246,24 @@ fn location(response: &Response, url: &Uri) -> Option<Uri> {
     base.path_and_query(location).build().ok()
 }
 
+/// What a problem (RFC 9457) says is wrong, if the answer is one that is not long.
+async fn detail(response: &mut Response) -> Option<String> {
+    let is_problem = response.headers.get(header::CONTENT_TYPE)? == "application/problem+json";
+    let chunk = response.chunk().await.ok().flatten()?;
+    let problem: serde_json::Value = serde_json::from_slice(&chunk).ok()?;
+    let detail = problem["detail"].as_str().filter(|_| is_problem)?;
+    Some(detail.to_owned())
+}
+
 /// The standard, 9.2.3: anything but 200 and `text/event-stream` fails the connection.
-fn accept(response: &Response) -> Result<(), Refused> {
+async fn accept(response: &mut Response) -> Result<(), Refused> {
     if response.status != StatusCode::OK {
-        return Err(Refused::ForGood(format!(
-            "the server answered {}",
-            response.status
-        )));
+        let status = response.status;
+        let why = match detail(response).await {
+            Some(detail) => format!("the server answered {status}: {detail}"),
+            None => format!("the server answered {status}"),
+        };
+        return Err(Refused::ForGood(why));
     }
     let content_type = response
         .headers

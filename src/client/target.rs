@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +15,7 @@ use rustls::{ClientConfig, HandshakeKind, client::Resumption, pki_types::ServerN
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::TlsConnector;
 
@@ -35,6 +36,8 @@ pub struct Origin {
     pub(super) secure: bool,
     /// Connect here, whatever the name resolves to.
     pub address: Option<SocketAddr>,
+    /// Connect to this socket in the file system instead.
+    socket: Option<PathBuf>,
     trust: Trust,
     /// Whether a session is resumed that an earlier connection had (RFC 8446, section 2.2).
     resumes: bool,
@@ -66,11 +69,21 @@ impl Origin {
             port: url.port_u16().unwrap_or(if secure { 443 } else { 80 }),
             secure,
             address: None,
+            socket: None,
             trust,
             resumes: false,
             resumed: Arc::default(),
             tls: Arc::default(),
         })
+    }
+
+    /// The server that listens on a socket in the file system, without TLS.
+    #[must_use]
+    pub fn of_socket(path: PathBuf) -> Self {
+        let url = Uri::from_static("http://localhost");
+        let origin = Self::of(&url, Trust::System).expect("it is a URL");
+        let socket = Some(path);
+        Self { socket, ..origin }
     }
 
     /// The same server, to whom connections resume the session of an earlier one where they can.
@@ -179,6 +192,16 @@ impl Origin {
     ///
     /// [`ClientError`] when nobody answers, or not in this protocol.
     pub async fn stream(&self, protocol: Protocol) -> Result<Box<dyn Stream>, ClientError> {
+        if let Some(path) = &self.socket {
+            let connected = UnixStream::connect(path).await;
+            return match connected {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(source) => Err(ClientError::Connect {
+                    host: format!("unix:{}", path.display()),
+                    source: source.into(),
+                }),
+            };
+        }
         let stream = self.tcp().await?;
         if !self.secure {
             return Ok(Box::new(stream));
