@@ -19,7 +19,7 @@ pub enum Entry {
     Delete(Topic),
     /// One event is taken back: who comes to it from now on does not get it.
     Retract {
-        /// The topics that it is in.
+        /// Where it is looked for: it is taken out of all topics that hold it.
         topics: Box<[Topic]>,
         /// Its id, the edge's or its publisher's own.
         id: Box<str>,

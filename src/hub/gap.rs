@@ -23,6 +23,8 @@ pub enum GapReason {
     Unknown,
     /// The topic was deleted.
     Deleted,
+    /// It was for those who belonged to an audience then, which the reader did not.
+    Audience,
 }
 
 impl GapReason {
@@ -35,6 +37,7 @@ impl GapReason {
             Self::Slow => "slow",
             Self::Unknown => "unknown",
             Self::Deleted => "deleted",
+            Self::Audience => "audience",
         }
     }
 }

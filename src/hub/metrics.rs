@@ -71,7 +71,8 @@ impl HubMetrics {
         );
     }
 
-    pub(super) fn gap(&self, reason: GapReason) {
+    /// A stream is told of a gap.
+    pub(crate) fn gap(&self, reason: GapReason) {
         self.gaps.get_or_create(&ByReason { reason }).inc();
     }
 }

@@ -7,6 +7,7 @@
 //! - [`stored`] is an event, and on what terms it is kept.
 //! - [`Subscription`] is a set of topics and a cursor; `resume` says where it begins, `gap` what it
 //!   missed.
+//! - `page` is history as a list.
 //! - `wire` is events as rings, readers and sockets share them, and the ledger of what is unread.
 //! - `topic_rules` says which topics are treated in another way than most.
 //! - `pace` says when events go out in topics with an interval.
@@ -27,6 +28,7 @@ pub mod mailbox;
 mod metrics;
 mod names;
 mod pace;
+mod page;
 mod resume;
 mod retention;
 pub mod ring;
@@ -66,9 +68,10 @@ pub use gap::GapReason;
 pub use mailbox::StreamHandle;
 pub use metrics::HubMetrics;
 pub use names::{NameBounds, NoRoom};
+pub use page::{Kept, Page};
 pub use resume::Resume;
 pub use retention::Retention;
-pub use subscription::{Ask, Chunk, Found, Next, Opening, Subscription};
+pub use subscription::{Ask, Belonging, Chunk, Found, Next, Opening, Subscription};
 pub use topic_rules::{Overflow, Replay, TopicRule, TopicRules, Treatment};
 pub use wire::Wire;
 
@@ -193,6 +196,16 @@ impl Hub {
     #[must_use]
     pub fn cursor(&self) -> EventId {
         self.id(self.watermark())
+    }
+
+    /// The number of the last entry that was placed by a moment, or of one a little later.
+    #[must_use]
+    pub fn placed_by(&self, at: Instant) -> u64 {
+        let topics = self.lock();
+        topics
+            .timeline()
+            .placed_by(at)
+            .unwrap_or_else(|| topics.sequence())
     }
 
     /// From now on, events from this number on can be asked for ([`Next::Ask`]) though the rings

@@ -33,6 +33,18 @@ pub struct Opening {
     pub id: Option<EventId>,
     /// The reader begins behind the newest event.
     pub behind: bool,
+    /// Something that came after the cursor was for those who belonged to an audience then, which the reader did
+    /// not yet.
+    pub is_partial: bool,
+}
+
+/// A topic, and since when a reader belongs to those that it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Belonging {
+    /// The topic.
+    pub topic: Topic,
+    /// The number of the last entry before that: what is up to it is not the reader's.
+    pub since: u64,
 }
 
 /// What there is for a reader.
@@ -87,8 +99,31 @@ struct Read {
     cell: Arc<Cell>,
     /// What left its ring up to this number needs no telling, or was told.
     told_through: u64,
+    /// What few have.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few readers of a topic have.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rare {
+    /// Up to this number nothing is for it: it did not belong to whom the topic is for.
+    since: u64,
     /// Up to this number only the newest event of each series is for it, as it was too slow for all.
     newest_through: u64,
+}
+
+impl Read {
+    fn since(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.since)
+    }
+
+    fn newest_through(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.newest_through)
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
 }
 
 /// How many gaps a stream is told of until it has caught up, before the last tells of all that is
@@ -114,6 +149,15 @@ pub struct Subscription {
     gaps: u8,
     /// Each event is preceded by one that names its topics.
     tells_topics: bool,
+}
+
+impl Belonging {
+    /// Since now: nothing that there is by then is the reader's.
+    #[must_use]
+    pub fn from_now(topic: Topic) -> Self {
+        let since = u64::MAX;
+        Self { topic, since }
+    }
 }
 
 impl fmt::Debug for Subscription {
@@ -142,6 +186,23 @@ impl Hub {
         mailbox: &Arc<Mailbox>,
         now: Instant,
     ) -> Result<(Subscription, Opening), NoRoom> {
+        self.subscribe_as(topics, &[], resume, mailbox, now)
+    }
+
+    /// The same for a reader who belongs to whom some of the topics are for only since a while: of those it is
+    /// given what came later.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe`](Self::subscribe).
+    pub fn subscribe_as(
+        self: &Arc<Self>,
+        topics: &[Topic],
+        belongs: &[Belonging],
+        resume: Resume<'_>,
+        mailbox: &Arc<Mailbox>,
+        now: Instant,
+    ) -> Result<(Subscription, Opening), NoRoom> {
         let named_before = |(at, topic)| topics[..at].contains(topic);
         let once = topics
             .iter()
@@ -162,7 +223,7 @@ impl Hub {
         let reads = reads.map(|(topic, treatment)| Read {
             cell: guard.join(topic, treatment, &handle, now),
             told_through: joined,
-            newest_through: 0,
+            rare: None,
         });
         let reads = reads.collect();
         let mut subscription = Subscription {
@@ -177,8 +238,11 @@ impl Hub {
             tells_topics: false,
         };
         drop(guard);
+        subscription.belong(belongs, resume);
         subscription.start(resume);
 
+        let comes_back = matches!(resume, Resume::After(_));
+        let is_partial = comes_back && subscription.is_partial();
         let behind = subscription.cursor < joined || subscription.gap.is_some();
         if behind {
             self.metrics.replays.inc();
@@ -188,7 +252,12 @@ impl Hub {
             .gap
             .is_none()
             .then(|| self.id(subscription.cursor));
-        Ok((subscription, Opening { id, behind }))
+        let opening = Opening {
+            id,
+            behind,
+            is_partial,
+        };
+        Ok((subscription, opening))
     }
 }
 
@@ -412,7 +481,7 @@ impl Subscription {
             if !self.is_for_it(read, ring, event) {
                 continue;
             }
-            let is_skipped = event.sequence <= read.newest_through && !ring.is_newest(event);
+            let is_skipped = event.sequence <= read.newest_through() && !ring.is_newest(event);
             let event = Picked::of(event, is_skipped);
             bytes += event.wire.len();
             if bytes > max_bytes
@@ -437,8 +506,10 @@ impl Subscription {
             return false;
         }
         event.to().is_none_or(|to| {
-            let mut topics = self.topics();
-            topics.any(|topic| to.binary_search(topic).is_ok())
+            let mut reads = self.reads.iter();
+            reads.any(|read| {
+                event.sequence > read.since() && to.binary_search(&read.cell.topic).is_ok()
+            })
         })
     }
 
@@ -450,7 +521,9 @@ impl Subscription {
             Replay::Latest => ring.is_newest(event),
             Replay::None => false,
         };
-        self.is_meant(event) && (event.sequence > self.joined || is_replayed())
+        event.sequence > read.since()
+            && self.is_meant(event)
+            && (event.sequence > self.joined || is_replayed())
     }
 
     /// Up to where the ring has all that the reader did not take yet.
@@ -461,6 +534,34 @@ impl Subscription {
             return Err(Fallen { deleted });
         }
         Ok(through)
+    }
+
+    /// Settles of which topics the reader is given only what came later.
+    fn belong(&mut self, belongs: &[Belonging], resume: Resume<'_>) {
+        if resume == Resume::Live {
+            return;
+        }
+        for belonging in belongs.iter().filter(|belonging| belonging.since > 0) {
+            let mut reads = self.reads.iter_mut();
+            if let Some(read) = reads.find(|read| read.cell.topic == belonging.topic) {
+                read.rare().since = belonging.since.min(self.joined);
+            }
+        }
+    }
+
+    /// Whether something came after the cursor that was for those who belonged to an audience then. Of what has
+    /// left the rings nobody knows whether it was.
+    fn is_partial(&self) -> bool {
+        let mut partly = self.reads.iter().filter(|read| read.since() > self.cursor);
+        self.gap.is_none()
+            && partly.any(|read| {
+                let ring = read.cell.ring();
+                let mut held = ring.after(self.cursor);
+                let was_there = |event: &Arc<Stored>| {
+                    event.sequence <= read.since() && event.is_counted() && !event.is_retracted()
+                };
+                ring.evicted_through() > self.cursor || held.any(was_there)
+            })
     }
 
     /// Places the cursor: the rings are looked at one by one, up to where it joined.
@@ -475,7 +576,8 @@ impl Subscription {
                     Ok(number) => {
                         self.cursor = number;
                         for read in &mut self.reads {
-                            read.told_through = told_through(&read.cell, number, joined);
+                            let told = told_through(&read.cell, number, joined);
+                            read.told_through = told.max(read.since());
                         }
                     }
                     // What is held follows the gap, all of it. What has left by now is the gap;
@@ -505,7 +607,7 @@ impl Subscription {
         for read in &self.reads {
             let ring = read.cell.ring();
             let left = ring.evicted_through();
-            told.push(told_through(&read.cell, left, self.joined));
+            told.push(told_through(&read.cell, left, self.joined).max(read.since()));
             look(&ring, &|event| {
                 self.is_for_it(read, &ring, event) && !event.is_over(clock::now)
             });
@@ -552,7 +654,7 @@ impl Subscription {
             let told = look.evicted_through.min(gap.through);
             read.told_through = read.told_through.max(told);
             if overflow == Overflow::Latest && read.cell.treatment.overflow == Overflow::Latest {
-                read.newest_through = position.through;
+                read.rare().newest_through = position.through;
             }
         }
         self.gaps = self.gaps.saturating_add(1);

@@ -43,6 +43,17 @@ impl Timeline {
         Some(known.1)
     }
 
+    /// The number of the last entry that was placed by a moment, or of one a little later; 0 when that was before
+    /// all that is remembered, `None` when it is after.
+    pub(super) fn placed_by(&self, moment: Instant) -> Option<u64> {
+        let later = self.moments.partition_point(|(_, at)| *at <= moment);
+        match self.moments.get(later) {
+            Some(_) if later == 0 => Some(0),
+            Some((sequence, _)) => Some(sequence - 1),
+            None => None,
+        }
+    }
+
     /// A moment no earlier than that of the entry with this number, and close to it.
     pub(super) fn not_before(&self, sequence: u64) -> Option<Instant> {
         let earlier = self.moments.partition_point(|(known, _)| *known < sequence);
@@ -77,7 +88,10 @@ mod tests {
                 let to = timeline.not_before(sequence).expect("it was placed");
                 prop_assert!(from <= at && at <= to);
                 prop_assert!(at - from < APART);
+                let by = timeline.placed_by(at).unwrap_or(sequence.max(timeline.newest.expect("some").0));
+                prop_assert!(by >= sequence);
             }
+            prop_assert_eq!(timeline.placed_by(start - APART), Some(0));
             prop_assert_eq!(timeline.not_after(0), None);
             prop_assert_eq!(timeline.not_before(sequence + 1), None);
         }

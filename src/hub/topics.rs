@@ -382,7 +382,7 @@ impl Topics {
         }
     }
 
-    /// Takes back the event that `find` finds in the rings of `topics`, in all of them.
+    /// Takes back the event that `find` finds in the rings of `topics`, in all that hold it.
     pub(super) fn retract(
         &mut self,
         topics: &[Topic],
@@ -397,11 +397,16 @@ impl Topics {
             return Applied::default();
         };
         let retracted = Arc::new(event.retracted());
-        for topic in topics {
-            if let Some(id) = self.id(topic) {
-                self.paced(id, |pace| pace.take(event.series(), event.sequence));
-                self.shrink(id, |ring| ring.retract(&retracted));
-            }
+        // Those that hold it: an event does not know its topics.
+        let later = self.recency.range((event.sequence, 0)..);
+        let holding = later.filter(|(_, id)| self.known[*id].ring().get(event.sequence).is_some());
+        let mut ids: Vec<Id> = holding.map(|(_, id)| *id).collect();
+        ids.extend(topics.iter().filter_map(|topic| self.id(topic)));
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            self.paced(id, |pace| pace.take(event.series(), event.sequence));
+            self.shrink(id, |ring| ring.retract(&retracted));
         }
         Applied {
             removed: Some(1),

@@ -1,0 +1,132 @@
+//! History as a list: what programs read that want no stream.
+
+use std::sync::Arc;
+
+use super::{
+    GapReason, Hub, Replay, Wire, resume,
+    stored::{Release, Stored},
+};
+use crate::{clock, sse::EventId, topic::Topic};
+
+/// How many bytes of events a page has at most, unless its first event is larger.
+const PAGE: usize = 1 << 20;
+
+/// An event that history holds.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Under what it can be resumed after, or taken back.
+    pub id: String,
+    /// When it was published: RFC 3339, in UTC.
+    pub at: String,
+    /// The event as it went out.
+    pub wire: Wire,
+}
+
+/// Some of a topic's history, oldest first.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The events.
+    pub events: Vec<Kept>,
+    /// After what the next page begins, if there is more.
+    pub next: Option<EventId>,
+    /// Why the page does not begin where it was asked to.
+    pub gap: Option<GapReason>,
+}
+
+impl Hub {
+    /// The number of the event with this id, the edge's or its publisher's own in one of these topics.
+    #[must_use]
+    pub fn place_of(&self, id: &str, topics: &[Topic]) -> Option<u64> {
+        let watermark = self.watermark();
+        if let Ok(place) = resume::place(id, self.epoch, watermark) {
+            return Some(place);
+        }
+        let cells: Vec<_> = {
+            let known = self.lock();
+            let cells = topics.iter().filter_map(|topic| known.get(topic));
+            cells.map(|known| known.cell().clone()).collect()
+        };
+        let places = cells
+            .iter()
+            .filter_map(|cell| cell.ring().find(id).last().copied());
+        places.max()
+    }
+
+    /// The events of a topic after the one with an id, at most so many, of those of which `is_for` says so; and of
+    /// those, if `is_again` says so, what is given again to who comes back.
+    pub fn page(
+        &self,
+        topic: &Topic,
+        after: Option<&str>,
+        most: usize,
+        is_again: bool,
+        is_for: impl Fn(&Stored) -> bool,
+    ) -> Page {
+        let mut page = Page {
+            events: Vec::new(),
+            next: None,
+            gap: None,
+        };
+        let watermark = self.watermark();
+        let cell = {
+            let topics = self.lock();
+            topics.get(topic).map(|known| known.cell().clone())
+        };
+        let Some(cell) = cell else {
+            let unknown = after.map(|id| resume::place(id, self.epoch, watermark));
+            page.gap = unknown.and_then(Result::err);
+            return page;
+        };
+        let ring = cell.ring();
+        let mut cursor = 0;
+        if let Some(id) = after {
+            let own = resume::own(id, &ring, watermark);
+            match own.map_or_else(|| resume::place(id, self.epoch, watermark), Ok) {
+                Ok(number) => {
+                    cursor = number;
+                    page.gap = (ring.evicted_through() > number).then(|| {
+                        if ring.was_deleted() {
+                            GapReason::Deleted
+                        } else {
+                            GapReason::Trimmed
+                        }
+                    });
+                }
+                Err(reason) => page.gap = Some(reason),
+            }
+        }
+        let is_given_again = |event: &Stored| match cell.treatment.replay {
+            Replay::All => true,
+            Replay::Latest => ring.is_newest(event),
+            Replay::None => false,
+        };
+        let is_there = |event: &&Arc<Stored>| {
+            event.sequence <= watermark
+                && !event.is_retracted()
+                && !event.is_live_only()
+                && event.release() != Release::Waiting
+                && !event.is_over(clock::now)
+                && (!is_again || is_given_again(event))
+                && is_for(event)
+        };
+        let mut bytes = 0;
+        let mut last = None;
+        for event in ring.after(cursor).filter(is_there) {
+            bytes += event.wire.len();
+            if page.events.len() == most || (bytes > PAGE && last.is_some()) {
+                page.next = last.map(|sequence| self.id(sequence));
+                break;
+            }
+            last = Some(event.sequence);
+            page.events.push(Kept {
+                id: match &event.id {
+                    Some(id) => id.to_string(),
+                    None => self.id(event.sequence).to_string(),
+                },
+                at: self.told(event.at),
+                wire: event.wire.clone(),
+            });
+        }
+        page
+    }
+}
