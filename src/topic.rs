@@ -38,6 +38,9 @@ pub enum InvalidTopic {
     Reserved,
 }
 
+/// What the topics begin with that tell who reads another.
+const PRESENCE: &str = "$presence/";
+
 /// What the edge says of itself.
 pub(crate) const STATS: &str = "$edge/stats";
 
@@ -71,7 +74,22 @@ impl Topic {
     /// The edge's own topic of this name that visitors may ask for, if there is one.
     #[must_use]
     pub(crate) fn of_edge(name: &str) -> Option<Self> {
+        if let Some(of) = name.strip_prefix(PRESENCE) {
+            return Self::parse(of).is_ok().then(|| Self(name.into()));
+        }
         (name == STATS).then(Self::stats)
+    }
+
+    /// The topic that tells who reads this one.
+    #[must_use]
+    pub(crate) fn presence(&self) -> Self {
+        Self(format!("{PRESENCE}{}", self.0).into())
+    }
+
+    /// Of which topic this one tells who reads it, if it is such a one.
+    #[must_use]
+    pub(crate) fn presence_of(&self) -> Option<&str> {
+        self.0.strip_prefix(PRESENCE)
     }
 
     /// What the edge says of itself.
@@ -83,7 +101,7 @@ impl Topic {
     /// Whether clients know it by its name: not those of an audience.
     #[must_use]
     pub(crate) fn is_named(&self) -> bool {
-        !self.is_reserved() || &*self.0 == STATS
+        !self.is_reserved() || &*self.0 == STATS || self.presence_of().is_some()
     }
 
     /// Whether it is one of the edge's own.

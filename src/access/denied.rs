@@ -13,6 +13,10 @@ pub enum Denied {
     Forbidden(String),
     /// Who it is may not read this topic.
     Topic(Topic),
+    /// Its token was taken back.
+    Revoked,
+    /// Its ticket has opened what it opens: it comes back with a cursor of a stream of it, or a new ticket.
+    Ticket,
     /// Its token was good, and has ended: it may come back with a new one.
     Expired,
     /// Whoever could say who it is cannot be asked just now.

@@ -1,6 +1,10 @@
 //! Who is asking.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use thiserror::Error;
 
@@ -107,6 +111,8 @@ pub struct Identity {
     groups: Vec<Name>,
     topics: Option<Vec<Pattern>>,
     expires: Option<Instant>,
+    /// When its token was issued, if it says so.
+    issued: Option<SystemTime>,
     /// What the app has known it by, and is asked about again.
     login: Option<Arc<Login>>,
 }
@@ -120,6 +126,7 @@ impl Identity {
             groups: Vec::new(),
             topics: None,
             expires: None,
+            issued: None,
             login: None,
         }
     }
@@ -138,8 +145,26 @@ impl Identity {
             groups,
             topics,
             expires,
+            issued: None,
             login: None,
         }
+    }
+
+    /// The same, by a token that was issued then.
+    pub(super) fn issued_at(self, issued: Option<SystemTime>) -> Self {
+        Self { issued, ..self }
+    }
+
+    /// When its token was issued, if it says so.
+    #[must_use]
+    pub fn issued(&self) -> Option<SystemTime> {
+        self.issued
+    }
+
+    /// Whether a token says who it is, or a ticket.
+    #[must_use]
+    pub(super) fn is_by_token(&self) -> bool {
+        self.user.is_some() && self.login.is_none()
     }
 
     /// The same, known by a login.

@@ -205,6 +205,14 @@ async fn fetch(outbound: &Outbound, url: &Uri) -> Result<Vec<Key>, FetchError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use base64::Engine as _;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
     use super::*;
     use crate::clock;
 
@@ -226,5 +234,122 @@ mod tests {
         assert_eq!(jwks.age(before), Some(stale - Duration::from_secs(1)));
         assert!(jwks.keys("x", now + stale).await.is_none());
         assert_eq!(jwks.age(now + stale), None);
+    }
+
+    /// An issuer of sets, whose answers are set here; how often it was asked.
+    struct Issuer {
+        url: Uri,
+        answer: Arc<Mutex<Option<String>>>,
+        asked: Arc<AtomicUsize>,
+    }
+
+    impl Issuer {
+        async fn start() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let issuer = Self {
+                url: format!("http://{address}/keys").parse().expect("a URL"),
+                answer: Arc::default(),
+                asked: Arc::default(),
+            };
+            let (answer, asked) = (issuer.answer.clone(), issuer.asked.clone());
+            tokio::spawn(async move {
+                let mut kept = Vec::new();
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    let mut head = [0; 4096];
+                    let _: std::io::Result<usize> = stream.read(&mut head).await;
+                    let answer = answer.lock().expect("no panic").clone();
+                    if let Some(answer) = answer {
+                        let _: std::io::Result<()> = stream.write_all(answer.as_bytes()).await;
+                    } else {
+                        // It never says anything.
+                        kept.push(stream);
+                    }
+                }
+            });
+            issuer
+        }
+
+        /// From now on the set is of an Ed25519 key with this id.
+        fn gives(&self, kid: &str) {
+            let key = format!(
+                "{{\"keys\":[{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"{kid}\",\"x\":\"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"}}]}}"
+            );
+            let len = key.len();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{key}"
+            );
+            *self.answer.lock().expect("no panic") = Some(answer);
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::Relaxed)
+        }
+    }
+
+    /// A token that names a key, as far as that is looked at.
+    fn naming(kid: &str) -> String {
+        let header = format!("{{\"alg\":\"EdDSA\",\"kid\":\"{kid}\"}}");
+        let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(header);
+        format!("{encoded}.e30.x")
+    }
+
+    async fn ids(jwks: &Jwks, token: &str, now: Instant) -> Vec<String> {
+        let keys = jwks.keys(token, now).await.unwrap_or_default();
+        keys.into_iter().filter_map(|key| key.kid).collect()
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_new_is_fetched_and_one_that_is_made_up_is_no_flood() {
+        let issuer = Issuer::start().await;
+        issuer.gives("old");
+        let jwks = Jwks::new(
+            issuer.url.clone(),
+            Outbound::default(),
+            Duration::from_secs(3600),
+        );
+        let now = clock::now();
+        assert_eq!(ids(&jwks, &naming("old"), now).await, ["old"]);
+        issuer.gives("new");
+        // The issuer has turned to another key: until the pause is over nobody can have it.
+        for n in 0..200 {
+            assert_eq!(
+                ids(&jwks, &naming(&format!("made-up-{n}")), now).await,
+                [""; 0]
+            );
+        }
+        assert_eq!(
+            (ids(&jwks, &naming("old"), now).await, issuer.asked()),
+            (vec!["old".to_owned()], 1)
+        );
+        let later = now + PAUSE;
+        assert_eq!(ids(&jwks, &naming("new"), later).await, ["new"]);
+        for n in 0..200 {
+            ids(&jwks, &naming(&format!("made-up-{n}")), later).await;
+        }
+        assert_eq!(issuer.asked(), 2);
+        // The one before is not among them any more: whoever signs with it is refused, not put off.
+        assert_eq!(ids(&jwks, &naming("old"), later + PAUSE).await, ["new"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_issuer_that_says_nothing_is_not_waited_for() {
+        let issuer = Issuer::start().await;
+        let jwks = Jwks::new(
+            issuer.url.clone(),
+            Outbound::default(),
+            Duration::from_secs(3600),
+        );
+        let (now, begun) = (clock::now(), tokio::time::Instant::now());
+        assert!(jwks.keys(&naming("a"), now).await.is_none());
+        assert!(begun.elapsed() >= TIMEOUT && begun.elapsed() < 2 * TIMEOUT);
+        // What is known is good meanwhile.
+        issuer.gives("a");
+        assert_eq!(ids(&jwks, &naming("a"), now + RETRY).await, ["a"]);
+        *issuer.answer.lock().expect("no panic") = None;
+        let later = now + FRESH + RETRY;
+        assert_eq!(ids(&jwks, &naming("a"), later).await, ["a"]);
+        assert_eq!(jwks.age(later), Some(FRESH));
     }
 }

@@ -48,6 +48,8 @@ pub struct Claims {
     pub publish: Option<Vec<Pattern>>,
     /// `exp`, in seconds since the epoch.
     expires: Duration,
+    /// `iat`, in seconds since the epoch.
+    issued: Option<Duration>,
 }
 
 /// Why a token is no good. The token itself is never shown.
@@ -234,7 +236,7 @@ impl Keys {
         if seconds(claims, "nbf")?.is_some_and(|from| from > now + self.leeway) {
             return Err(RefusedToken::NotYet);
         }
-        seconds(claims, "iat")?;
+        let issued = seconds(claims, "iat")?;
         if let Some(issuer) = issuer
             && claims.get("iss").and_then(Value::as_str) != Some(issuer)
         {
@@ -275,6 +277,7 @@ impl Keys {
             topics: patterns(claims, "topics")?,
             publish: patterns(claims, "publish")?,
             expires,
+            issued,
         })
     }
 
@@ -342,18 +345,21 @@ impl Claims {
             .unwrap_or(UNIX_EPOCH + Duration::from_secs(u32::MAX.into()))
     }
 
+    /// When the token was issued, if it says so.
+    #[must_use]
+    pub fn issued_at(&self) -> Option<SystemTime> {
+        UNIX_EPOCH.checked_add(self.issued?)
+    }
+
     /// The identity that the token gives, if it has not ended.
     #[must_use]
     pub fn into_identity(self, now: Instant, wall: SystemTime) -> Option<Identity> {
         let left = self.expires_at().duration_since(wall).ok()?;
         // So far away that no stream will see it: none at all, as far as timers go.
         let expires = now.checked_add(left.min(Duration::from_secs(10 * 365 * 24 * 3600)));
-        Some(Identity::authenticated(
-            self.user,
-            self.groups,
-            self.topics,
-            expires,
-        ))
+        let issued = self.issued_at();
+        let identity = Identity::authenticated(self.user, self.groups, self.topics, expires);
+        Some(identity.issued_at(issued))
     }
 }
 

@@ -145,11 +145,16 @@ impl Key {
 
     /// A public key from a JWK set. Secrets are not taken from there.
     pub(super) fn of_jwk(jwk: &Jwk) -> Option<Self> {
-        use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, PublicKeyUse};
+        use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, KeyOperations, PublicKeyUse};
         if !matches!(
             jwk.common.public_key_use,
             None | Some(PublicKeyUse::Signature)
         ) {
+            return None;
+        }
+        // What it is for, RFC 7517 4.3.
+        let operations = jwk.common.key_operations.as_ref();
+        if operations.is_some_and(|all| !all.contains(&KeyOperations::Verify)) {
             return None;
         }
         let implied = match &jwk.algorithm {
@@ -168,8 +173,11 @@ impl Key {
         };
         let decoding = DecodingKey::from_jwk(jwk).ok()?;
         // A key of one family must not be used with an algorithm of another.
-        let fits =
-            std::mem::discriminant(&family(algorithm)) == std::mem::discriminant(&family(implied));
+        let fits = match family(implied) {
+            // The curve settles the algorithm (RFC 7518 3.4).
+            Family::Ec => algorithm == implied,
+            of_it => std::mem::discriminant(&family(algorithm)) == std::mem::discriminant(&of_it),
+        };
         fits.then(|| Self {
             kid: jwk.common.key_id.clone(),
             algorithm,
@@ -208,5 +216,64 @@ fn family(algorithm: Algorithm) -> Family {
         Algorithm::ES256 | Algorithm::ES384 => Family::Ec,
         Algorithm::EdDSA => Family::Ed,
         _ => Family::Rsa,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The keys of RFC 7517 A.1 and RFC 8037 A.2.
+    #[test]
+    fn a_key_of_a_set_is_for_what_it_says() {
+        let ec = json!({
+            "kty": "EC", "crv": "P-256",
+            "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+            "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+        });
+        let rsa = json!({
+            "kty": "RSA", "e": "AQAB",
+            "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
+        });
+        let ed = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
+        let secret = json!({ "kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow" });
+        let taken = |key: &Value, name: &str, value: Value| {
+            let mut key = key.clone();
+            key[name] = value;
+            let key: Option<Jwk> = serde_json::from_value(key).ok();
+            key.and_then(|key| Key::of_jwk(&key))
+                .map(|key| key.algorithm)
+        };
+        for (key, name, value, algorithm) in [
+            (&ec, "kid", json!("1"), Some(Algorithm::ES256)),
+            (&ec, "use", json!("sig"), Some(Algorithm::ES256)),
+            (&ec, "use", json!("enc"), None),
+            (&ec, "key_ops", json!(["verify"]), Some(Algorithm::ES256)),
+            (&ec, "key_ops", json!(["sign"]), None),
+            (&ec, "key_ops", json!(["deriveKey"]), None),
+            (&ec, "alg", json!("ES256"), Some(Algorithm::ES256)),
+            (&ec, "alg", json!("ES384"), None),
+            (&ec, "alg", json!("HS256"), None),
+            (&ec, "alg", json!("RS256"), None),
+            (&ec, "crv", json!("P-521"), None),
+            (&rsa, "kid", json!("1"), Some(Algorithm::RS256)),
+            (&rsa, "alg", json!("PS512"), Some(Algorithm::PS512)),
+            (&rsa, "alg", json!("HS256"), None),
+            (&rsa, "alg", json!("ES256"), None),
+            (&rsa, "alg", json!("RSA-OAEP"), None),
+            (&rsa, "n", json!("?"), None),
+            (&ed, "kid", json!("1"), Some(Algorithm::EdDSA)),
+            (&ed, "alg", json!("RS256"), None),
+            (&secret, "alg", json!("HS256"), None),
+            (&secret, "kid", json!("1"), None),
+        ] {
+            assert_eq!(
+                taken(key, name, value.clone()),
+                algorithm,
+                "{key} {name} {value}"
+            );
+        }
     }
 }

@@ -13,15 +13,21 @@ mod jwks;
 mod jwt;
 mod key;
 mod login;
+mod metrics;
 mod origins;
 mod publisher;
+mod revoked;
 mod rules;
 mod session;
+mod ticket;
 mod token;
 
 use std::{
     net::IpAddr,
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -33,13 +39,18 @@ pub(crate) use identity::{Identity, InvalidName, Name, Standing};
 pub(crate) use jwks::Jwks;
 pub(crate) use jwt::{Claims, Keys, RefusedToken, unverified};
 pub(crate) use key::Key;
+pub(crate) use metrics::AccessMetrics;
 pub(crate) use origins::Origins;
-pub(crate) use publisher::{KeyHolder, Publisher};
+pub(crate) use publisher::{KeyHolder, Publisher, TokenLife};
+pub(crate) use revoked::MOST as MOST_REVOKED;
 pub(crate) use rules::{Rule, Who};
 pub(crate) use session::{Session, SessionSettings};
+pub(crate) use ticket::{Bearer, MAX_BYTES as MAX_TICKET, Redeemed};
 pub(crate) use token::Token;
 
 use crate::{outbound::Outbound, topic::Topic};
+use revoked::Revoked;
+use ticket::Tickets;
 
 /// `[access]` and `[groups]`
 #[derive(Clone, Debug)]
@@ -60,6 +71,12 @@ pub struct AccessSettings {
     pub expiry_notice: Duration,
     /// `access.origins`
     pub origins: Origins,
+    /// `access.revoked_for`: how long a revocation is remembered.
+    pub revoked_for: Duration,
+    /// `access.ticket_opens`: how long a ticket opens streams by itself.
+    pub ticket_opens: Duration,
+    /// `access.settling`: how long after its start the edge takes those who come for what they were before.
+    pub settling: Duration,
     /// `[[access.rule]]`
     pub rules: Vec<Rule>,
     /// `access.default`
@@ -90,20 +107,27 @@ pub struct Access {
     jwks: Option<Jwks>,
     session: Option<Session>,
     groups: Mutex<Groups>,
+    /// How often somebody was taken out of a group.
+    removals: AtomicU64,
+    revoked: Mutex<Revoked>,
+    tickets: Tickets,
 }
 
 impl Access {
     /// With these settings.
     #[must_use]
-    pub fn new(settings: AccessSettings, outbound: &Outbound) -> Self {
+    pub fn new(settings: AccessSettings, outbound: &Outbound, metrics: &AccessMetrics) -> Self {
         let jwks = settings.jwks.clone();
         Self {
             jwks: jwks.map(|url| Jwks::new(url, outbound.clone(), settings.jwks_max_stale)),
             session: settings
                 .session
                 .clone()
-                .map(|session| Session::new(session, outbound.clone())),
+                .map(|session| Session::new(session, outbound.clone(), metrics.clone())),
             groups: Mutex::new(settings.groups.clone()),
+            removals: AtomicU64::new(0),
+            revoked: Mutex::new(Revoked::new(settings.revoked_for)),
+            tickets: Tickets::new(settings.ticket_opens),
             settings,
         }
     }
@@ -190,6 +214,19 @@ impl Access {
     }
 
     async fn verify(&self, token: &str, now: Instant, wall: SystemTime) -> Result<Claims, Denied> {
+        let claims = self.verify_signature(token, now, wall).await?;
+        if self.is_revoked(&claims.user, claims.issued_at()) {
+            return Err(Denied::Revoked);
+        }
+        Ok(claims)
+    }
+
+    async fn verify_signature(
+        &self,
+        token: &str,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<Claims, Denied> {
         let refused = match self.settings.keys.verify(token, wall) {
             Ok(claims) => return Ok(claims),
             Err(refused) => refused,
@@ -202,6 +239,96 @@ impl Access {
         let keys = jwks.keys(token, now).await.ok_or(Denied::Unavailable)?;
         let keys = self.settings.keys.with_keys(keys);
         keys.verify(token, wall).map_err(Into::into)
+    }
+
+    /// From now on tokens of this user that were issued before the moment which is returned are no good; `None` when
+    /// so many users' are revoked that there is no room for another.
+    #[must_use]
+    pub fn revoke(&self, user: &Name, wall: SystemTime) -> Option<SystemTime> {
+        self.revoked_users().revoke(user, wall)
+    }
+
+    /// Whether a token of this user that was issued at some moment was taken back.
+    #[must_use]
+    pub fn is_revoked(&self, user: &Name, issued: Option<SystemTime>) -> bool {
+        self.revoked_users().is_revoked(user, issued)
+    }
+
+    /// Whether somebody is no longer who they were settled to be: the app says so, or an operator has.
+    #[must_use]
+    pub(crate) fn is_over(&self, identity: &Identity) -> bool {
+        let was_revoked = |user| identity.is_by_token() && self.is_revoked(user, identity.issued());
+        identity.is_over() || identity.user().is_some_and(was_revoked)
+    }
+
+    /// Whether a publisher's token is good still.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn check_publisher(&self, publisher: &Publisher, wall: SystemTime) -> Result<(), Denied> {
+        let Some(token) = publisher.token() else {
+            return Ok(());
+        };
+        if token.until <= wall {
+            return Err(Denied::Expired);
+        }
+        if self.is_revoked(&token.user, token.issued) {
+            return Err(Denied::Revoked);
+        }
+        Ok(())
+    }
+
+    /// For whom the token of a request is, who may have a ticket.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] when there is none, or it is no good.
+    pub async fn bearer(
+        &self,
+        headers: &HeaderMap,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<Bearer, Denied> {
+        const TAKES: &str = "a ticket takes `Authorization: Bearer` with a token";
+        let token = bearer(headers)?.ok_or(Denied::Unauthorized(TAKES))?;
+        let claims = self.verify(&token, now, wall).await?;
+        Ok(Bearer {
+            until: claims.expires_at(),
+            issued: claims.issued_at(),
+            user: claims.user,
+            groups: claims.groups,
+            topics: claims.topics,
+        })
+    }
+
+    /// A ticket for somebody, given out at this place of the order; `None` when it would be over [`MAX_TICKET`].
+    #[must_use]
+    pub fn ticket(&self, bearer: &Bearer, place: u64, wall: SystemTime) -> Option<String> {
+        self.tickets.make(bearer, place, wall)
+    }
+
+    /// How long a ticket opens streams by itself.
+    #[must_use]
+    pub fn ticket_opens(&self) -> Duration {
+        self.settings.ticket_opens
+    }
+
+    /// Whose a ticket is.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`], gently all of it.
+    pub fn redeem(&self, ticket: &str, now: Instant, wall: SystemTime) -> Result<Redeemed, Denied> {
+        let redeemed = self.tickets.redeem(ticket, now, wall)?;
+        if self.is_over(&redeemed.identity) {
+            return Err(Denied::Ticket);
+        }
+        Ok(redeemed)
+    }
+
+    fn revoked_users(&self) -> MutexGuard<'_, Revoked> {
+        self.revoked.lock().expect("no holder of this lock panics")
     }
 
     /// Whether the anonymous may open event streams at all.
@@ -232,24 +359,7 @@ impl Access {
             });
         }
         for topic in topics {
-            let named = identity.topics().is_none_or(|patterns| {
-                patterns
-                    .iter()
-                    .any(|pattern| pattern.matches(topic.as_str()))
-            });
-            let rule = self
-                .settings
-                .rules
-                .iter()
-                .find(|rule| rule.matches(topic.as_str()));
-            // What is the edge's own is for those whom a rule allows it.
-            let ruled = match rule {
-                Some(rule) => {
-                    rule.is_own(topic.as_str(), identity.user()) && self.allows(rule, identity)
-                }
-                None => !topic.is_reserved() && self.settings.default == Otherwise::Allow,
-            };
-            if !(named && ruled) {
+            if !self.may_read(identity, topic) {
                 return Err(match identity.standing() {
                     Standing::Anonymous => {
                         Denied::Unauthorized("this topic takes a token or a session")
@@ -259,6 +369,45 @@ impl Access {
             }
         }
         Ok(())
+    }
+
+    fn may_read(&self, identity: &Identity, topic: &Topic) -> bool {
+        // Who reads a topic is for those whom its rule lets see that.
+        let (name, is_presence) = match topic.presence_of() {
+            Some(of) => (of, true),
+            None => (topic.as_str(), false),
+        };
+        let named = identity
+            .topics()
+            .is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(name)));
+        // What is the edge's own is for those whom a rule allows it.
+        let ruled = match self.rule(name) {
+            Some(rule) => {
+                (rule.presence || !is_presence)
+                    && rule.is_own(name, identity.user())
+                    && self.allows(rule, identity)
+            }
+            None => !topic.is_reserved() && self.settings.default == Otherwise::Allow,
+        };
+        named && ruled
+    }
+
+    /// The rule that decides about a topic.
+    fn rule(&self, topic: &str) -> Option<&Rule> {
+        let mut rules = self.settings.rules.iter();
+        rules.find(|rule| rule.matches(topic))
+    }
+
+    /// Whether it is told who comes to a topic and leaves it.
+    #[must_use]
+    pub fn tells_presence(&self, topic: &Topic) -> bool {
+        !topic.is_reserved() && self.rule(topic.as_str()).is_some_and(|rule| rule.presence)
+    }
+
+    /// Whether it is told of any topic.
+    #[must_use]
+    pub fn tells_any_presence(&self) -> bool {
+        self.settings.rules.iter().any(|rule| rule.presence)
     }
 
     /// A rule that names a group means the groups nested in it too.
@@ -307,9 +456,13 @@ impl Access {
         if claims.expires_at() <= wall {
             return Err(Denied::Expired);
         }
-        let expires = claims.expires_at();
+        let token = TokenLife {
+            user: claims.user.clone(),
+            issued: claims.issued_at(),
+            until: claims.expires_at(),
+        };
         match claims.publish {
-            Some(patterns) => Ok(Publisher::of_claim(patterns, expires)),
+            Some(patterns) => Ok(Publisher::of_claim(patterns, token)),
             None => Err(Denied::Forbidden("the token has no `publish` claim".into())),
         }
     }
@@ -338,6 +491,23 @@ impl Access {
     #[must_use]
     pub fn origins(&self) -> &Origins {
         &self.settings.origins
+    }
+
+    /// Takes a member out of a group; whether it was there. Whoever was let in by the group before is to be looked at
+    /// from then on.
+    pub fn leave(&self, group: &Name, member: &Member) -> bool {
+        let removed = self.groups().remove(group, member);
+        // After it: whoever sees the number from before may have seen the member.
+        self.removals
+            .fetch_add(u64::from(removed), Ordering::AcqRel);
+        removed
+    }
+
+    /// How often somebody was taken out of a group so far: who was let in at another number has to be looked at
+    /// again.
+    #[must_use]
+    pub fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Acquire)
     }
 
     /// The nesting of groups, to read or to change for the length of a statement.

@@ -40,6 +40,12 @@ impl Origins {
         })
     }
 
+    /// Whether none are let in.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.any && self.listed.is_empty()
+    }
+
     /// Whether a request to `host` is of a page of some other site that is let in, but not listed: then
     /// nothing that it brings along says who it is.
     #[must_use]

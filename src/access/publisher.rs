@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::Token;
+use super::{Name, Token};
 use crate::{pattern::Pattern, topic::Topic};
 
 /// What a publisher outside may do.
@@ -14,10 +14,21 @@ pub struct Publisher {
     pub name: Option<Arc<str>>,
     /// The topics that it may publish to; all, if none are named.
     topics: Option<Arc<[Pattern]>>,
-    /// When its token ends.
-    until: Option<SystemTime>,
+    /// The token that it comes with.
+    token: Option<TokenLife>,
     /// Whether it may send to people, and is told of them.
     pub knows_people: bool,
+}
+
+/// What of a token says whether it is good still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenLife {
+    /// Whose it is.
+    pub user: Name,
+    /// When it was issued, if it says so.
+    pub issued: Option<SystemTime>,
+    /// When it ends.
+    pub until: SystemTime,
 }
 
 /// `[[access.publisher]]`: whoever holds this key.
@@ -34,17 +45,17 @@ impl Publisher {
         Self {
             name: None,
             topics: None,
-            until: None,
+            token: None,
             knows_people: true,
         }
     }
 
     /// One that its token's `publish` claim names topics for, until it ends.
-    pub(super) fn of_claim(topics: Vec<Pattern>, until: SystemTime) -> Self {
+    pub(super) fn of_claim(topics: Vec<Pattern>, token: TokenLife) -> Self {
         Self {
             name: None,
             topics: Some(topics.into()),
-            until: Some(until),
+            token: Some(token),
             knows_people: false,
         }
     }
@@ -55,15 +66,15 @@ impl Publisher {
         Self {
             name: Some(name.into()),
             topics: Some(topics.into()),
-            until: None,
+            token: None,
             knows_people,
         }
     }
 
-    /// Whether its token has ended.
+    /// The token that it comes with, if it is not known by a key.
     #[must_use]
-    pub fn is_over(&self, wall: SystemTime) -> bool {
-        self.until.is_some_and(|until| until <= wall)
+    pub fn token(&self) -> Option<&TokenLife> {
+        self.token.as_ref()
     }
 
     /// The first of these topics that is not its to publish to.

@@ -17,6 +17,8 @@ pub struct Rule {
     /// Which segments of a topic are the reader's own name.
     own: Vec<usize>,
     pub(super) allow: Vec<Who>,
+    /// Whether those who may read such a topic are also told who else does.
+    pub(super) presence: bool,
 }
 
 /// Whom a rule allows.
@@ -71,7 +73,14 @@ impl Rule {
                 .iter()
                 .map(|who| Who::parse(who))
                 .collect::<Result<_, _>>()?,
+            presence: false,
         })
+    }
+
+    /// The same, which tells those who may read such a topic who else does, or not.
+    #[must_use]
+    pub fn with_presence(self, presence: bool) -> Self {
+        Self { presence, ..self }
     }
 
     pub(super) fn matches(&self, topic: &str) -> bool {

@@ -23,13 +23,15 @@ pub(crate) enum Code {
 }
 
 /// The problems with names of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Named {
     TopicReserved,
     TopicForbidden,
     TokenMissing,
     TokenInvalid,
     TokenExpired,
+    TokenRevoked,
+    TicketSpent,
     NotAllowed,
     IdentityUnavailable,
     OriginForeign,
@@ -45,12 +47,14 @@ pub(crate) enum Named {
 impl Named {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::TopicReserved,
         Self::TopicForbidden,
         Self::TokenMissing,
         Self::TokenInvalid,
         Self::TokenExpired,
+        Self::TokenRevoked,
+        Self::TicketSpent,
         Self::NotAllowed,
         Self::IdentityUnavailable,
         Self::OriginForeign,
@@ -63,6 +67,19 @@ impl Named {
         Self::EdgeEnding,
     ];
 
+    /// Whether it says something of who or what sent a request, and not of what was sent or of others.
+    #[must_use]
+    pub(crate) fn is_of_sender(self) -> bool {
+        !matches!(
+            self,
+            Self::TopicReserved
+                | Self::KeyReused
+                | Self::UpstreamFailed
+                | Self::UpstreamSlow
+                | Self::EdgeEnding
+        )
+    }
+
     /// The code.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
@@ -72,6 +89,8 @@ impl Named {
             Self::TokenMissing => "token-missing",
             Self::TokenInvalid => "token-invalid",
             Self::TokenExpired => "token-expired",
+            Self::TokenRevoked => "token-revoked",
+            Self::TicketSpent => "ticket-spent",
             Self::NotAllowed => "not-allowed",
             Self::IdentityUnavailable => "identity-unavailable",
             Self::OriginForeign => "origin-foreign",

@@ -220,6 +220,12 @@ impl Problem {
         self.field
     }
 
+    /// Why it is, if that is who or what sent the request.
+    #[must_use]
+    pub(crate) fn is_of_sender(&self) -> Option<Named> {
+        self.named.filter(|named| named.is_of_sender())
+    }
+
     /// What programs know it by.
     #[must_use]
     pub(crate) fn code(&self) -> Code {
@@ -292,6 +298,12 @@ impl From<Denied> for Problem {
         match denied {
             Denied::Unauthorized(detail) => unauthorized(Named::TokenMissing, detail, "Bearer"),
             Denied::BadCredential(detail) => unauthorized(Named::TokenInvalid, detail, INVALID),
+            Denied::Revoked => unauthorized(Named::TokenRevoked, "the token was revoked", INVALID),
+            Denied::Ticket => unauthorized(
+                Named::TicketSpent,
+                "the ticket has opened what it opens; get a new one",
+                INVALID,
+            ),
             Denied::Expired => unauthorized(Named::TokenExpired, "the token has expired", INVALID),
             Denied::Forbidden(detail) => forbidden(Named::NotAllowed, &detail),
             Denied::Topic(topic) => {

@@ -25,7 +25,7 @@ use hyper::body::{Body as _, Incoming};
 use moka::{Expiry, sync::Cache};
 
 use super::{
-    Denied, Identity, Name,
+    AccessMetrics, Denied, Identity, Name,
     credential::{Credential, copy, path_and_query},
     login::{Asking, Login},
 };
@@ -84,6 +84,7 @@ pub(crate) struct Session(Arc<Endpoint>);
 struct Endpoint {
     settings: SessionSettings,
     outbound: Outbound,
+    metrics: AccessMetrics,
     /// Those who are known.
     known: Cache<Credential, Answer>,
     /// Those who are nobody, or are not let in.
@@ -184,10 +185,15 @@ impl std::fmt::Debug for Endpoint {
 impl Session {
     /// The endpoint of these settings.
     #[must_use]
-    pub(crate) fn new(settings: SessionSettings, outbound: Outbound) -> Self {
+    pub(crate) fn new(
+        settings: SessionSettings,
+        outbound: Outbound,
+        metrics: AccessMetrics,
+    ) -> Self {
         Self(Arc::new(Endpoint {
             settings,
             outbound,
+            metrics,
             known: remembered(KNOWN),
             unknown: remembered(UNKNOWN),
             questions: Mutex::default(),
@@ -422,7 +428,10 @@ impl Endpoint {
         } else {
             self.turns.take(source(login.request.client)).await
         };
+        let begun = clock::now();
         let answer = tokio::time::timeout(self.settings.timeout, self.ask(login)).await;
+        let took = clock::now().saturating_duration_since(begun);
+        self.metrics.session.observe(took.as_secs_f64());
         answer.unwrap_or_else(|_| {
             self.warn(&format!(
                 "no answer in {} ms",

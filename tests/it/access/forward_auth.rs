@@ -237,6 +237,10 @@ async fn what_the_app_says_of_one_request_is_not_said_of_another() {
     app.answer("403 Forbidden", "", "");
     assert_eq!(ask("public").await, StatusCode::OK, "it is remembered");
     assert_eq!(ask("secret").await, StatusCode::UNAUTHORIZED);
+    // The time of each question is counted, and each refusal by what it is.
+    assert_eq!(edge.metric("seventh_session_seconds_count").await, 2);
+    let refused = "seventh_refused_total{reason=\"token-invalid\"}";
+    assert_eq!(edge.metric(refused).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

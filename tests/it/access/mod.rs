@@ -8,7 +8,9 @@ mod jwks; // keys from a set
 mod origins; // the pages that may read
 mod polls; // polls in place of streams, and no streams at all
 mod publishing; // publishing from outside
+mod revoking; // tokens that were taken back
 mod rules; // who may read which topic
+mod tickets; // what stands in a URL where no cookie comes along
 mod tokens; // good ones and bad ones, in a field or in a cookie
 
 use std::time::UNIX_EPOCH;
