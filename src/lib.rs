@@ -22,10 +22,10 @@
 //! | `history` | where the one order is kept | |
 //! | `outbound` | what the edge asks of others | |
 //! | `tls` | certificates, and swapping them | |
-//! | `access` | who is asking, and who may do what | `groups`, `rules`, `origins`, `credential`, `session::answer` |
+//! | `access` | who is asking, and who may do what | `groups`, `rules`, `origins`, `credential`, `publisher`, `revoked`, `session::answer` |
 //! | `exchange` | requests, replies, failures | `code`, `validate` |
 //! | `proxy` | in front of an app: routes, header fields, upstreams | `headers`, `health`, `route` |
-//! | `service` | from a request to a reply, the same for all protocols | `routes`, `stream_request` |
+//! | `service` | from a request to a reply, the same for all protocols | `routes`, `stream_request`, `members`, `presence` |
 //! | `net` | sockets, the three drivers | `turns`, `h3::guard`, `h3::field_section` |
 //! | [`config`] | what may be written, checked whole | `range`, `value` |
 //! | [`edge`] | build, serve, drain | |

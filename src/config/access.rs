@@ -43,6 +43,8 @@ struct KeyTable {
 struct RuleTable {
     topic: String,
     allow: Vec<String>,
+    #[serde(default)]
+    presence: bool,
 }
 
 /// `[[access.publisher]]`
@@ -141,6 +143,26 @@ pub(super) fn take(reader: &mut Reader) -> AccessSettings {
             |time| range::time(*time, &(Duration::ZERO..=MAX_TIME)),
         ),
         origins: take_origins(reader),
+        revoked_for: reader.take_if(
+            "access.revoked_for",
+            Duration::from_secs(30 * 24 * 3600),
+            "How long it is remembered that tokens of a user were revoked: no shorter than tokens last.",
+            |time| range::time(*time, &(Duration::from_secs(60)..=366 * MAX_TIME)),
+        ),
+        ticket_opens: reader.take_if(
+            "access.ticket_opens",
+            Duration::from_secs(30),
+            "How long a ticket opens event streams by itself; afterwards it takes the id of an event that one of them \
+             has brought.",
+            |time| range::time(*time, &(Duration::from_secs(1)..=Duration::from_secs(600))),
+        ),
+        settling: reader.take_if(
+            "access.settling",
+            Duration::from_secs(60),
+            "How long after a start those who come are taken to have been in their groups before it: they come back. \
+             Later, what was sent to a group is for those who were in it then.",
+            |time| range::time(*time, &(Duration::ZERO..=MAX_TIME)),
+        ),
         rules: take_rules(reader),
         default: reader.take(
             "access.default",
@@ -363,11 +385,13 @@ fn take_rules(reader: &mut Reader) -> Vec<Rule> {
         Vec::new(),
         "`[[access.rule]]`: who may read the topics that match: `topic = \"orders/*\"`, `allow = \
          [\"authenticated\", \"user:bob\", \"group:sales\"]`. `*` stands for anything within a segment, `**` \
-         across segments, `{user}` for the reader's own name as a segment; the first that matches decides.",
+         across segments, `{user}` for the reader's own name as a segment; the first that matches decides. With \
+         `presence = true` they are also told who else reads, by the topic `$presence/` and its name.",
     );
     each(reader, "access.rule", tables, |table| {
         let table: RuleTable = of_table(table)?;
-        Rule::parse(&table.topic, &table.allow).map_err(|error| error.to_string())
+        let rule = Rule::parse(&table.topic, &table.allow).map_err(|error| error.to_string())?;
+        Ok(rule.with_presence(table.presence))
     })
 }
 

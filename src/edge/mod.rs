@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 
 use crate::{
-    access::Access,
+    access::{Access, AccessMetrics},
     clock,
     config::{Config, Control, ControlAt},
     drain,
@@ -31,7 +31,7 @@ use crate::{
     networks::Networks,
     outbound::Outbound,
     proxy::{Proxy, ProxyMetrics},
-    service::{self, Context, Gate, Service},
+    service::{self, Context, Gate, Service, Streams},
     tls::{Certificate, CertificateError, CertificateFiles, Resolver},
 };
 
@@ -174,6 +174,7 @@ impl Edge {
         let checked = context.clone();
         tasks.spawn(async move { checked.proxy.check_health().await });
         tasks.spawn(service::keep_asking(context.clone()));
+        tasks.spawn(service::tell_presence(context.clone()));
         let (said, counted) = (context.clone(), self.metrics.clone());
         tasks.spawn(async move {
             service::tell_stats(&said, clock::now(), || counted.open_connections()).await;
@@ -335,8 +336,12 @@ fn context(
     Context {
         hub,
         order,
-        access: Access::new(config.access.clone(), &Outbound::default()),
-        streams: Arc::default(),
+        access: Access::new(
+            config.access.clone(),
+            &Outbound::default(),
+            &AccessMetrics::register(&mut registry),
+        ),
+        streams: Arc::new(Streams::new(clock::now() + config.access.settling)),
         metrics: service::ServiceMetrics::register(&mut registry),
         limits: config.limits,
         lag: Lag::default(),

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
+use super::turned_away::TurnedAway;
 use crate::metrics::{Opened, Registry};
 
 /// The service's metrics.
@@ -15,6 +16,7 @@ pub struct ServiceMetrics {
     pub(super) aged: Counter,
     pub(super) panics: Counter,
     pub(super) http1_crowds: Counter,
+    pub(super) turned_away: TurnedAway,
     /// In seconds.
     pub(crate) lag: Gauge<f64, AtomicU64>,
     pub(crate) stalls: Counter,
@@ -90,6 +92,7 @@ impl ServiceMetrics {
             aged,
             panics,
             http1_crowds,
+            turned_away: TurnedAway::register(registry),
             lag,
             stalls,
             memory,

@@ -1,23 +1,33 @@
 //! From a request to a reply, the same for every protocol. It does no socket work and does not
 //! fail: failures become replies.
 //!
-//! A request's way: `routes` says what it is for, `body` collects what it brings along, and a
-//! handler makes the reply: `subscribe` opens event streams, `publish` takes events, `control` is
-//! the operator's, `pages` are for people, and `forward` has an app answer.
+//! A request's way: `routes` says what it is for, `visitor` who asks, `body` collects what it brings along, and a
+//! handler makes the reply: `subscribe` opens event streams, `publish` takes events, `history` and `readers`
+//! are for who wants no stream, `tickets` for pages of other sites, `control` is the operator's, `pages` are for
+//! people, and `forward` has an app answer. `streams` are those that are open; `members` and `presence` are whose
+//! they are, and since when; `turned_away` counts who got none.
 
 mod body;
 mod context;
 mod control;
 mod event_stream;
 mod forward;
+mod history;
+mod members;
 mod metrics;
 mod pages;
+mod presence;
 mod publish;
+mod query;
+mod readers;
 mod routes;
 mod stats;
 mod stream_request;
 mod streams;
 mod subscribe;
+mod tickets;
+mod turned_away;
+mod visitor;
 
 use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc};
 
@@ -40,9 +50,11 @@ use streams::{Ended, StreamInfo};
 pub(crate) use context::{Context, EventSettings};
 pub(crate) use control::Gate;
 pub(crate) use metrics::ServiceMetrics;
+pub(crate) use readers::tell as tell_presence;
 pub(crate) use routes::public_paths;
 pub(crate) use stats::tell as tell_stats;
 pub(crate) use stream_request::{NamedStream, SHORTEST_AGE};
+pub(crate) use streams::Streams;
 
 /// A panic is a bug, and one request's: its connection and the others on it go on.
 async fn caught<T>(future: impl Future<Output = T>) -> Result<T, ()> {
@@ -91,7 +103,8 @@ impl Service {
         let head = request.parts.method == Method::HEAD;
         let alt_svc = request.peer.alt_svc.clone();
         let origins = context.access.origins();
-        let cors = self.own(&request).map(|own| match own {
+        let own = (!origins.is_empty()).then(|| self.own(&request)).flatten();
+        let cors = own.map(|own| match own {
             Own::Reading => origins.reply_fields(&request.parts.headers),
             Own::Publishing => origins.listed_fields(&request.parts.headers),
         });
@@ -105,6 +118,9 @@ impl Service {
             // What the client sent stays out of the log: it may be a secret in the wrong place.
             let (status, field) = (problem.status(), problem.of_field().unwrap_or("none"));
             tracing::debug!(field, "refused: {status}");
+            if let Some(why) = problem.is_of_sender() {
+                context.metrics.turned_away.count(why);
+            }
             problem.into()
         });
         if let Body::Stream(parts) = reply.body {
@@ -167,6 +183,18 @@ impl Service {
             Route::Stats => Ok(subscribe::stats(context, &peer)),
             Route::Preflight => Ok(subscribe::preflight(context, &parts)),
             Route::PublishPreflight => Ok(subscribe::publish_preflight(context, &parts)),
+            Route::ReadTopic(topic) if is_public => {
+                history::read_as(context, topic, &parts, &peer).await
+            }
+            Route::ReadTopic(topic) => history::read(context, topic, &parts),
+            Route::Retract(of, id) => history::retract(context, of, id).await,
+            Route::Presence if is_public => readers::list_as(context, &parts, &peer).await,
+            Route::Presence => readers::list(context, &parts),
+            Route::NewTicket if is_public => tickets::of_bearer(context, &parts).await,
+            Route::NewTicket => {
+                let body = body::collect(context, expect, body).await?;
+                tickets::of_operator(context, &body)
+            }
             Route::ClientScript => Ok(pages::client_script(context)),
             Route::DemoPage => Ok(pages::demo(context)),
             Route::DemoPublish => {
@@ -195,7 +223,8 @@ impl Service {
         let rate = context.limits.request_rate;
         let forwarded = self.forwards(&request.parts);
         let is_gentle = forwarded.is_some_and(|route| route.is_gentle_to(request));
-        if is_gentle || self.own(request) == Some(Own::Reading) {
+        let is_stream = context.events.are_at(request.parts.uri.path());
+        if is_gentle || (is_stream && self.own(request) == Some(Own::Reading)) {
             return Ok(Reply::no_room(context.long_retry(), rate.limit));
         }
         Err(Problem::too_often(rate))
@@ -236,16 +265,15 @@ impl Service {
 
     /// What a request is for that pages of other sites may send too.
     fn own(&self, request: &Request) -> Option<Own> {
-        let Self::Public(context) = self else {
+        if !matches!(self, Self::Public(_)) {
             return None;
-        };
+        }
+        // What pages may send from elsewhere, they ask for first.
         let path = request.parts.uri.path();
-        let own = if context.events.are_at(path) {
-            Own::Reading
-        } else if context.access.publishes() && routes::is_publishers(self.offer(), path) {
-            Own::Publishing
-        } else {
-            return None;
+        let own = match routes::find(self.offer(), &Method::OPTIONS, path) {
+            Ok((Route::Preflight, _)) => Own::Reading,
+            Ok((Route::PublishPreflight, _)) => Own::Publishing,
+            _ => return None,
         };
         self.forwards(&request.parts).is_none().then_some(own)
     }
@@ -310,6 +338,9 @@ fn check_origin(context: &Context, route: &Route<'_>, parts: &Parts) -> Result<(
     let is_its_own = matches!(
         route,
         Route::EventStream
+            | Route::ReadTopic(_)
+            | Route::Presence
+            | Route::NewTicket
             | Route::Publish
             | Route::PublishTo(_)
             | Route::CloseTopic(_)

@@ -35,6 +35,10 @@ pub(super) enum Route<'p> {
     EventStream,
     Preflight,
     PublishPreflight,
+    ReadTopic(&'p str),
+    Retract(Audience<'p>, &'p str),
+    Presence,
+    NewTicket,
     ClientScript,
     DemoPage,
     DemoPublish,
@@ -56,9 +60,19 @@ pub(super) enum Route<'p> {
     RemoveMember(&'p str, &'p str),
     ShowUser(&'p str),
     Disconnect(&'p str),
+    Revoke(&'p str),
     Health,
     Ready,
     Metrics,
+}
+
+/// For whom an event was that is taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience<'p> {
+    Topic(&'p str),
+    User(&'p str),
+    Group(&'p str),
+    Everyone,
 }
 
 /// What a request may bring along.
@@ -87,6 +101,8 @@ pub(super) enum NoRoute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Events,
+    /// Programs and pages that read without a stream.
+    Readers,
     Demo,
     Publishers,
     Control,
@@ -96,7 +112,8 @@ type Captures<'p> = SmallVec<[&'p str; 2]>;
 
 struct RouteRow {
     by: &'static [By],
-    /// `*` stands for one segment, `**` for the rest; [`EVENTS`] for the path that is configured.
+    /// `*` stands for one segment, `**` for the rest, up to what follows it; [`EVENTS`] for the path that is
+    /// configured.
     path: &'static str,
     methods: &'static [Method],
     expect: Expect,
@@ -140,10 +157,16 @@ impl RouteRow {
         self.expect = expect;
         self
     }
+
+    /// Whether it is where publishers and readers outside ask.
+    fn is_below_prefix(&self) -> bool {
+        self.by.contains(&By::Publishers) || self.by.contains(&By::Readers)
+    }
 }
 
 /// The first path that matches is taken, and of its rows the one with the method. `Allow` names the
-/// methods of all its rows, in order.
+/// methods of all its rows, in order. Where something follows a `**`, other paths match still: a topic may have such
+/// a name.
 const TABLE: &[RouteRow] = &[
     row(&[By::Events], READ, EVENTS, |_| Route::EventStream),
     row(&[By::Events], &[Method::OPTIONS], EVENTS, |_| {
@@ -170,6 +193,40 @@ const TABLE: &[RouteRow] = &[
     preflight("/publish"),
     preflight("/broadcast"),
     preflight("/send"),
+    row(
+        &[By::Control, By::Readers],
+        READ,
+        "/topics/**/events",
+        |p| {
+            // A topic of such a name is written with its slash percent-encoded.
+            Route::ReadTopic(p[0])
+        },
+    ),
+    row(
+        &[By::Readers],
+        &[Method::OPTIONS],
+        "/topics/**/events",
+        |_| Route::Preflight,
+    ),
+    row(
+        &[By::Control],
+        &[Method::DELETE],
+        "/topics/**/events/*",
+        |p| Route::Retract(Audience::Topic(p[0]), p[1]),
+    ),
+    row(&[By::Control, By::Readers], READ, "/presence", |_| {
+        Route::Presence
+    }),
+    row(&[By::Readers], &[Method::OPTIONS], "/presence", |_| {
+        Route::Preflight
+    }),
+    row(&[By::Control, By::Readers], POST, "/tickets", |_| {
+        Route::NewTicket
+    })
+    .with(Expect::Event),
+    row(&[By::Readers], &[Method::OPTIONS], "/tickets", |_| {
+        Route::PublishPreflight
+    }),
     row(&[By::Control], READ, "/topics", |_| Route::ListTopics),
     row(&[By::Control], READ, "/topics/**", |p| {
         Route::ShowTopic(p[0])
@@ -209,20 +266,33 @@ const TABLE: &[RouteRow] = &[
     row(&[By::Control], POST, "/users/*/disconnect", |p| {
         Route::Disconnect(p[0])
     }),
+    row(&[By::Control], POST, "/users/*/revoke", |p| {
+        Route::Revoke(p[0])
+    }),
+    row(
+        &[By::Control],
+        &[Method::DELETE],
+        "/users/*/events/*",
+        |p| Route::Retract(Audience::User(p[0]), p[1]),
+    ),
+    row(
+        &[By::Control],
+        &[Method::DELETE],
+        "/groups/*/events/*",
+        |p| Route::Retract(Audience::Group(p[0]), p[1]),
+    ),
+    row(
+        &[By::Control],
+        &[Method::DELETE],
+        "/broadcast/events/*",
+        |p| Route::Retract(Audience::Everyone, p[0]),
+    ),
 ];
 
-/// The paths that publishers outside are offered, without the stars.
+/// The paths that publishers and readers outside are offered, up to the stars.
 pub(crate) fn public_paths() -> impl Iterator<Item = &'static str> {
-    let public = TABLE.iter().filter(|row| row.by.contains(&By::Publishers));
-    public.map(|row| row.path.trim_end_matches("/**"))
-}
-
-/// Whether a path is one that publishers outside are offered.
-pub(super) fn is_publishers(offer: Offer<'_>, path: &str) -> bool {
-    matches!(
-        find(offer, &Method::OPTIONS, path),
-        Ok((Route::PublishPreflight, _))
-    )
+    let public = TABLE.iter().filter(|row| row.is_below_prefix());
+    public.map(|row| row.path.split("/*").next().unwrap_or_default())
 }
 
 /// Finds the route of a request, and what it may bring along.
@@ -243,7 +313,7 @@ pub(super) fn find<'p>(
         let Some(captures) = captures(row.path, path, offer) else {
             continue;
         };
-        if *taken.get_or_insert(row.path) != row.path {
+        if !row.path.contains("**/") && *taken.get_or_insert(row.path) != row.path {
             continue;
         }
         if row.methods.contains(method) {
@@ -261,9 +331,7 @@ impl Offer<'_> {
     /// The path as the row has it: what publishers ask for may be below a prefix.
     fn below_prefix<'p>(self, row: &RouteRow, path: &'p str) -> Option<&'p str> {
         match self {
-            Self::Public { prefix, .. } if row.by.contains(&By::Publishers) => {
-                path.strip_prefix(prefix)
-            }
+            Self::Public { prefix, .. } if row.is_below_prefix() => path.strip_prefix(prefix),
             _ => Some(path),
         }
     }
@@ -276,7 +344,7 @@ impl Offer<'_> {
                 publishers,
                 ..
             } => match by {
-                By::Events => events.enabled,
+                By::Events | By::Readers => events.enabled,
                 By::Demo => demo,
                 By::Publishers => publishers,
                 By::Control => false,
@@ -300,6 +368,21 @@ fn captures<'p>(pattern: &str, path: &'p str, offer: Offer<'_>) -> Option<Captur
         return (own == Some(SCRIPT)).then(Captures::new);
     }
     let mut captures = Captures::new();
+    if let Some((before, after)) = pattern.split_once("/**/") {
+        let mut rest = path.strip_prefix(before)?.strip_prefix('/')?;
+        for expected in after.rsplit('/') {
+            let (further, segment) = rest.rsplit_once('/')?;
+            match expected {
+                "*" => captures.push(segment),
+                expected if expected == segment => {}
+                _ => return None,
+            }
+            rest = further;
+        }
+        captures.push(rest);
+        captures.reverse();
+        return Some(captures);
+    }
     let mut rest = Some(path.strip_prefix('/')?);
     for expected in pattern[1..].split('/') {
         let here = rest?;
@@ -476,7 +559,52 @@ mod tests {
         }
         for path in public_paths() {
             let path = if path == "/topics" { "/topics/a" } else { path };
-            assert!(find(public(), &Method::POST, path).is_ok(), "{path}");
+            assert!(find(public(), &Method::OPTIONS, path).is_ok(), "{path}");
+        }
+    }
+
+    /// The OpenAPI document has what is there, and nothing else.
+    #[test]
+    fn all_is_documented() {
+        let document: serde_json::Value =
+            serde_json::from_str(include_str!("../../docs/openapi.json")).expect("JSON");
+        let paths = document["paths"].as_object().expect("an object");
+        let mut documented = Vec::new();
+        for (path, methods) in paths {
+            let example = path.replace(['{', '}'], "");
+            for (method, operation) in methods.as_object().expect("an object") {
+                let method =
+                    Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
+                let listeners = operation["x-listeners"].as_array().expect("a list");
+                for (listener, offer) in [("public", public()), ("control", Offer::Control)] {
+                    let said = listeners.iter().any(|known| known == listener);
+                    let found = find(offer, &method, &example).is_ok();
+                    assert_eq!(said, found, "{method} {path} of the {listener} listener");
+                }
+                let star = |part| {
+                    if str::starts_with(part, '{') {
+                        "*"
+                    } else {
+                        part
+                    }
+                };
+                let shape: Vec<&str> = path.split('/').map(star).collect();
+                documented.push((method, shape.join("/")));
+            }
+        }
+        for row in TABLE {
+            let shape = row.path.replace("**", "*").replace(EVENTS, "/events");
+            let shape = if shape == SCRIPT {
+                "/.seventh/edge.js".to_owned()
+            } else {
+                shape
+            };
+            for method in row.methods.iter().filter(|method| **method != Method::HEAD) {
+                let is_there = documented
+                    .iter()
+                    .any(|(known, of)| known == method && *of == shape);
+                assert!(is_there, "{method} {shape} is not in docs/openapi.json");
+            }
         }
     }
 

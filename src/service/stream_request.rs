@@ -54,6 +54,8 @@ pub(super) struct StreamRequest<'a> {
     pub(super) poll: Option<Poll>,
     /// With a comment that old browsers need before they pass anything on.
     pub(super) padding: bool,
+    /// What says who asks, where no cookie does.
+    pub(super) ticket: Option<Cow<'a, str>>,
     cursor: Option<Cow<'a, str>>,
     last: Option<usize>,
 }
@@ -137,6 +139,11 @@ impl<'a> StreamRequest<'a> {
     pub(super) fn comes_back(&self) -> bool {
         let cursor = self.cursor.as_deref();
         cursor.is_some_and(|cursor| EventId::parse(cursor).is_some())
+    }
+
+    /// The id that it comes back with.
+    pub(super) fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
     }
 
     /// For what the edge says of itself.
@@ -230,6 +237,7 @@ impl<'a> StreamRequest<'a> {
                 let age = humantime::parse_duration(&value);
                 self.max_age = Some(age.map_err(|_| Problem::field("max_age", &value, wrong))?);
             }
+            "ticket" => self.ticket = Some(value),
             name if CURSOR_NAMES.contains(&name) && !value.is_empty() => {
                 self.cursor = Some(value);
             }

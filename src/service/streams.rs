@@ -7,32 +7,39 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use http::{HeaderMap, header};
 
+use super::{
+    members::{Members, Moment},
+    presence::{Presence, Readers},
+};
 use crate::{
-    access::{Identity, Name},
+    access::{Access, Identity, Name},
+    clock,
     exchange::Peer,
-    hub::mailbox::Mailbox,
+    hub::{Belonging, mailbox::Mailbox},
     limits::{Bound, Limit, count_out, digest},
     protocol::Protocol,
     topic::Topic,
 };
 
 /// Every open event stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Streams {
     next: AtomicU64,
     open: Mutex<Open>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     by_id: BTreeMap<u64, Arc<StreamInfo>>,
-    /// How many each user has. Invariant: none is 0.
-    of_users: HashMap<Name, usize>,
+    /// Who has some, and since when they are what they are.
+    members: Members,
+    /// Who reads topics of which that is told.
+    presence: Presence,
     /// The same of browsers over HTTP/1.1.
     of_browsers: HashMap<Browser, usize>,
 }
@@ -82,12 +89,31 @@ pub struct StreamInfo {
     /// Its place in its connection's mailbox.
     pub mailbox: Arc<Mailbox>,
     pub key: u32,
-    /// If it is one over HTTP/1.1.
-    browser: Option<Box<Browser>>,
+    /// What few have.
+    few: Option<Box<Few>>,
     /// How many events it was given.
     settled: AtomicU64,
     /// An [`Ended`], or 0.
     ended: AtomicU8,
+}
+
+/// What is known of few streams.
+#[derive(Debug, Default)]
+pub(super) struct Few {
+    /// Whose it is, if it is one over HTTP/1.1.
+    pub(super) browser: Option<Browser>,
+    /// Those of its topics of which it is told who reads them.
+    pub(super) told: Box<[Topic]>,
+    /// The app has let it in, and no rule.
+    pub(super) is_by_app: bool,
+}
+
+impl Few {
+    /// These, unless they say nothing.
+    fn boxed(self) -> Option<Box<Self>> {
+        let says = self.browser.is_some() || !self.told.is_empty() || self.is_by_app;
+        says.then(|| Box::new(self))
+    }
 }
 
 /// Why a stream was ended from outside.
@@ -148,7 +174,7 @@ impl StreamInfo {
         remote: SocketAddr,
         since: SystemTime,
         (mailbox, key): (Arc<Mailbox>, u32),
-        browser: Option<Browser>,
+        few: Few,
     ) -> Self {
         Self {
             identity,
@@ -158,10 +184,24 @@ impl StreamInfo {
             since,
             mailbox,
             key,
-            browser: browser.map(Box::new),
+            few: few.boxed(),
             settled: AtomicU64::new(0),
             ended: AtomicU8::new(0),
         }
+    }
+
+    /// Those of its topics of which it is told who reads them.
+    fn told(&self) -> &[Topic] {
+        self.few.as_ref().map_or(&[], |few| &few.told)
+    }
+
+    /// Whether the app has let it in, and no rule.
+    pub(super) fn is_by_app(&self) -> bool {
+        self.few.as_ref().is_some_and(|few| few.is_by_app)
+    }
+
+    fn browser(&self) -> Option<Browser> {
+        self.few.as_ref()?.browser
     }
 
     /// How many events wait for it.
@@ -178,7 +218,37 @@ impl StreamInfo {
 }
 
 impl Streams {
-    /// Counts a stream in, of which a user may have as many as `of_user` says.
+    /// None are open; it is settled from this moment on since when those who come are what they are.
+    #[must_use]
+    pub fn new(settled: Instant) -> Self {
+        Self {
+            next: AtomicU64::new(0),
+            open: Mutex::new(Open {
+                by_id: BTreeMap::new(),
+                members: Members::new(settled),
+                presence: Presence::default(),
+                of_browsers: HashMap::new(),
+            }),
+        }
+    }
+
+    /// Since when somebody who comes is what they are, of all that they have not been from the beginning.
+    pub(super) fn meet(&self, identity: &Identity, moment: Moment) -> Vec<Belonging> {
+        self.lock().members.meet(identity, moment)
+    }
+
+    /// Who reads a topic of which that is told.
+    pub(super) fn readers(&self, topic: &Topic, after: Option<&Name>, most: usize) -> Readers {
+        self.lock().presence.of(topic, after, most)
+    }
+
+    /// What is to be told of who has come and gone.
+    pub(super) fn tell_presence(&self, is_read: impl Fn(&Topic) -> bool) -> Vec<(Topic, String)> {
+        self.lock().presence.tell(is_read)
+    }
+
+    /// Counts a stream in, of which a user may have as many as `of_user` says. Who was not met is what they are
+    /// since `place`.
     ///
     /// # Errors
     ///
@@ -187,20 +257,21 @@ impl Streams {
         self: &Arc<Self>,
         info: StreamInfo,
         of_user: Bound<usize>,
+        place: u64,
     ) -> Result<(Registration, Crowd), Limit> {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let info = Arc::new(info);
         let mut open = self.lock();
-        if let Some(user) = info.identity.user() {
-            let own = open.of_users.entry(user.clone()).or_default();
-            if *own >= of_user.value {
-                return Err(of_user.limit);
-            }
-            *own += 1;
+        if let Some(user) = info.identity.user()
+            && open.members.streams(user) >= of_user.value
+        {
+            return Err(of_user.limit);
         }
+        open.members.enter(&info.identity, place);
+        open.presence.enter(info.told(), info.identity.user());
         let mut crowd = Crowd::No;
-        if let Some(browser) = &info.browser {
-            let own = open.of_browsers.entry(**browser).or_default();
+        if let Some(browser) = info.browser() {
+            let own = open.of_browsers.entry(browser).or_default();
             *own += 1;
             if *own == CROWD {
                 crowd = Crowd::Begins;
@@ -260,9 +331,16 @@ impl Registration {
         all.into_iter().find(|why| *why as u8 == ended)
     }
 
-    /// Whether the app does not say of its owner any more, by which they were known.
-    pub(super) fn is_over(&self) -> bool {
-        self.info.identity.is_over()
+    /// Whether its owner is not any more who they were, or may not read it any more by rules that had let it in when
+    /// so many had been taken out of groups.
+    pub(super) fn is_over(&self, access: &Access, removals: Option<u64>) -> bool {
+        let info = &self.info;
+        let have_changed = removals.is_some_and(|removals| removals != access.removals());
+        access.is_over(&info.identity)
+            || (have_changed
+                && access
+                    .may_subscribe(&info.identity, info.topics.iter())
+                    .is_err())
     }
 
     pub(super) fn settled(&self, events: u64) {
@@ -274,11 +352,11 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut open = self.streams.lock();
         open.by_id.remove(&self.id);
-        if let Some(user) = self.info.identity.user() {
-            count_out(&mut open.of_users, user);
-        }
-        if let Some(browser) = &self.info.browser {
-            count_out(&mut open.of_browsers, browser);
+        open.members.leave(&self.info.identity, clock::now());
+        open.presence
+            .leave(self.info.told(), self.info.identity.user());
+        if let Some(browser) = self.info.browser() {
+            count_out(&mut open.of_browsers, &browser);
         }
     }
 }

@@ -14,13 +14,14 @@ use super::{
     context::Visitor,
     event_stream::{Counted, EventStream, Extras, Replay},
     stream_request::{Poll, StreamRequest},
-    streams::{Browser, CROWD, Crowd, StreamInfo},
+    streams::{Browser, CROWD, Crowd, Few, StreamInfo},
+    tickets, visitor,
 };
 use crate::{
     access::{Denied, Identity, Name},
     backoff, clock,
-    exchange::{Body, EventBody as _, Named, Peer, Problem, Reply, Seat, authority, is_chromium},
-    hub::{NoRoom, Opening},
+    exchange::{Body, EventBody as _, Named, Peer, Problem, Reply, Seat, is_chromium},
+    hub::{Belonging, GapReason, NoRoom, Opening, Resume},
     limits::Limit,
     protocol::Protocol,
     proxy::Handed,
@@ -46,6 +47,7 @@ pub(super) fn stats(context: &Arc<Context>, peer: &Peer) -> Reply {
         place: Some(place),
         first: Bytes::new(),
         browser: None,
+        removals: None,
     };
     reply(context, peer, &StreamRequest::stats(), plan)
 }
@@ -131,6 +133,7 @@ pub(super) fn handed(
         place: Some(place),
         first: handed.first,
         browser: Browser::of(peer, &handed.fields),
+        removals: None,
     };
     let mut reply = reply(context, peer, &asked, plan);
     for (name, value) in &handed.head {
@@ -150,6 +153,8 @@ struct Plan {
     first: Bytes,
     /// Whose connections over HTTP/1.1 may come to an end.
     browser: Option<Browser>,
+    /// If rules have let it in: how often somebody had been taken out of a group by then.
+    removals: Option<u64>,
 }
 
 /// What came of settling.
@@ -167,17 +172,13 @@ impl Plan {
         peer: &Peer,
         asked: &StreamRequest<'_>,
     ) -> Result<Settled, Problem> {
-        let (now, wall) = (clock::now(), clock::wall());
         let access = &context.access;
-        let stranger = access
-            .origins()
-            .is_stranger(&parts.headers, authority(parts));
-        let identified = if stranger {
-            Ok(Identity::anonymous())
-        } else {
-            let (headers, uri, client) = (&parts.headers, &parts.uri, peer.remote.ip());
-            access.identify(headers, uri, client, now, wall).await
+        let identified = match &asked.ticket {
+            Some(ticket) => tickets::redeem(context, ticket, asked),
+            None => visitor::identify(context, parts, peer).await,
         };
+        // Before the rules are asked, who may ask for groups.
+        let removals = access.removals();
         let allowed = identified.and_then(|identity| {
             match access.may_subscribe(&identity, asked.topics.iter()) {
                 Ok(()) => Ok(identity),
@@ -199,6 +200,7 @@ impl Plan {
             place: None,
             first: Bytes::new(),
             browser: Browser::of(peer, &parts.headers),
+            removals: Some(removals),
         };
         if parts.method == Method::HEAD {
             return Ok(Settled::Open(plan));
@@ -250,16 +252,19 @@ fn who(peer: &Peer, identity: &Identity) -> Visitor {
 
 /// The refusal that fits: for good where that is meant, gently where another attempt may succeed.
 pub(super) fn refuse(context: &Context, denied: Denied) -> Result<Reply, Problem> {
-    let reason = match denied {
+    let (reason, why) = match denied {
         Denied::Unauthorized(_)
         | Denied::BadCredential(_)
         | Denied::Forbidden(_)
-        | Denied::Topic(_) => {
+        | Denied::Topic(_)
+        | Denied::Revoked => {
             return Err(denied.into());
         }
-        Denied::Expired => "expired",
-        Denied::Unavailable => "unavailable",
+        Denied::Expired => ("expired", Named::TokenExpired),
+        Denied::Ticket => ("ticket", Named::TicketSpent),
+        Denied::Unavailable => ("unavailable", Named::IdentityUnavailable),
     };
+    context.metrics.turned_away.count(why);
     let data = json!({ "reason": reason });
     let retry = Some(context.long_retry());
     let draft = Draft::new(Some("edge-auth"), &data.to_string(), retry);
@@ -333,6 +338,7 @@ fn open(
         place,
         first,
         browser,
+        removals,
         ..
     } = plan;
     // Audience is topics: everyone also reads those of their standing, user and groups.
@@ -341,9 +347,19 @@ fn open(
         reads.extend(identity.reserved_topics());
     }
     let now = clock::now();
+    let moment = visitor::moment(context, &identity);
+    let mut belongs = context.streams.meet(&identity, moment);
+    if let Resume::Last(_) = asked.resume() {
+        // Whoever asks for the last events asks for those of the topics that are named.
+        belongs = identity
+            .reserved_topics()
+            .into_iter()
+            .map(Belonging::from_now)
+            .collect();
+    }
     let (mut subscription, opening) = context
         .hub
-        .subscribe(&reads, asked.resume(), &peer.mailbox, now)
+        .subscribe_as(&reads, &belongs, asked.resume(), &peer.mailbox, now)
         .map_err(|too_many| match too_many {
             NoRoom::Connection => NotOpened::Limit(Limit::ConnectionTopics),
             NoRoom::Total => NotOpened::Limit(Limit::Topics),
@@ -359,6 +375,7 @@ fn open(
     let named = subscription.topics().filter(|topic| topic.is_named());
     let named: Box<[Topic]> = named.cloned().collect();
     let token_end = identity.expires();
+    let told = told(context, &named);
     // What was said before has ids of its own: the edge's last one counts.
     let (protocol, by) = (peer.protocol, &identity);
     let said = first_bytes(context, asked, protocol, by, &named, &opening, retry);
@@ -372,10 +389,14 @@ fn open(
         peer.remote,
         clock::wall(),
         (handle.mailbox().clone(), handle.key()),
-        browser,
+        Few {
+            browser,
+            told,
+            is_by_app: removals.is_none(),
+        },
     );
     let of_user = context.limits.user_event_streams;
-    let registered = context.streams.register(info, of_user);
+    let registered = context.streams.register(info, of_user, moment.place);
     if let Ok((_, Crowd::Begins)) = registered {
         context.metrics.http1_crowds.inc();
         tell_of_crowds();
@@ -387,7 +408,7 @@ fn open(
     };
     context.let_in(&visitor);
     // Looked at once it is registered: whoever ends logins looks at those that are.
-    let is_over = counted.registration.is_over();
+    let is_over = counted.registration.is_over(&context.access, removals);
     let mut stream = EventStream::new(
         subscription,
         first,
@@ -402,6 +423,16 @@ fn open(
         stream.end_at(now, retry);
     }
     Ok(stream)
+}
+
+/// Those of these topics of which it is told who reads them.
+fn told(context: &Context, named: &[Topic]) -> Box<[Topic]> {
+    let access = &context.access;
+    if !access.tells_any_presence() {
+        return Box::default();
+    }
+    let told = named.iter().filter(|topic| access.tells_presence(topic));
+    told.cloned().collect()
 }
 
 fn first_bytes(
@@ -421,6 +452,7 @@ fn first_bytes(
     }
     if asked.quiet {
         first.extend_from_slice(crate::sse::retry(retry).as_bytes());
+        first.extend_from_slice(&partial(context, opening));
         return first.into();
     }
     let topics: Vec<_> = topics.iter().map(Topic::as_str).collect();
@@ -446,9 +478,22 @@ fn first_bytes(
         Some(id) => draft.finish(id),
         None => draft.finish_without_id(),
     };
-    if first.is_empty() {
+    let partial = partial(context, opening);
+    if first.is_empty() && partial.is_empty() {
         return open;
     }
     first.extend_from_slice(&open);
+    first.extend_from_slice(&partial);
     first.into()
+}
+
+/// What a reader is told who did not belong to an audience when something came for it; mostly nothing.
+fn partial(context: &Context, opening: &Opening) -> Bytes {
+    if !opening.is_partial {
+        return Bytes::new();
+    }
+    let reason = GapReason::Audience;
+    context.hub.metrics().gap(reason);
+    let data = json!({ "reason": reason.as_str(), "missed": null, "topics": [] });
+    Draft::new(Some("edge-gap"), &data.to_string(), None).finish_without_id()
 }

@@ -357,3 +357,91 @@ async fn groups_are_listed_by_pages() {
     let odd = edge.ask("GET", "/groups?page=2", "").await;
     assert_eq!(odd.status, StatusCode::BAD_REQUEST);
 }
+
+/// `/send` itself, to members by identity and by an operator's word, nested any way: it reaches exactly those whom a
+/// plain walk of the graph names, each stream once.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_meant_is_who_gets_it() {
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let edge = edge("");
+    let group = |n: usize| format!("g{n}");
+    for case in 0..8 {
+        // Groups below others have higher numbers: there is no cycle.
+        let mut nested: Vec<Vec<usize>> = vec![Vec::new(); 6];
+        for _ in 0..random.usize(..10) {
+            let (above, below) = (random.usize(..5), random.usize(1..6));
+            if above < below {
+                let path = format!("/groups/{case}-g{above}/members/group:{case}-g{below}");
+                assert_eq!(edge.ask("PUT", &path, "").await.status, 200);
+                nested[above].push(below);
+            }
+        }
+        let mut made: Vec<(usize, usize)> = Vec::new();
+        for _ in 0..random.usize(..5) {
+            let (of, user) = (random.usize(..6), random.usize(..5));
+            let path = format!("/groups/{case}-g{of}/members/user:{case}-u{user}");
+            assert_eq!(edge.ask("PUT", &path, "").await.status, 200);
+            made.push((of, user));
+        }
+        let mut streams = Vec::new();
+        for _ in 0..random.usize(1..10) {
+            let user = random.usize(..5);
+            let own: Vec<usize> = (0..6).filter(|_| random.f64() < 0.2).collect();
+            let names: Vec<String> = own
+                .iter()
+                .map(|of| format!("{case}-{}", group(*of)))
+                .collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let events = open(
+                &edge,
+                Protocol::Http2,
+                &format!("{case}-u{user}"),
+                &names,
+                None,
+            )
+            .await;
+            streams.push((user, own, events));
+        }
+        for _ in 0..5 {
+            let users: Vec<usize> = (0..5).filter(|_| random.f64() < 0.2).collect();
+            let groups: Vec<usize> = (0..6).filter(|_| random.f64() < 0.25).collect();
+            if users.is_empty() && groups.is_empty() {
+                continue;
+            }
+            let mut reached = groups.clone();
+            let mut at = 0;
+            while at < reached.len() {
+                let below = nested[reached[at]]
+                    .iter()
+                    .filter(|below| !reached.contains(below));
+                let below: Vec<usize> = below.copied().collect();
+                reached.extend(below);
+                at += 1;
+            }
+            let is_meant = |user: &usize, own: &[usize]| {
+                let is_made = made
+                    .iter()
+                    .any(|(of, who)| who == user && reached.contains(of));
+                users.contains(user) || is_made || own.iter().any(|of| reached.contains(of))
+            };
+            let body = json!({
+                "users": users.iter().map(|n| format!("{case}-u{n}")).collect::<Vec<_>>(),
+                "groups": groups.iter().map(|n| format!("{case}-g{n}")).collect::<Vec<_>>(),
+                "data": "meant",
+            });
+            let answer = post(&edge, "/send", body.clone()).await;
+            post(&edge, "/broadcast", json!({ "data": "all" })).await;
+            let mut got = 0;
+            for (user, own, events) in &mut streams {
+                let first = events.data(1).await.remove(0);
+                assert_eq!(first == "meant", is_meant(user, own), "seed {seed}: {body}");
+                if first == "meant" {
+                    got += 1;
+                    assert_eq!(events.data(1).await, ["all"], "seed {seed}: {body}");
+                }
+            }
+            assert_eq!(answer["receivers"], got, "seed {seed}: {body}");
+        }
+    }
+}

@@ -365,6 +365,86 @@ async fn a_line_about_a_connection_says_whose_it_is() {
     }
 }
 
+/// Nothing that may be a secret is in the log, whatever becomes of the request.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_the_log() {
+    let app = crate::app::App::start().await;
+    app.answer("200 OK", "Remote-User: bob\r\n", "");
+    let server = Server::start(&format!(
+        "log.filter = \"debug\"\ndrain.spread = \"100ms\"\naccess.session = \"http://{}/session\"\n\
+         access.publish_claim = true\naccess.audience = \"here\"\n[[access.key]]\nalgorithm = \"HS256\"\n\
+         secret = \"seKret-seKret-seKret-seKret-seKret\"\n[[route]]\npath = \"/app/**\"\nupstream = \"http://{}\"\n",
+        app.address, app.address
+    ))
+    .await;
+    for protocol in [Protocol::Http1, Protocol::Http2, Protocol::Http3] {
+        for (method, path, name, value) in [
+            (
+                "GET",
+                "/events?topic=seKret&ticket=seKret&lastEventId=seKret",
+                "accept",
+                "*/*",
+            ),
+            (
+                "GET",
+                "/events?topic=seKret&poll=1&last=seKret",
+                "cookie",
+                "seventh=seKret; sid=seKret",
+            ),
+            ("HEAD", "/events?topic=seKret", "cookie", "sid=seKret"),
+            (
+                "HEAD",
+                "/events?topic=seKret",
+                "authorization",
+                "Bearer seKret.seKret.seKret",
+            ),
+            (
+                "POST",
+                "/publish?seKret",
+                "authorization",
+                "Bearer seKret-seKret-seKret",
+            ),
+            ("POST", "/tickets?seKret", "authorization", "Bearer seKret"),
+            (
+                "GET",
+                "/topics/a/events?after=seKret&more=seKret",
+                "origin",
+                "https://seKret.example",
+            ),
+            ("GET", "/app/?seKret=1", "cookie", "sid=seKret"),
+            (
+                "GET",
+                "/app/../seKret",
+                "referer",
+                "https://example.org/?seKret",
+            ),
+        ] {
+            let mut connection = server.connect(protocol).await;
+            let request = http::Request::builder()
+                .method(method)
+                .uri(path)
+                .header(name, value);
+            let request = request
+                .body(seventh::client::full("seKret"))
+                .expect("a request");
+            Answer::of(&mut connection, request).await;
+        }
+    }
+    let path = "/tickets?seKret=1";
+    ask(
+        &mut server.control().await,
+        "POST",
+        path,
+        "{\"user\":\"seKret\",\"seKret\":1}",
+    )
+    .await;
+    server.signal("-TERM");
+    let (_, log) = server.ended().await;
+    assert!(log.contains("refused"), "{log}");
+    let leak = log.lines().find(|line| line.contains("seKret"));
+    assert_eq!(leak, None);
+}
+
 /// Who connects while nobody serves is served by the next: the socket is another's, and stays open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_is_passed_turns_nobody_away_at_a_restart() {

@@ -5,7 +5,7 @@ use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 use http::{Request, StatusCode};
 use serde_json::json;
 use seventh::{
-    client::{Connection, Origin, Protocol, full},
+    client::{Connection, Origin, Protocol, Trust, full},
     config::Config,
     edge::Edge,
 };
@@ -223,6 +223,82 @@ async fn a_second_token_reads_metrics_and_nothing_else() {
         };
         assert_eq!(challenge, expected);
     }
+}
+
+/// Whatever is asked for, and over both protocols: the gate comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gate_stands_before_everything() {
+    let edge = TestEdge::with("control.token = \"correct-horse-battery\"");
+    let document: serde_json::Value =
+        serde_json::from_str(include_str!("../../docs/openapi.json")).expect("JSON");
+    let own = format!("localhost:{}", edge.control.port());
+    let mut asked = 0;
+    for (path, methods) in document["paths"].as_object().expect("an object") {
+        let path = path.replace(['{', '}'], "");
+        for (method, operation) in methods.as_object().expect("an object") {
+            let listeners = operation["x-listeners"].as_array().expect("a list");
+            if !listeners.iter().any(|listener| listener == "control") {
+                continue;
+            }
+            let is_probe = ["/healthz", "/readyz"].contains(&path.as_str());
+            for protocol in [Protocol::Http1, Protocol::Http2] {
+                for (host, name, value, status, code) in [
+                    (
+                        own.as_str(),
+                        "accept",
+                        "*/*",
+                        if is_probe { 200 } else { 401 },
+                        "token-missing",
+                    ),
+                    (
+                        &own,
+                        "authorization",
+                        "Bearer wrong-horse-battery",
+                        if is_probe { 200 } else { 401 },
+                        "token-invalid",
+                    ),
+                    (
+                        &own,
+                        "origin",
+                        "https://evil.example",
+                        403,
+                        "origin-foreign",
+                    ),
+                    (&own, "sec-fetch-site", "cross-site", 403, "origin-foreign"),
+                    (
+                        "evil.example",
+                        "authorization",
+                        "Bearer correct-horse-battery",
+                        403,
+                        "host-unknown",
+                    ),
+                ] {
+                    let url = format!("http://{host}/").parse().expect("a URL");
+                    let mut target = Origin::of(&url, Trust::System).expect("a target");
+                    target.address = Some(edge.control);
+                    let connected = Connection::open(&target, protocol).await;
+                    let mut connection = connected.expect("it connects");
+                    let request = Request::builder().method(method.to_uppercase().as_str());
+                    let request = request.uri(&path);
+                    let request = request
+                        .header(name, value)
+                        .body(full("{}"))
+                        .expect("a request");
+                    let answer = Answer::of(&mut connection, request).await;
+                    assert_eq!(
+                        answer.status.as_u16(),
+                        status,
+                        "{protocol} {method} {path} {name}: {value}"
+                    );
+                    if status != 200 {
+                        assert_eq!(answer.json()["code"], code, "{method} {path}");
+                    }
+                    asked += 1;
+                }
+            }
+        }
+    }
+    assert!(asked > 250, "{asked}");
 }
 
 #[tokio::test]

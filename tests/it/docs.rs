@@ -113,3 +113,69 @@ fn the_page_of_limits_is_that_of_the_code() {
     found.sort();
     assert_eq!(found, expected);
 }
+
+/// A folder with what the documents name on a machine of their own, and their text with its paths.
+fn on_this_machine(text: &str, folder: &Path) -> String {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let secrets = folder.join("run/secrets");
+    let etc = folder.join("etc/seventh");
+    fs::create_dir_all(&secrets).expect("a folder");
+    fs::create_dir_all(&etc).expect("a folder");
+    fs::create_dir_all(folder.join("srv/static")).expect("a folder");
+    fs::write(etc.join("app.pem"), pair.public_key_pem()).expect("it is written");
+    for (n, name) in ["seventh-jwt", "seventh-newsroom", "newsroom", "app"]
+        .iter()
+        .enumerate()
+    {
+        let secret = format!("{n} of forty-eight or more bytes that nobody else knows\n");
+        let secret = secret.replace(' ', "-");
+        fs::write(secrets.join(name), secret).expect("it is written");
+    }
+    let here = folder.display();
+    text.replace("\"/run/secrets/", &format!("\"{here}/run/secrets/"))
+        .replace("\"/srv/", &format!("\"{here}/srv/"))
+        .replace("\"/etc/seventh/", &format!("\"{here}/etc/seventh/"))
+        // Which is refused, as everybody knows it.
+        .replace(
+            "at least thirty-two random bytes",
+            "one-that-is-known-to-nobody-but-this-test",
+        )
+}
+
+#[test]
+fn the_example_is_taken_as_it_stands() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("seventh.example.toml")).expect("it is there");
+    let config = Config::from_text(&on_this_machine(&text, folder.path())).expect("it is right");
+    assert_eq!(config.warnings, [""; 0]);
+    assert!(!config.demo);
+}
+
+#[test]
+fn every_configuration_in_the_documentation_is_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages: Vec<_> = fs::read_dir(root.join("docs"))
+        .expect("it is there")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    pages.push(root.join("README.md"));
+    let mut snippets = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("text");
+        for part in text.split("```toml\n").skip(1) {
+            let snippet = part.split("```").next().unwrap_or_default();
+            let told = Config::from_text(&on_this_machine(snippet, folder.path()));
+            assert!(
+                told.is_ok(),
+                "{}: {snippet}\n{}",
+                page.display(),
+                told.expect_err("wrong")
+            );
+            snippets += 1;
+        }
+    }
+    assert!(snippets >= 10, "{snippets}");
+}

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod app; // a scripted app
-mod harness; // the vocabulary: an edge, a stream, a publisher
+mod harness;
+mod history; // the vocabulary: an edge, a stream, a publisher
 mod upstream; // apps behind an edge
 
 mod abuse; // floods
@@ -30,6 +31,7 @@ mod many; // event streams by the million
 mod misfortune; // no files, no time, a clock that jumps
 mod networks; // what streams do for pages on real networks
 mod overload;
+mod presence;
 mod proxy; // in front of an app
 mod publish; // taking events from publishers
 mod relay; // the app's own event streams

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use super::query::{DEFAULT_PAGE, name, next, page_limit};
+use crate::service::query::{DEFAULT_PAGE, name, next, page_limit};
 use crate::{
     access::{InvalidMember, Member, Name},
     exchange::{Problem, Reply},
@@ -82,8 +82,7 @@ pub(super) fn add(context: &Context, group: &str, member: &str) -> Result<Reply,
 /// Takes a member out of a group.
 pub(super) fn remove(context: &Context, group: &str, member: &str) -> Result<Reply, Problem> {
     let (group, member, _) = names(group, member)?;
-    // The lock is released before the streams are looked at, which takes it again.
-    let removed = context.access.groups().remove(&group, &member);
+    let removed = context.access.leave(&group, &member);
     if !removed {
         let detail = format!("`{member}` is not a member of `{group}`");
         return Err(Problem::not_found(detail));
@@ -94,7 +93,9 @@ pub(super) fn remove(context: &Context, group: &str, member: &str) -> Result<Rep
         access.may_subscribe(&info.identity, info.topics.iter())
     };
     let streams = &context.streams;
-    streams.end_where(Ended::Membership, |info| may(info).is_err());
+    streams.end_where(Ended::Membership, |info| {
+        !info.is_by_app() && may(info).is_err()
+    });
     Ok(Reply::json(&json!({ "removed": true })))
 }
 

@@ -2,15 +2,17 @@
 
 mod gate;
 mod groups;
-mod query;
 mod streams;
 mod topics;
+
+use std::time::UNIX_EPOCH;
 
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use serde_json::json;
 
-use super::{Context, routes::Route};
+use super::{Context, query, routes::Route};
 use crate::{
+    access::{MOST_REVOKED, Name},
     clock,
     exchange::{Named, Problem, Reply},
     hub::Entry,
@@ -42,6 +44,7 @@ pub(super) async fn answer(
         Route::AddMember(group, member) => groups::add(context, group, member),
         Route::RemoveMember(group, member) => groups::remove(context, group, member),
         Route::Disconnect(user) => disconnect(context, user).await,
+        Route::Revoke(user) => revoke(context, user).await,
         Route::Ready => ready(context),
         Route::Metrics => Ok(exposition(context)),
         Route::Health => Ok(plain("ok\n")),
@@ -49,6 +52,10 @@ pub(super) async fn answer(
         | Route::Stats
         | Route::Preflight
         | Route::PublishPreflight
+        | Route::ReadTopic(_)
+        | Route::Retract(..)
+        | Route::Presence
+        | Route::NewTicket
         | Route::ClientScript
         | Route::DemoPage
         | Route::DemoPublish
@@ -63,11 +70,33 @@ pub(super) async fn answer(
 /// Ends the streams of a user, who is asked about anew when they come back.
 async fn disconnect(context: &Context, user: &str) -> Result<Reply, Problem> {
     let user = query::name("user", user)?;
-    // First: whoever comes back is asked about anew.
-    context.access.forget(&user);
-    let entry = Entry::Disconnect(user.user_topic());
-    let ended = context.order.put(entry, clock::now()).await?.receivers;
+    let ended = end_streams(context, &user).await?;
     Ok(Reply::json(&json!({ "streams": ended })))
+}
+
+/// The same, and the tokens of the user that were issued before now are no good any more.
+async fn revoke(context: &Context, user: &str) -> Result<Reply, Problem> {
+    let user = query::name("user", user)?;
+    // First: whoever comes back, or comes just now, is refused.
+    let Some(before) = context.access.revoke(&user, clock::wall()) else {
+        let detail =
+            format!("the tokens of {MOST_REVOKED} users are revoked already, which is the limit");
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+        return Err(problem.with_limit(MOST_REVOKED));
+    };
+    let ended = end_streams(context, &user).await?;
+    let before = before.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Reply::json(
+        &json!({ "streams": ended, "before": before.as_secs() }),
+    ))
+}
+
+/// Ends the streams of a user; how many.
+async fn end_streams(context: &Context, user: &Name) -> Result<usize, Problem> {
+    // First: whoever comes back is asked about anew.
+    context.access.forget(user);
+    let entry = Entry::Disconnect(user.user_topic());
+    Ok(context.order.put(entry, clock::now()).await?.receivers)
 }
 
 fn ready(context: &Context) -> Result<Reply, Problem> {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::query::{DEFAULT_PAGE, MAX_PAGE, name, next, page_limit};
+use crate::service::query::{DEFAULT_PAGE, MAX_PAGE, name, next, page_limit};
 use crate::{
     access::Name,
     exchange::{Problem, Reply},

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::query::{DEFAULT_PAGE, next, page_limit};
+use crate::service::query::{DEFAULT_PAGE, next, page_limit};
 use crate::{
     clock,
     exchange::{Problem, Reply},

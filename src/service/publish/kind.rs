@@ -33,7 +33,7 @@ impl Kind {
         let event = match self {
             Self::Topics => {
                 let event = Event::from_json(json, context, context.limits.stream_topics)?;
-                permit.check(&event)?;
+                permit.check(context, &event)?;
                 event
             }
             Self::Everyone => Event::from_broadcast(json, context)?,

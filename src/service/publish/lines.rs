@@ -125,6 +125,9 @@ impl Lines {
         if let Some(limit) = problem.bitten() {
             self.context.hits.count(limit);
         }
+        if let Some(why) = problem.is_of_sender() {
+            self.context.metrics.turned_away.count(why);
+        }
         problem.json()
     }
 

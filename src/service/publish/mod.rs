@@ -53,7 +53,7 @@ pub(super) async fn answer(
         Route::PublishTo(topic) => {
             let topic = routes::decode(topic)?;
             let head = Head::parse(&topic, parts.uri.query().unwrap_or_default())?;
-            permit.check(head.event())?;
+            permit.check(context, head.event())?;
             permit.check_rate(context)?;
             let data = body::collect(context, expect, body).await?;
             let key = idempotency::key(parts, &data)?;
@@ -63,7 +63,7 @@ pub(super) async fn answer(
         Route::CloseTopic(topic) => {
             let topic = routes::decode(topic)?;
             let head = Head::parse(&topic, parts.uri.query().unwrap_or_default())?;
-            permit.check(head.event())?;
+            permit.check(context, head.event())?;
             permit.check_rate(context)?;
             let closed = head.event().topics().first().cloned().map(Entry::Close);
             let data = body::collect(context, expect, body).await?;

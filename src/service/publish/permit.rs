@@ -6,7 +6,7 @@ use http::{StatusCode, request::Parts};
 
 use super::event::Event;
 use crate::{
-    access::{Denied, Publisher, bearer},
+    access::{Publisher, bearer},
     clock,
     exchange::{Named, Problem},
     limits::digest,
@@ -69,10 +69,10 @@ impl Permit {
     }
 
     /// Whether an event may be published, to all of its topics, as far as it is known.
-    pub(super) fn check(&self, event: &Event) -> Result<(), Problem> {
-        if self.publisher.is_over(clock::wall()) {
-            return Err(Denied::Expired.into());
-        }
+    pub(super) fn check(&self, context: &Context, event: &Event) -> Result<(), Problem> {
+        context
+            .access
+            .check_publisher(&self.publisher, clock::wall())?;
         if let Some(foreign) = self.publisher.first_foreign(event.topics()) {
             let detail = format!("`{foreign}` is not a topic that you may publish to");
             let problem = Problem::field("topic", foreign.as_str(), detail).forbidden();

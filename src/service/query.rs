@@ -1,6 +1,7 @@
 //! What the lists have in common: pages, and names in paths.
 
-use crate::{access::Name, exchange::Problem, service::routes::decode};
+use super::routes::decode;
+use crate::{access::Name, exchange::Problem};
 
 /// The most entries on one page of a list.
 pub(super) const MAX_PAGE: usize = 1000;

@@ -1,0 +1,156 @@
+//! History as JSON, for programs and pages that want no stream, and taking back what is in it.
+
+use http::request::Parts;
+use serde_json::{Value, json};
+
+use super::{
+    Context,
+    query::{DEFAULT_PAGE, name, page_limit},
+    routes::{Audience, decode},
+    visitor,
+};
+use crate::{
+    access::{Identity, Standing},
+    clock,
+    exchange::{Peer, Problem, Reply},
+    hub::{Entry, GapReason, Kept, stored::Stored},
+    sse::{Item, Parser},
+    topic::Topic,
+};
+
+/// `GET /topics/{topic}/events` for the operator: all that history holds.
+pub(super) fn read(context: &Context, topic: &str, parts: &Parts) -> Result<Reply, Problem> {
+    let asked = Asked::parse(topic, parts)?;
+    Ok(asked.answer(context, false, |_| true))
+}
+
+/// The same for a visitor: what they would be given who came back with `after`.
+pub(super) async fn read_as(
+    context: &Context,
+    topic: &str,
+    parts: &Parts,
+    peer: &Peer,
+) -> Result<Reply, Problem> {
+    let asked = Asked::parse(topic, parts)?;
+    let identity = visitor::identify(context, parts, peer).await?;
+    let topics = std::iter::once(&asked.topic);
+    context.access.may_subscribe(&identity, topics)?;
+    let is_for = is_for(context, &identity);
+    let reply = asked.answer(context, true, is_for);
+    Ok(if identity.user().is_some() {
+        reply.with(http::header::CACHE_CONTROL, "private, no-store")
+    } else {
+        reply
+    })
+}
+
+/// Whether an event that is for some readers only is for this one, who may have belonged to them only later.
+fn is_for(context: &Context, identity: &Identity) -> impl Fn(&Stored) -> bool + use<> {
+    let moment = visitor::moment(context, identity);
+    let belongs = context.streams.meet(identity, moment);
+    let own = identity.reserved_topics().into_iter().map(move |topic| {
+        let since = belongs.iter().find(|belongs| belongs.topic == topic);
+        let since = since.map_or(0, |belongs| belongs.since);
+        (topic, since)
+    });
+    let own: Vec<(Topic, u64)> = own.collect();
+    move |event: &Stored| {
+        event.to().is_none_or(|to| {
+            let mut own = own.iter();
+            own.any(|(topic, since)| event.sequence > *since && to.binary_search(topic).is_ok())
+        })
+    }
+}
+
+/// What is asked of history.
+struct Asked {
+    topic: Topic,
+    after: Option<String>,
+    limit: usize,
+}
+
+impl Asked {
+    fn parse(topic: &str, parts: &Parts) -> Result<Self, Problem> {
+        let text = decode(topic)?;
+        let topic = Topic::parse(&text).map_err(|error| (error, text.as_str()))?;
+        let mut asked = Self {
+            topic,
+            after: None,
+            limit: DEFAULT_PAGE,
+        };
+        let query = parts.uri.query().unwrap_or_default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "after" => asked.after = Some(value.into_owned()),
+                "limit" => asked.limit = page_limit(&value)?,
+                other => {
+                    let detail = format!("`{other}` is not known here; after and limit are");
+                    return Err(Problem::field("query", other, detail));
+                }
+            }
+        }
+        Ok(asked)
+    }
+
+    fn answer(&self, context: &Context, is_again: bool, is_for: impl Fn(&Stored) -> bool) -> Reply {
+        let hub = &context.hub;
+        let after = self.after.as_deref();
+        let page = hub.page(&self.topic, after, self.limit, is_again, is_for);
+        let events: Vec<Value> = page.events.iter().filter_map(describe).collect();
+        Reply::json(&json!({
+            "topic": self.topic.as_str(),
+            "events": events,
+            "next": page.next.map(|id| id.to_string()),
+            "gap": page.gap.map(GapReason::as_str),
+        }))
+    }
+}
+
+/// An event as JSON: it is kept as it goes over the wire.
+fn describe(kept: &Kept) -> Option<Value> {
+    let mut items = Vec::new();
+    let mut parser = Parser::new(usize::MAX);
+    parser.push(kept.wire.as_slice(), &mut items).ok()?;
+    let message = items.into_iter().find_map(|item| match item {
+        Item::Message(message) => Some(message),
+        Item::Retry(_) | Item::Comment(_) => None,
+    })?;
+    Some(json!({
+        "id": kept.id,
+        "at": kept.at,
+        "event": message.event,
+        "data": message.data,
+    }))
+}
+
+/// `DELETE .../events/{id}`: takes an event back, in all of its topics.
+pub(super) async fn retract(
+    context: &Context,
+    of: Audience<'_>,
+    id: &str,
+) -> Result<Reply, Problem> {
+    let topics = match of {
+        Audience::Topic(topic) => {
+            let text = decode(topic)?;
+            vec![Topic::parse(&text).map_err(|error| (error, text.as_str()))?]
+        }
+        Audience::User(user) => vec![name("user", user)?.user_topic()],
+        Audience::Group(group) => vec![name("group", group)?.group_topic()],
+        Audience::Everyone => {
+            let both = [Standing::Authenticated, Standing::Anonymous];
+            both.map(Standing::topic).to_vec()
+        }
+    };
+    let id = decode(id)?;
+    let entry = Entry::Retract {
+        topics: topics.into(),
+        id: id.as_str().into(),
+    };
+    let receipt = context.order.put(entry, clock::now()).await?;
+    match receipt.removed {
+        Some(_) => Ok(Reply::json(&json!({ "retracted": id }))),
+        None => Err(Problem::not_found(
+            "history holds no such event there: it may have left it, or be another's",
+        )),
+    }
+}

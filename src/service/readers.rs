@@ -1,0 +1,146 @@
+//! `GET /presence`: who reads a topic, and telling those who want to know when that changes.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use http::request::Parts;
+use serde_json::{Value, json};
+
+use super::{
+    Context,
+    presence::Readers,
+    query::{DEFAULT_PAGE, name, next, page_limit},
+    streams::Filter,
+    visitor,
+};
+use crate::{
+    access::Name,
+    clock,
+    exchange::{Peer, Problem, Reply},
+    hub::{Entry, Target},
+    sse::Draft,
+    topic::Topic,
+};
+
+/// How often it is told who has come and gone.
+const TELL: Duration = Duration::from_secs(1);
+
+/// What is asked of the readers of a topic.
+struct Asked {
+    topic: Topic,
+    after: Option<Name>,
+    limit: usize,
+}
+
+impl Asked {
+    fn parse(parts: &Parts) -> Result<Self, Problem> {
+        let (mut topic, mut after, mut limit) = (None, None, DEFAULT_PAGE);
+        let query = parts.uri.query().unwrap_or_default();
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "topic" => {
+                    let parsed = Topic::parse(&value).map_err(|error| (error, &*value))?;
+                    topic = Some(parsed);
+                }
+                "after" => after = Some(name("after", &value)?),
+                "limit" => limit = page_limit(&value)?,
+                other => {
+                    let detail = format!("`{other}` is not known here; topic, after and limit are");
+                    return Err(Problem::field("query", other, detail));
+                }
+            }
+        }
+        let missing = || Problem::field("topic", "", "name the topic whose readers are asked for");
+        Ok(Self {
+            topic: topic.ok_or_else(missing)?,
+            after,
+            limit,
+        })
+    }
+
+    fn told(&self, context: &Context) -> Readers {
+        let after = self.after.as_ref();
+        context.streams.readers(&self.topic, after, self.limit)
+    }
+
+    fn answer(&self, readers: &Readers) -> Reply {
+        let next = next(&readers.users, self.limit).map(|(user, _)| user.as_str());
+        let users = readers.users.iter();
+        let users: Vec<Value> = users
+            .map(|(user, streams)| json!({ "user": user.as_str(), "streams": streams }))
+            .collect();
+        Reply::json(&json!({
+            "topic": self.topic.as_str(),
+            "users": users,
+            "anonymous": readers.anonymous,
+            "next": next,
+        }))
+    }
+}
+
+/// The readers of any topic, for the operator.
+pub(super) fn list(context: &Context, parts: &Parts) -> Result<Reply, Problem> {
+    let asked = Asked::parse(parts)?;
+    if context.access.tells_presence(&asked.topic) {
+        return Ok(asked.answer(&asked.told(context)));
+    }
+    let filter = Filter {
+        topic: Some(asked.topic.as_str().to_owned()),
+        ..Filter::default()
+    };
+    let mut users: BTreeMap<Name, usize> = BTreeMap::new();
+    let mut readers = Readers::default();
+    for (_, info) in context.streams.list(0, usize::MAX, &filter) {
+        match info.identity.user() {
+            Some(user) => *users.entry(user.clone()).or_default() += 1,
+            None => readers.anonymous += 1,
+        }
+    }
+    let later = users
+        .into_iter()
+        .filter(|(user, _)| Some(user) > asked.after.as_ref());
+    readers.users = later.take(asked.limit).collect();
+    Ok(asked.answer(&readers))
+}
+
+/// The readers of a topic, for whoever may see them by its rule.
+pub(super) async fn list_as(
+    context: &Context,
+    parts: &Parts,
+    peer: &Peer,
+) -> Result<Reply, Problem> {
+    let asked = Asked::parse(parts)?;
+    let identity = visitor::identify(context, parts, peer).await?;
+    let presence = asked.topic.presence();
+    context
+        .access
+        .may_subscribe(&identity, std::iter::once(&presence))?;
+    Ok(asked.answer(&asked.told(context)))
+}
+
+/// Tells each second who has come to a topic and left it, where a rule says so. Never ends.
+pub(crate) async fn tell(context: Arc<Context>) {
+    if !context.access.tells_any_presence() {
+        return std::future::pending().await;
+    }
+    let mut ticks = tokio::time::interval(TELL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let is_read = |topic: &Topic| {
+            let told = context.hub.topic(&topic.presence());
+            told.is_some_and(|told| told.subscribers > 0)
+        };
+        for (topic, data) in context.streams.tell_presence(is_read) {
+            let entry = Entry::Event {
+                draft: Draft::new(Some("edge-presence"), &data, None),
+                target: Target {
+                    topics: vec![topic],
+                    is_live_only: true,
+                    ..Target::default()
+                },
+            };
+            // It has neither an id nor a key that could be another's.
+            let _: Result<_, _> = context.order.put(entry, clock::now()).await;
+        }
+    }
+}
