@@ -12,12 +12,14 @@ import threading
 from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
+from urllib.request import Request, urlopen
 
 HERE = Path(__file__).parent
 PORT = int(os.environ.get("APP_PORT", "3000"))
 SESSION_PORT = int(os.environ.get("SESSION_PORT", "3001"))
 EDGE = os.environ.get("EDGE", "https://localhost:8443")
+CONTROL = os.environ.get("CONTROL", "http://127.0.0.1:7070")
 CERTIFICATE = os.environ.get("CERTIFICATE", "certs/localhost.pem")
 
 GROUPS = {"bob": ["editors"], "ann": ["sales"], "eve": []}
@@ -56,10 +58,18 @@ class App(Handler):
             sessions[sid] = user
             cookie = f"sid={sid}; Path=/; Secure; HttpOnly; SameSite=Lax"
             self.answer(303, Location="/", Set_Cookie=cookie)
-        elif url.path == "/logout":
-            self.answer(303, Location="/", Set_Cookie="sid=; Path=/; Secure; Max-Age=0")
         else:
             self.answer(404)
+
+    def do_POST(self):
+        if urlsplit(self.path).path != "/logout":
+            return self.answer(404)
+        # Here, in the browser, and in the streams that are open in other tabs and on other devices.
+        cookie = SimpleCookie(self.headers.get("Cookie", "")).get("sid")
+        user = sessions.pop(cookie.value, None) if cookie else None
+        if user:
+            urlopen(Request(f"{CONTROL}/users/{quote(user, safe='')}/disconnect", method="POST"))
+        self.answer(303, Location="/", Set_Cookie="sid=; Path=/; Secure; HttpOnly; Max-Age=0")
 
 
 class Session(Handler):

@@ -6,13 +6,14 @@ import { createHmac } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import http from 'node:http';
 import https from 'node:https';
 import path from 'node:path';
 import { test } from 'node:test';
 
 import { free } from './apps.mjs';
 import { browsers } from './browsers.mjs';
-import { Edge, PATIENCE, until } from './edge.mjs';
+import { Edge, PATIENCE, Relay, until } from './edge.mjs';
 
 const SECRET = '0123456789abcdef0123456789abcdef';
 
@@ -28,9 +29,10 @@ async function startApp() {
   app.start = (pem) =>
     new Promise((resolve) => {
       app.server = https.createServer({ key: pem, cert: pem }, (request, response) => {
-        if (request.url === '/login') {
+        const seconds = { '/login': 4, '/login-for-long': 60, '/expire': -1 }[request.url];
+        if (seconds !== undefined) {
           app.logins += 1;
-          const exp = Math.floor(Date.now() / 1000) + 4;
+          const exp = Math.floor(Date.now() / 1000) + seconds;
           // Two, which browsers send as fields of their own over HTTP/2 and HTTP/3.
           const attributes = 'Secure; HttpOnly; SameSite=Lax; Path=/';
           const token = mint({ sub: 'bob', groups: ['editors'], exp });
@@ -108,6 +110,20 @@ for (const [name, launch] of Object.entries(browsers)) {
         return seen === expected || seen;
       });
       assert.equal(await who('known'), 'bob:editors');
+      // Whoever comes with one that is over is told so, and let in once it is renewed.
+      await page.evaluate(async (edgePort) => {
+        window.known.close();
+        await fetch('/expire');
+        window.reasons = [];
+        window.expired = new EventSource(`https://localhost:${edgePort}/events?topic=expired`, { withCredentials: true });
+        window.expired.addEventListener('edge-auth', ({ data }) => {
+          const { reason } = JSON.parse(data);
+          if (window.reasons.push(reason) === 1) fetch('/login-for-long');
+        });
+      }, edge.port);
+      await until('bob again', async () => (await who('expired')) === 'bob:editors' || who('expired'));
+      assert.equal(await page.evaluate(() => window.reasons[0]), 'expired');
+      await page.evaluate(() => window.expired.close());
     } finally {
       await browser?.close();
       app.server.close();
@@ -132,6 +148,7 @@ test('the example of the documentation runs: an app, a page, the edge in front',
       APP_PORT: appPort,
       SESSION_PORT: sessionPort,
       EDGE: `https://localhost:${edge.port}`,
+      CONTROL: edge.control,
       CERTIFICATE: path.join(edge.folder, 'certs/localhost.pem'),
     },
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -157,9 +174,84 @@ test('the example of the documentation runs: an app, a page, the edge in front',
     assert.deepEqual((await post('/broadcast', { data: 'to all who are logged in' })).receivers, 1);
     assert.deepEqual((await post('/publish', { topic: 'news', data: 'not to sales', to: { groups: ['editors'] } })).receivers, 1);
     await until('three events', async () => (await listed()) === 'to staff,to all who are logged in,not to sales' || listed());
+    // Whoever logs out is nobody here, and in the tabs that are open.
+    const other = await page.context().newPage();
+    await other.goto(`https://localhost:${appPort}/`);
+    await until('bob twice', async () => (await who()) === 'bob,bob' || who());
+    await Promise.all([page.waitForNavigation(), page.click('form button')]);
+    await until('nobody twice', async () => (await who()) === 'null,null' || who());
   } finally {
     await browser?.close();
     app.kill();
     await edge.stop();
   }
 });
+
+// A page of another site, whose browser sends no cookie along: what says who it is stands in the URL, and is spent
+// by the time it comes back.
+for (const name of Object.keys(browsers)) {
+  for (const http3 of [false, true]) {
+    const transport = http3 ? 'h3' : 'h2';
+    test(`${name} over ${transport}: a ticket outlives three cuts, and nothing is lost`, { timeout: 3 * PATIENCE }, async () => {
+      const site = http.createServer((_, response) => response.setHeader('content-type', 'text/html').end('<title>another site</title>'));
+      await new Promise((resolve) => site.listen(0, '127.0.0.1', resolve));
+      const origin = `http://127.0.0.1:${site.address().port}`;
+      const edge = await Edge.start(`
+access.origins = ["${origin}"]
+access.subscribe = ["authenticated"]
+access.audience = "seventh"
+access.ticket_opens = "1s"
+events.retry = "500ms"
+[[access.key]]
+algorithm = "HS256"
+secret = "${SECRET}"
+`);
+      const relay = await Relay.start(edge.port);
+      let browser;
+      try {
+        browser = await browsers[name]({ port: relay.port, spki: edge.spki, http3 });
+        const { page } = browser;
+        const json = { 'content-type': 'application/json' };
+        const post = async (at, body) => (await fetch(`${edge.control}${at}`, { method: 'POST', headers: json, body: JSON.stringify(body) })).json();
+        const { ticket } = await post('/tickets', { user: 'bob', groups: ['staff'] });
+        await page.goto(origin);
+        await page.evaluate(({ url }) => {
+          window.seen = [];
+          window.opens = [];
+          window.source = new EventSource(url);
+          window.source.onmessage = ({ data }) => window.seen.push(Number(data));
+          window.source.addEventListener('edge-open', ({ data }) => window.opens.push(JSON.parse(data).user));
+          window.source.addEventListener('edge-auth', ({ data }) => window.opens.push(JSON.parse(data).reason));
+        }, { url: `https://localhost:${relay.port}/events?topic=t&ticket=${ticket}` });
+        const opens = () => page.evaluate(() => window.opens.join());
+        await until('the stream', async () => (await opens()) === 'bob' || opens());
+        // What opens nothing any more by itself goes on with what it has read.
+        const spent = () => page.evaluate(({ url }) => new Promise((resolve) => {
+          const another = new EventSource(url);
+          const end = ({ data }) => { another.close(); resolve(JSON.parse(data).reason === 'ticket'); };
+          another.addEventListener('edge-open', end);
+          another.addEventListener('edge-auth', end);
+        }), { url: `https://localhost:${relay.port}/events?ticket=${ticket}` });
+        await until('the end of its time', spent);
+        let sent = 0;
+        for (let cut = 1; cut <= 3; cut += 1) {
+          await post('/send', { groups: 'staff', data: String(sent += 1) });
+          relay.cut();
+          await post('/send', { users: 'bob', data: String(sent += 1) });
+          await until(`stream number ${cut + 1}`, async () => (await opens()).split(',').length > cut || opens());
+        }
+        await post('/publish', { topic: 't', data: String(sent += 1) });
+        const seen = () => page.evaluate(() => window.seen);
+        await until('all of it', async () => (await seen()).length === sent || seen());
+        assert.deepEqual(await seen(), Array.from({ length: sent }, (_, at) => at + 1));
+        assert.match(await opens(), /^bob(,bob)+$/);
+      } finally {
+        await browser?.close();
+        relay.stop();
+        site.close();
+        site.closeAllConnections();
+        await edge.stop();
+      }
+    });
+  }
+}
