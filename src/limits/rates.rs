@@ -51,6 +51,15 @@ impl<K: Eq + Hash> Rates<K> {
     ///
     /// The limit, when it does so too often.
     pub(crate) fn take(&mut self, who: K, now: Instant) -> Result<(), Limit> {
+        self.take_many(who, 1, now)
+    }
+
+    /// One does it so many times more: all of them, or none.
+    ///
+    /// # Errors
+    ///
+    /// The limit, when that is too often.
+    pub(crate) fn take_many(&mut self, who: K, times: usize, now: Instant) -> Result<(), Limit> {
         if self.buckets.len() >= self.clean_at {
             self.buckets.retain(|_, bucket| !bucket.is_full(now));
             self.buckets.shrink_to(2 * self.buckets.len());
@@ -60,7 +69,7 @@ impl<K: Eq + Hash> Rates<K> {
         let burst = value.saturating_mul(self.burst);
         let bucket = self.buckets.entry(who);
         let bucket = bucket.or_insert_with(|| Bucket::new(limit, burst, value, now));
-        bucket.take(1, now)
+        bucket.take(times, now)
     }
 }
 

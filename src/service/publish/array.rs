@@ -1,5 +1,7 @@
 //! A JSON array of events: all of them are right, or none is published.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 use super::{event::Event, kind::Kind, permit::Permit, published::Published};
@@ -15,11 +17,12 @@ pub(super) fn is_array(json: &[u8]) -> bool {
     json.trim_ascii_start().starts_with(b"[")
 }
 
-/// Publishes the events of an array, in their order; what each of them is answered.
+/// Publishes the events of an array, in their order; what each of them is answered. One has been counted against
+/// the publisher's rate.
 pub(super) async fn publish(
-    context: &Context,
+    context: &Arc<Context>,
     kind: Kind,
-    permit: &Permit,
+    permit: Permit,
     json: &[u8],
 ) -> Result<Vec<Published>, Problem> {
     let texts: Vec<&RawValue> = super::event::parse(json)?;
@@ -31,25 +34,30 @@ pub(super) async fn publish(
         return Err(Problem::field("events", &all.to_string(), detail).with_limit(MOST));
     }
     let read = |(at, text): (usize, &&RawValue)| {
-        let event = kind.read(text.get().as_bytes(), context, permit);
-        event.map_err(|problem| {
-            problem.within(&format!(
-                "event {} of {all}, none of which was published",
-                at + 1
-            ))
-        })
+        let event = kind.read(text.get().as_bytes(), context, &permit);
+        let part = || format!("event {} of {all}, none of which was published", at + 1);
+        event.map_err(|problem| problem.within(&part()))
     };
     let events: Vec<Event> = texts
         .iter()
         .enumerate()
         .map(read)
         .collect::<Result<_, _>>()?;
-    let mut published = Vec::with_capacity(all);
-    for (at, event) in events.into_iter().enumerate() {
-        if at > 0 && at % BATCH == 0 {
-            tokio::task::yield_now().await;
+    permit.check_rate_of_more(context, all - 1)?;
+    Published::check_memory(context)?;
+    // From here on they are all published, whether the publisher waits for the answer or not.
+    let context = context.clone();
+    let publishing = tokio::spawn(async move {
+        let mut published = Vec::with_capacity(all);
+        for (at, event) in events.into_iter().enumerate() {
+            if at > 0 && at % BATCH == 0 {
+                tokio::task::yield_now().await;
+            }
+            published.push(Published::put(&context, &permit, event, kind.is_to_people()).await?);
         }
-        published.push(Published::of(context, permit, event, kind.is_to_people()).await?);
-    }
-    Ok(published)
+        Ok(published)
+    });
+    publishing
+        .await
+        .unwrap_or_else(|_| Err(Problem::internal()))
 }

@@ -20,7 +20,7 @@ impl Kind {
         self != Self::Topics
     }
 
-    /// Reads an event that may be published now.
+    /// Reads an event that may be published.
     pub(super) fn read(
         self,
         json: &[u8],
@@ -30,16 +30,14 @@ impl Kind {
         if self.is_to_people() {
             permit.check_people()?;
         }
-        let event = match self {
+        match self {
             Self::Topics => {
                 let event = Event::from_json(json, context, context.limits.stream_topics)?;
                 permit.check(context, &event)?;
-                event
+                Ok(event)
             }
-            Self::Everyone => Event::from_broadcast(json, context)?,
-            Self::People => Event::from_send(json, context)?,
-        };
-        permit.check_rate(context)?;
-        Ok(event)
+            Self::Everyone => Event::from_broadcast(json, context),
+            Self::People => Event::from_send(json, context),
+        }
     }
 }

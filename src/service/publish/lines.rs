@@ -153,6 +153,7 @@ async fn publish_line(
     permit: &Permit,
     line: &[u8],
 ) -> Result<Published, Problem> {
+    permit.check_rate(context)?;
     let event = kind.read(line, context, permit)?;
     Published::of(context, permit, event, kind.is_to_people()).await
 }

@@ -108,10 +108,12 @@ async fn json(
         let lines = lines::lines(context.clone(), kind, permit, body, drain.clone());
         return Ok(lines);
     }
+    // Before the body is read: whoever comes too often is not to cost more than that.
+    permit.check_rate(context)?;
     let json = body::collect(context, expect, body).await?;
     if array::is_array(&json) {
         idempotency::refuse(&parts.headers)?;
-        let answers = array::publish(context, kind, &permit, &json).await?;
+        let answers = array::publish(context, kind, permit, &json).await?;
         return Ok(Reply::json(&answers));
     }
     let event = kind.read(&json, context, &permit)?;

@@ -9,7 +9,7 @@ use crate::{
     access::{Publisher, bearer},
     clock,
     exchange::{Named, Problem},
-    limits::digest,
+    limits::{BURST, digest},
     service::Context,
 };
 
@@ -84,8 +84,27 @@ impl Permit {
         Ok(())
     }
 
+    /// Whether so many more events may be published now, besides the one of their request: all of them, or none.
+    pub(super) fn check_rate_of_more(&self, context: &Context, more: usize) -> Result<(), Problem> {
+        let (all, rate) = (more + 1, context.limits.publish_rate);
+        let most = rate.value.saturating_mul(BURST);
+        if self.rated.is_some() && all > most {
+            let detail = format!(
+                "{all} events at once are more than {most}, which is {BURST} seconds' worth of {}; send fewer, or lines",
+                rate.limit.key()
+            );
+            let problem = Problem::field("events", &all.to_string(), detail);
+            return Err(problem.by(rate).with_limit(most));
+        }
+        self.take(context, more)
+    }
+
     /// Whether one more event may be published now.
     pub(super) fn check_rate(&self, context: &Context) -> Result<(), Problem> {
+        self.take(context, 1)
+    }
+
+    fn take(&self, context: &Context, events: usize) -> Result<(), Problem> {
         let Some(publisher) = self.rated else {
             return Ok(());
         };
@@ -93,7 +112,7 @@ impl Permit {
             .publish_rates
             .lock()
             .expect("no holder of this lock panics");
-        let taken = rates.take(publisher, clock::now());
+        let taken = rates.take_many(publisher, events, clock::now());
         taken.map_err(|_| Problem::too_often(context.limits.publish_rate))
     }
 }

@@ -31,9 +31,25 @@ impl Published {
         event: Event,
         is_to_people: bool,
     ) -> Result<Self, Problem> {
+        Self::check_memory(context)?;
+        Self::put(context, permit, event, is_to_people).await
+    }
+
+    /// Whether there is memory for more.
+    pub(super) fn check_memory(context: &Context) -> Result<(), Problem> {
         if context.memory.is_short() {
             return Err(Problem::no_memory(context.limits.memory));
         }
+        Ok(())
+    }
+
+    /// Publishes an event for which there is memory.
+    pub(super) async fn put(
+        context: &Context,
+        permit: &Permit,
+        event: Event,
+        is_to_people: bool,
+    ) -> Result<Self, Problem> {
         let is_told = permit.is_told_receivers(&event);
         if let Some(publisher) = permit.name() {
             tracing::debug!(publisher, "publishes");

@@ -114,3 +114,29 @@ async fn publishers_with_a_name_publish_what_is_theirs() {
         assert_eq!(answer.json()["receivers"], receivers, "{}", answer.text);
     }
 }
+
+/// An array is counted as so many events, all of them or none.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_array_is_as_many_events_as_it_holds() {
+    let edge = with_secret("access.publish = [\"a-key-for-publishers\"]\nlimits.publish_rate = 10");
+    let bearer = bearer("a-key-for-publishers");
+    let array = |n: usize| {
+        let event = json!({ "topic": "a", "data": 1 });
+        Value::Array(vec![event; n]).to_string()
+    };
+    let mut connection = edge.connect(Protocol::Http2).await;
+    let fields = [("authorization", bearer.as_str())];
+    for (events, status, code) in [
+        (101, 400, "limit-publish-rate"),
+        (90, 200, ""),
+        (99, 429, "limit-publish-rate"),
+    ] {
+        let answer = send(&mut connection, "POST", "/publish", &fields, array(events)).await;
+        assert_eq!(answer.status, status, "{events}: {}", answer.text);
+        assert_eq!(answer.json()["code"].as_str().unwrap_or_default(), code);
+    }
+    assert_eq!(edge.ask("GET", "/topics/a", "").await.json()["events"], 90);
+    let fields = [fields[0], ("idempotency-key", "1")];
+    let answer = send(&mut connection, "POST", "/publish", &fields, array(2)).await;
+    assert_eq!(answer.status, 400, "{}", answer.text);
+}

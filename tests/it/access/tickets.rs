@@ -95,7 +95,7 @@ async fn a_ticket_opens_streams_and_goes_on_with_them(protocol: Protocol) {
 /// Afterwards it is good only with what a stream of it has read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_that_is_found_in_a_log_opens_nothing() {
-    let edge = with_secret("access.ticket_opens = \"1s\"\naccess.subscribe = [\"authenticated\"]");
+    let edge = with_secret("access.ticket_opens = \"4s\"\naccess.subscribe = [\"authenticated\"]");
     let before = edge.publish_id("a", "before").await;
     edge.publish("a", "the last before").await;
     let ticket = edge
@@ -145,7 +145,7 @@ async fn a_ticket_that_is_found_in_a_log_opens_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_that_ends_takes_its_ticket_along() {
     let edge = with_secret("");
-    let body = json!({ "user": "bob", "expires": 1 }).to_string();
+    let body = json!({ "user": "bob", "expires": 4 }).to_string();
     let ticket = edge.ask("POST", "/tickets", body).await.json();
     let query = format!(
         "topic=a&ticket={}",
