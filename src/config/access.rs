@@ -30,7 +30,7 @@ const COOKIE: &str = "seventh";
 struct KeyTable {
     algorithm: String,
     kid: Option<String>,
-    secret: Option<String>,
+    secret: Option<secret::Text>,
     secret_file: Option<String>,
     public_key: Option<String>,
     issuer: Option<String>,
@@ -52,7 +52,7 @@ struct RuleTable {
 #[serde(deny_unknown_fields)]
 struct PublisherTable {
     name: String,
-    key: Option<String>,
+    key: Option<secret::Text>,
     key_file: Option<String>,
     #[serde(default)]
     topics: Vec<String>,
@@ -439,11 +439,11 @@ fn take_publishers(reader: &mut Reader) -> Vec<KeyHolder> {
     let tables: Vec<Table> = reader.take(
         "access.publisher",
         Vec::new(),
-        "`[[access.publisher]]`: one that may publish on the public listeners: `name`, which the log says; `key` or \
+        "`[[access.publisher]]`: one that may publish on the public listeners: `name`, which the log says at `debug`; `key` or \
          `key_file`; `topics`, patterns of those that it may publish to; `audience = true` if it may also send to \
          users, groups and everyone, and be told who is there.",
     );
-    each(reader, "access.publisher", tables, |table| {
+    let publishers = each(reader, "access.publisher", tables, |table| {
         let table: PublisherTable = of_table(table)?;
         Name::parse(&table.name).map_err(|error| format!("name: {error}"))?;
         let key = secret::either(table.key, table.key_file.as_deref(), "key")?;
@@ -459,7 +459,23 @@ fn take_publishers(reader: &mut Reader) -> Vec<KeyHolder> {
             key: Token::parse(&key).map_err(|wrong| format!("key {wrong}"))?,
             publisher: Publisher::named(&table.name, topics, table.audience),
         })
-    })
+    });
+    for (n, publisher) in publishers.iter().enumerate() {
+        let before = &publishers[..n];
+        let key = format!("access.publisher, number {}", n + 1);
+        if before.iter().any(|other| other.key == publisher.key) {
+            reader.mistake(
+                key,
+                "its key is that of one before it, so that nobody could tell them apart",
+            );
+        } else if before
+            .iter()
+            .any(|other| other.publisher.name == publisher.publisher.name)
+        {
+            reader.mistake(key, "its name is that of one before it");
+        }
+    }
+    publishers
 }
 
 fn take_groups(reader: &mut Reader) -> Groups {

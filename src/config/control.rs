@@ -15,8 +15,8 @@ use crate::access::Token;
 
 /// What a path of a socket begins with.
 const UNIX: &str = "unix:";
-/// The longest path of a socket, in bytes (unix(7)).
-const MAX_PATH: usize = 107;
+/// The longest path of a socket, in bytes: that of unix(7), with room for the name under which it is bound.
+const MAX_PATH: usize = 107 - 9;
 
 /// The private listener.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ impl Setting for ControlAt {
         match path.len() {
             0 => Err("names no path; write unix:/run/seventh/control.sock".into()),
             n if n > MAX_PATH => Err(format!(
-                "the path of the socket is {n} bytes long, the limit of the system is {MAX_PATH}"
+                "the path of the socket is {n} bytes long, the limit is {MAX_PATH}"
             )),
             _ => Ok(Self::Unix(path.into())),
         }
@@ -147,6 +147,12 @@ pub(super) fn take(reader: &mut Reader) -> Control {
 }
 
 fn check(reader: &mut Reader, control: &Control) {
+    let is_socket = matches!(control.listen, ControlAt::Unix(_));
+    if is_socket && (control.allow_remote || !control.hosts.is_empty()) {
+        let unused = "a socket in the file system has no names and no addresses: leave control.hosts and \
+                      control.allow_remote out";
+        reader.mistake("control.listen", unused);
+    }
     if let ControlAt::Tcp(address) = &control.listen
         && !address.ip().is_loopback()
         && !(control.allow_remote && control.token.is_some())

@@ -102,6 +102,24 @@ impl Reader {
         self.given.iter().any(|key| key.starts_with(prefix))
     }
 
+    /// How strong the source is that has `key`: 0 is the strongest.
+    #[must_use]
+    pub fn strength(&self, key: &str) -> Option<usize> {
+        let Sources {
+            flags,
+            environment,
+            file,
+            ..
+        } = &self.sources;
+        let variable = variable(key);
+        let has = [
+            flags.contains_key(key),
+            environment.contains_key(&variable),
+            file.contains_key(key),
+        ];
+        has.iter().position(|has| *has)
+    }
+
     /// Takes the setting `key`, from the strongest source that has it.
     pub fn take<T: Setting>(&mut self, key: &'static str, default: T, doc: &'static str) -> T {
         self.take_if(key, default, doc, |_| Ok(()))

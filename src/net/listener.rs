@@ -37,6 +37,9 @@ pub struct BindError {
 fn remedy(error: &io::Error, port: Option<u16>) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse if port.is_none() => "; another program listens there: end it, or choose another path".into(),
+        io::ErrorKind::PermissionDenied if port.is_none() => {
+            "; have the edge's user own the socket and its directory".into()
+        }
         io::ErrorKind::NotFound => "; make the directory first".into(),
         io::ErrorKind::AddrInUse => "; another program has the port: end it, or choose another port".into(),
         io::ErrorKind::PermissionDenied if port.is_some_and(|port| port < 1024) => {

@@ -2,10 +2,11 @@
 //! may come.
 
 use std::{
+    fs::{Metadata, Permissions},
     io,
     net::{Ipv4Addr, SocketAddr},
     os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _},
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::UnixStream as StdUnixStream,
     },
     path::{Path, PathBuf},
@@ -31,8 +32,35 @@ use crate::{drain::Watch, service::Service};
 /// A listener on a socket in the file system, which goes when it does.
 #[derive(Debug)]
 pub(crate) struct UnixListener {
-    path: PathBuf,
+    file: SocketFile,
     listener: Listener,
+}
+
+/// The file of a socket, which is removed when it is dropped, unless it is another's by then.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// The device, and the number of the file there.
+    own: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = std::fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.into(),
+            own: (file.dev(), file.ino()),
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_own = |file: Metadata| (file.dev(), file.ino()) == self.own;
+        if std::fs::symlink_metadata(&self.path).is_ok_and(is_own) {
+            let _: io::Result<()> = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl UnixListener {
@@ -43,77 +71,88 @@ impl UnixListener {
     ///
     /// [`BindError`] names the path and what is in the way.
     pub(crate) fn bind(path: &Path, mode: u32, key: &'static str) -> Result<Self, BindError> {
-        let bound = bind(path, mode).map_err(|source| BindError {
+        bind(path, mode).map_err(|source| BindError {
             key,
             at: path.display().to_string(),
             port: None,
             transport: "unix",
             source,
-        })?;
-        Ok(Self {
-            path: path.into(),
-            listener: bound,
         })
     }
 
     /// Serves until the drain has ended.
     pub(crate) async fn serve(self, service: Service, metrics: Arc<NetMetrics>, drain: Watch) {
+        let Self { file, listener } = self;
         let listening = Arc::new(Listening::plain(service, metrics, None));
         let mut connections = JoinSet::new();
         let mut draining = std::pin::pin!(drain.clone().draining());
+        let mut failing = false;
         loop {
             // Each branch is cancel-safe.
             tokio::select! {
                 () = &mut draining => break,
                 Some(ended) = connections.join_next() => report_panic(ended),
-                accepted = self.listener.accept() => match accepted {
+                accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
+                        failing = false;
                         connections.spawn(serve(stream, listening.clone(), drain.clone()));
                     }
                     Err(error) => {
                         listening.accept_failed();
-                        tracing::warn!("accepting pauses: {error}");
+                        if !std::mem::replace(&mut failing, true) {
+                            tracing::warn!("accepting pauses: {error}");
+                        }
                         tokio::time::sleep(PAUSE).await;
                     }
                 },
             }
         }
+        // Whoever comes from now on is told that nobody is there.
+        drop((listener, file));
         while let Some(ended) = connections.join_next().await {
             report_panic(ended);
         }
     }
 }
 
-impl Drop for UnixListener {
-    fn drop(&mut self) {
-        // Whoever comes from now on is told that nobody is there.
-        let _: io::Result<()> = std::fs::remove_file(&self.path);
-    }
-}
-
-fn bind(path: &Path, mode: u32) -> io::Result<Listener> {
+fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    look(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    let address = SockAddr::unix(path)?;
-    match socket.bind(&address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left(path) => {
-            std::fs::remove_file(path)?;
-            socket.bind(&address)?;
-        }
-        bound => bound?,
-    }
-    // Nobody can connect before it listens.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    // Under another name, until whoever finds it may connect, and does so to one who listens.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{:x}", std::process::id()));
+    let beside = PathBuf::from(beside);
+    socket.bind(&SockAddr::unix(&beside)?)?;
+    let begun = SocketFile::of(&beside)?;
+    std::fs::set_permissions(&beside, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
-    Listener::from_std(socket.into())
+    let listener = Listener::from_std(socket.into())?;
+    std::fs::rename(&beside, path)?;
+    let own = begun.own;
+    drop(begun);
+    let path = path.into();
+    Ok(UnixListener {
+        file: SocketFile { path, own },
+        listener,
+    })
 }
 
-/// Whether a socket was left there by a life before.
-fn is_left(path: &Path) -> bool {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    let refused = StdUnixStream::connect(path).err();
-    // What is no socket refuses too.
-    is_socket && refused.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+/// Whether there is room for a socket: nothing, or one that a life before has left.
+fn look(path: &Path) -> io::Result<()> {
+    let there = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        there => there?,
+    };
+    if !there.file_type().is_socket() {
+        let what = "something that is no socket stands there: move it, or choose another path";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+    }
+    match StdUnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn serve(stream: UnixStream, listening: Arc<Listening>, drain: Watch) {

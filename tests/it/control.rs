@@ -371,15 +371,25 @@ async fn it_may_be_a_socket_in_the_file_system() {
         }
     })
     .await;
+    // What another has put there meanwhile is its own.
+    let edge = start("0600").expect("it starts");
+    std::fs::remove_file(&path).expect("it is there");
+    let other = std::os::unix::net::UnixListener::bind(&path).expect("it is bound");
+    patiently("the drain", edge.drain()).await;
+    assert!(path.exists());
+    drop(other);
     // One that was left by a life before is replaced.
-    drop(std::os::unix::net::UnixListener::bind(&path).expect("it is bound"));
     let edge = start("0600").expect("it starts");
     assert_eq!(mode(), 0o600);
     patiently("the drain", edge.drain()).await;
     assert!(!path.exists());
     // What is no socket is not touched.
     std::fs::write(&path, "something of somebody's").expect("it is written");
-    start("0600").expect_err("something is there");
+    let error = start("0600").expect_err("something is there").to_string();
+    assert!(
+        error.contains("something that is no socket stands there"),
+        "{error}"
+    );
     assert!(path.exists());
 }
 
@@ -396,6 +406,75 @@ fn it_is_not_bound_beyond_loopback_by_accident() {
             error.contains("control.listen") && error.contains("control.token"),
             "{error}"
         );
+    }
+}
+
+/// Beyond loopback it has addresses that nobody here knows.
+#[tokio::test]
+async fn it_goes_by_its_addresses_where_it_is_open() {
+    let edge = TestEdge::with(
+        "control.allow_remote = true\ncontrol.token = \"correct-horse-battery\"\ncontrol.hosts = [\"seventh\"]",
+    );
+    let open = Config::from_text(
+        "https.listen = [\"127.0.0.1:0\"]\ncontrol.listen = \"0.0.0.0:0\"\ncontrol.allow_remote = true\n\
+         control.token = \"correct-horse-battery\"\ncontrol.hosts = [\"seventh\"]",
+    );
+    let mut open = open.expect("it is right");
+    let folder = tempfile::tempdir().expect("a folder");
+    open.tls.directory = folder.path().into();
+    let open = Edge::start(&open).expect("it starts");
+    let seventh::config::ControlAt::Tcp(at) = *open.control() else {
+        panic!("it has an address");
+    };
+    for (port, host, status) in [
+        (at.port(), "10.1.2.3:7070", 200),
+        (at.port(), "[fd00::1]:7070", 200),
+        (at.port(), "seventh", 200),
+        (at.port(), "evil.example", 403),
+        (edge.control.port(), "10.1.2.3:7070", 403),
+        (edge.control.port(), "seventh:7070", 200),
+    ] {
+        let url = format!("http://127.0.0.1:{port}/").parse().expect("a URL");
+        let target = Origin::of(&url, Trust::System).expect("a target");
+        let connected = Connection::open(&target, Protocol::Http1).await;
+        let request = Request::get("/healthz").header("host", host);
+        let request = request.body(full("")).expect("a request");
+        let answer = Answer::of(&mut connected.expect("it connects"), request).await;
+        assert_eq!(answer.status.as_u16(), status, "{host}");
+    }
+}
+
+/// The environment comes before the file, whichever of the two it has.
+#[test]
+fn a_secret_of_a_stronger_source_is_taken() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "correct-horse-battery\n").expect("it is written");
+    let path = file.display();
+    let config = folder.path().join("seventh.toml");
+    for (text, name, value, taken) in [
+        (
+            format!("control.token_file = \"{path}\""),
+            "SEVENTH_CONTROL_TOKEN",
+            "of-the-environment".to_owned(),
+            "of-the-environment",
+        ),
+        (
+            "control.token = \"of-the-file-itself\"".to_owned(),
+            "SEVENTH_CONTROL_TOKEN_FILE",
+            path.to_string(),
+            "correct-horse-battery",
+        ),
+    ] {
+        std::fs::write(&config, text).expect("it is written");
+        let environment = [(name.to_owned(), value)].into_iter();
+        let loaded = Config::load(Some(&config), environment, Default::default());
+        let token = loaded
+            .expect("it is right")
+            .control
+            .token
+            .expect("there is one");
+        assert_eq!(token.expose(), taken);
     }
 }
 
@@ -470,6 +549,9 @@ fn what_is_wrong_with_its_settings_is_said() {
             error.contains(&format!("{key}: ")) && error.contains(said),
             "{text}: {error}"
         );
-        assert!(!error.contains("correct-horse"), "{error}");
+        assert!(
+            !error.contains("correct-horse") && !error.contains("123456789012"),
+            "{error}"
+        );
     }
 }

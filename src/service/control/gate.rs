@@ -1,6 +1,6 @@
 //! What stands before the control listener.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use http::{HeaderValue, header, request::Parts};
 
@@ -18,6 +18,8 @@ use crate::{
 pub(crate) struct Gate {
     /// The names under which it is the listener's own; any, if there are none.
     hosts: Vec<String>,
+    /// It is beyond loopback, where it has addresses that nobody here knows.
+    is_open: bool,
     token: Option<Token>,
     /// Of whoever may read the metrics.
     metrics_token: Option<Token>,
@@ -42,6 +44,7 @@ impl Gate {
         }
         Self {
             hosts: own,
+            is_open: address.is_some_and(|address| !address.ip().is_loopback()),
             token: None,
             metrics_token: None,
         }
@@ -60,8 +63,11 @@ impl Gate {
     /// Whether a request to this name is to the listener. A name that is configured without a port is it on any.
     fn goes_by(&self, host: &str) -> bool {
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        // No page of another's comes under an address: it takes a name to point elsewhere.
+        let is_address = name.parse::<Ipv4Addr>().is_ok() || name.starts_with('[');
         let mut own = self.hosts.iter();
         self.hosts.is_empty()
+            || (self.is_open && is_address)
             || own.any(|own| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(name))
     }
 
