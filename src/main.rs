@@ -14,6 +14,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     match seventh::cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if seventh::cli::is_nobody_reading(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("seventh: {}", seventh::cli::explain(&error));
             seventh::cli::code(&error).into()

@@ -66,9 +66,14 @@ class App(Handler):
             return self.answer(404)
         # Here, in the browser, and in the streams that are open in other tabs and on other devices.
         cookie = SimpleCookie(self.headers.get("Cookie", "")).get("sid")
-        user = sessions.pop(cookie.value, None) if cookie else None
+        user = sessions.get(cookie.value) if cookie else None
+        for sid in [sid for sid, known in list(sessions.items()) if known == user]:
+            sessions.pop(sid, None)
         if user:
-            urlopen(Request(f"{CONTROL}/users/{quote(user, safe='')}/disconnect", method="POST"))
+            try:
+                urlopen(Request(f"{CONTROL}/users/{quote(user, safe='')}/disconnect", method="POST"))
+            except OSError as error:  # The edge asks again within access.session_recheck.
+                print(f"the edge does not know yet that {user} has logged out: {error}", flush=True)
         self.answer(303, Location="/", Set_Cookie="sid=; Path=/; Secure; HttpOnly; Max-Age=0")
 
 

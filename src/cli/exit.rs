@@ -1,8 +1,10 @@
 //! What the commands exit with.
 
+use std::io;
+
 use thiserror::Error;
 
-use crate::{client::ClientError, config::Mistakes};
+use crate::{client::ClientError, config::Mistakes, tls::CertificateError};
 
 /// What a command asked for was refused.
 #[derive(Debug, Error)]
@@ -20,7 +22,7 @@ const REFUSED: u8 = 5;
 #[must_use]
 pub fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if cause.is::<Mistakes>() {
+        if cause.is::<Mistakes>() || cause.is::<CertificateError>() {
             return CONFIGURATION;
         }
         if cause.is::<Refused>() {
@@ -33,4 +35,11 @@ pub fn code(error: &anyhow::Error) -> u8 {
         }
     }
     OTHER
+}
+
+/// Whether it is that nobody reads on any more what a command prints, which is nothing to complain of.
+#[must_use]
+pub fn is_nobody_reading(error: &anyhow::Error) -> bool {
+    let is_pipe = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+    error.downcast_ref().is_some_and(is_pipe)
 }

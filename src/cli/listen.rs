@@ -10,7 +10,10 @@ use clap::{Args, ValueEnum};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use serde_json::json;
 
-use super::{exit::Refused, operator::printable};
+use super::{
+    exit::Refused,
+    operator::{json_line, printable},
+};
 use crate::client::{EventSource, Protocol, Signal, Trust};
 
 /// Read an event stream, as a browser's EventSource does.
@@ -116,7 +119,7 @@ impl Printer {
     fn print(&self, signal: &Signal) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         if self.json {
-            writeln!(out, "{}", as_json(signal))?;
+            writeln!(out, "{}", json_line(&as_json(signal)))?;
         } else {
             match signal {
                 Signal::Open => self.note("open"),
@@ -172,7 +175,10 @@ fn fields(token: Option<&str>, headers: &[String]) -> anyhow::Result<HeaderMap> 
             value.context("--header: the value cannot stand in a header")?,
         );
     }
-    if let Some(token) = token {
+    // One that is in the environment gives way to what is said here.
+    if let Some(token) = token
+        && !fields.contains_key(header::AUTHORIZATION)
+    {
         let mut value = HeaderValue::try_from(format!("Bearer {token}"))
             .context("--token cannot stand in a header")?;
         value.set_sensitive(true);

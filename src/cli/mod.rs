@@ -17,7 +17,7 @@ mod token;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-pub use exit::code;
+pub use exit::{code, is_nobody_reading};
 
 /// The edge server for EventSource: hundreds of event streams over one connection.
 #[derive(Debug, Parser)]

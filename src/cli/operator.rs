@@ -31,16 +31,11 @@ pub(super) struct Operator {
         default_value = "http://127.0.0.1:7070"
     )]
     control: Listener,
-    /// The control listener's token
-    #[arg(long, env = "SEVENTH_CONTROL_TOKEN", hide_env_values = true)]
+    /// The control listener's token [env: SEVENTH_CONTROL_TOKEN]
+    #[arg(long, conflicts_with = "token_file")]
     token: Option<String>,
-    /// A file with the control listener's token
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "SEVENTH_CONTROL_TOKEN_FILE",
-        conflicts_with = "token"
-    )]
+    /// A file with the control listener's token [env: SEVENTH_CONTROL_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
@@ -80,15 +75,7 @@ impl Operator {
         path: &str,
     ) -> anyhow::Result<http::request::Builder> {
         let mut request = Request::builder().method(method).uri(path);
-        let token = match (&self.token, &self.token_file) {
-            (Some(token), _) => Some(token.clone()),
-            (None, Some(file)) => {
-                let text = std::fs::read_to_string(file);
-                let text = text.with_context(|| file.display().to_string())?;
-                Some(text.trim().to_owned())
-            }
-            (None, None) => None,
-        };
+        let token = self.token()?;
         if let Some(token) = token {
             let mut value = HeaderValue::try_from(format!("Bearer {token}"))
                 .context("the token cannot stand in a header")?;
@@ -96,6 +83,25 @@ impl Operator {
             request = request.header(header::AUTHORIZATION, value);
         }
         Ok(request)
+    }
+
+    /// The token: as the flags say, or else the environment.
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        if let Some(token) = &self.token {
+            return Ok(Some(token.clone()));
+        }
+        let from_environment =
+            |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        if self.token_file.is_none()
+            && let Some(token) = from_environment("SEVENTH_CONTROL_TOKEN")
+        {
+            return Ok(Some(token));
+        }
+        let file = self.token_file.clone();
+        let file = file.or_else(|| from_environment("SEVENTH_CONTROL_TOKEN_FILE").map(Into::into));
+        let Some(file) = file else { return Ok(None) };
+        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        Ok(Some(text.trim().to_owned()))
     }
 
     /// Asks, and reads the whole answer.
@@ -154,4 +160,41 @@ pub(super) fn printable(text: &str) -> String {
         }
     };
     text.chars().map(plain).collect()
+}
+
+/// JSON without control characters: those that it need not escape steer terminals too.
+pub(super) fn json_line(value: &Value) -> String {
+    let text = value.to_string();
+    if !text.contains(|c| ('\u{7f}'..='\u{9f}').contains(&c)) {
+        return text;
+    }
+    let mut plain = String::with_capacity(text.len() + 6);
+    for c in text.chars() {
+        if ('\u{7f}'..='\u{9f}').contains(&c) {
+            plain.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        let steers = "a\u{1b}[2Jb\u{9b}2Jc\u{7f}\nd\te";
+        assert_eq!(
+            printable(steers),
+            "a\u{fffd}[2Jb\u{fffd}2Jc\u{fffd}\u{fffd}d\te"
+        );
+        let line = json_line(&json!({ "data": steers }));
+        assert!(!line.contains(char::is_control), "{line}");
+        let back: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(back["data"], steers);
+    }
 }

@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    operator::{Operator, name_in_path, printable},
+    operator::{Operator, json_line, name_in_path, printable},
     runtime::block_on,
 };
 
@@ -167,7 +167,7 @@ impl Streams {
                 })?;
             }
             after = page["next"].clone();
-            if after.is_null() {
+            if after.as_u64().is_none() {
                 return Ok(());
             }
         }
@@ -221,7 +221,7 @@ impl Groups {
                 writeln!(out, "groups   {}", names(&effective["groups"]))?;
                 writeln!(out, "users    {}", names(&effective["users"]))
             }
-            None => writeln!(out, "{answer}"),
+            None => writeln!(out, "{}", json_line(&answer)),
         })
     }
 
@@ -287,7 +287,7 @@ fn print(
     if out.is_terminal() {
         in_words(&mut lock)?;
     } else {
-        writeln!(lock, "{answer}")?;
+        writeln!(lock, "{}", json_line(answer))?;
     }
     Ok(())
 }

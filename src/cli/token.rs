@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::Write as _,
     path::PathBuf,
     time::{Duration, UNIX_EPOCH},
 };
@@ -93,18 +94,19 @@ impl TokenArgs {
 }
 
 /// Says what a token holds that is refused, and what would be taken.
-fn explain(keys: &Keys, token: &str) {
+fn explain(keys: &Keys, token: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
     let Some([header, claims]) = unverified(token) else {
-        println!("it is not three parts of Base64url with JSON in them");
-        return;
+        writeln!(out, "it is not three parts of Base64url with JSON in them")?;
+        return Ok(());
     };
     // It may be anybody's.
     let show = |value: &Value| printable(&value.to_string());
-    println!("header");
+    writeln!(out, "header")?;
     for (name, value) in &header {
-        println!("  {} = {}", printable(name), show(value));
+        writeln!(out, "  {} = {}", printable(name), show(value))?;
     }
-    println!("claims, which nobody has vouched for");
+    writeln!(out, "claims, which nobody has vouched for")?;
     for (name, value) in &claims {
         let is_time = ["exp", "nbf", "iat"].contains(&name.as_str());
         let at = value
@@ -114,26 +116,29 @@ fn explain(keys: &Keys, token: &str) {
             let at = UNIX_EPOCH + Duration::from_secs_f64(at);
             format!("  ({})", humantime::format_rfc3339_seconds(at))
         });
-        println!(
+        writeln!(
+            out,
             "  {} = {}{}",
             printable(name),
             show(value),
             at.unwrap_or_default()
-        );
+        )?;
     }
     let now = humantime::format_rfc3339_seconds(clock::wall());
-    println!("now  {now}");
-    println!("the keys here");
+    writeln!(out, "now  {now}")?;
+    writeln!(out, "the keys here")?;
     for key in keys.described() {
-        println!("  {key}");
+        writeln!(out, "  {key}")?;
     }
+    Ok(())
 }
 
 fn check(keys: &Keys, token: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
     let claims = match keys.verify(token, clock::wall()) {
         Ok(claims) => claims,
         Err(refused) => {
-            explain(keys, token);
+            explain(keys, token)?;
             return Err(Refused(refused.to_string()).into());
         }
     };
@@ -156,16 +161,18 @@ fn check(keys: &Keys, token: &str) -> anyhow::Result<()> {
         .expires_at()
         .duration_since(clock::wall())
         .unwrap_or_default();
-    println!("user      {}", printable(claims.user.as_str()));
-    println!("groups    {}", names(&claims.groups));
-    println!(
+    writeln!(out, "user      {}", printable(claims.user.as_str()))?;
+    writeln!(out, "groups    {}", names(&claims.groups))?;
+    writeln!(
+        out,
         "reads     {}",
         patterns(&claims.topics, "what the rules allow")
-    );
-    println!("publishes {}", patterns(&claims.publish, "nothing"));
-    println!(
+    )?;
+    writeln!(out, "publishes {}", patterns(&claims.publish, "nothing"))?;
+    writeln!(
+        out,
         "ends      in {}",
         humantime::format_duration(Duration::from_secs(left.as_secs()))
-    );
+    )?;
     Ok(())
 }

@@ -25,6 +25,8 @@ const MAX_RETRY: Duration = Duration::from_secs(30);
 /// The largest event it takes.
 const MAX_EVENT: usize = 16 << 20;
 const MAX_REDIRECTS: u32 = 10;
+/// How long it is waited for what a refusal says.
+const DETAIL: Duration = Duration::from_secs(2);
 
 /// What happens to an event source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,11 +250,13 @@ fn location(response: &Response, url: &Uri) -> Option<Uri> {
 
 /// What a problem (RFC 9457) says is wrong, if the answer is one that is not long.
 async fn detail(response: &mut Response) -> Option<String> {
-    let is_problem = response.headers.get(header::CONTENT_TYPE)? == "application/problem+json";
-    let chunk = response.chunk().await.ok().flatten()?;
+    if response.headers.get(header::CONTENT_TYPE)? != "application/problem+json" {
+        return None;
+    }
+    let chunk = tokio::time::timeout(DETAIL, response.chunk()).await;
+    let chunk = chunk.ok()?.ok().flatten()?;
     let problem: serde_json::Value = serde_json::from_slice(&chunk).ok()?;
-    let detail = problem["detail"].as_str().filter(|_| is_problem)?;
-    Some(detail.to_owned())
+    problem["detail"].as_str().map(str::to_owned)
 }
 
 /// The standard, 9.2.3: anything but 200 and `text/event-stream` fails the connection.

@@ -119,7 +119,7 @@ impl fmt::Display for Code {
             Self::Of(named) => f.write_str(named.as_str()),
             Self::Limit(limit) => {
                 let key = limit.key();
-                let name = key.rsplit('.').next().unwrap_or(key);
+                let name = key.strip_prefix("limits.").unwrap_or(key);
                 write!(f, "limit-{}", kebab(name))
             }
             Self::Field(field) => write!(f, "wrong-{}", kebab(field)),
@@ -130,7 +130,7 @@ impl fmt::Display for Code {
 
 /// Lower case, with dashes between words.
 fn kebab(words: &str) -> String {
-    words.to_ascii_lowercase().replace([' ', '_'], "-")
+    words.to_ascii_lowercase().replace([' ', '_', '.'], "-")
 }
 
 #[cfg(test)]
@@ -142,6 +142,8 @@ mod tests {
         for (code, text) in [
             (Code::Of(Named::TopicReserved), "topic-reserved"),
             (Code::Limit(Limit::PublishRate), "limit-publish-rate"),
+            (Code::Limit(Limit::Topics), "limit-topics"),
+            (Code::Limit(Limit::StreamTopics), "limit-events-topics"),
             (Code::Field("max_age"), "wrong-max-age"),
             (Code::Field("Idempotency-Key"), "wrong-idempotency-key"),
             (Code::Status("Not Found"), "not-found"),
