@@ -416,11 +416,13 @@ impl Hub {
 
     /// The newest event that a ring holds under an id, the publisher's own or the edge's.
     fn find(&self, ring: &Ring, id: &str) -> Option<Arc<Stored>> {
-        let sequence = ring.find(id).last().copied().or_else(|| {
-            let id = EventId::parse(id).filter(|id| id.epoch == self.epoch)?;
-            Some(id.sequence)
-        })?;
-        ring.published(sequence).cloned()
+        // Those that were taken back keep theirs.
+        let mut own = ring.find(id).iter().rev();
+        if let Some(event) = own.find_map(|sequence| ring.published(*sequence)) {
+            return Some(event.clone());
+        }
+        let id = EventId::parse(id).filter(|id| id.epoch == self.epoch)?;
+        ring.published(id.sequence).cloned()
     }
 
     /// Returns once the turn of an event has come, in a topic with an interval. Cancel-safe.
@@ -476,6 +478,13 @@ impl Hub {
         page.iter()
             .map(|(cell, subscribers)| self.info(cell, *subscribers))
             .collect()
+    }
+
+    /// How many event streams read a topic.
+    #[must_use]
+    pub fn readers(&self, topic: &Topic) -> usize {
+        let topics = self.lock();
+        topics.get(topic).map_or(0, topics::Known::subscribers)
     }
 
     /// What is known of one topic.

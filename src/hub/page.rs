@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    GapReason, Hub, Replay, Wire, resume,
+    GapReason, Hub, Replay, Wire,
+    evicted::Missing,
+    resume,
     stored::{Release, Stored},
 };
 use crate::{clock, sse::EventId, topic::Topic};
@@ -70,12 +72,21 @@ impl Hub {
         let watermark = self.watermark();
         let cell = {
             let topics = self.lock();
-            topics.get(topic).map(|known| known.cell().clone())
+            let known = topics.get(topic);
+            known
+                .map(|known| known.cell().clone())
+                .ok_or_else(|| topics.ended(topic))
         };
-        let Some(cell) = cell else {
-            let unknown = after.map(|id| resume::place(id, self.epoch, watermark));
-            page.gap = unknown.and_then(Result::err);
-            return page;
+        let cell = match cell {
+            Ok(cell) => cell,
+            // Nothing of it is left.
+            Err((through, deleted)) => {
+                page.gap = after.and_then(|id| match resume::place(id, self.epoch, watermark) {
+                    Ok(number) => (through > number).then(|| left(deleted)),
+                    Err(reason) => Some(reason),
+                });
+                return page;
+            }
         };
         let ring = cell.ring();
         let mut cursor = 0;
@@ -84,13 +95,19 @@ impl Hub {
             match own.map_or_else(|| resume::place(id, self.epoch, watermark), Ok) {
                 Ok(number) => {
                     cursor = number;
-                    page.gap = (ring.evicted_through() > number).then(|| {
-                        if ring.was_deleted() {
-                            GapReason::Deleted
-                        } else {
-                            GapReason::Trimmed
-                        }
-                    });
+                    let missing = Missing {
+                        after: number,
+                        through: u64::MAX,
+                        joined: watermark,
+                        now: clock::now,
+                    };
+                    let is_missing = ring.evicted_through() > number
+                        && (!is_again || cell.treatment.replay != Replay::None)
+                        && (ring.was_deleted()
+                            || ring
+                                .missing(missing)
+                                .is_none_or(|mut gone| gone.next().is_some()));
+                    page.gap = is_missing.then(|| left(ring.was_deleted()));
                 }
                 Err(reason) => page.gap = Some(reason),
             }
@@ -109,24 +126,35 @@ impl Hub {
                 && (!is_again || is_given_again(event))
                 && is_for(event)
         };
-        let mut bytes = 0;
-        let mut last = None;
+        // Those who publish to it wait for the ring: what they are is said when it is free again.
+        let (mut bytes, mut taken) = (0, Vec::<Arc<Stored>>::new());
         for event in ring.after(cursor).filter(is_there) {
             bytes += event.wire.len();
-            if page.events.len() == most || (bytes > PAGE && last.is_some()) {
-                page.next = last.map(|sequence| self.id(sequence));
+            if taken.len() == most || (bytes > PAGE && !taken.is_empty()) {
+                page.next = taken.last().map(|last| self.id(last.sequence));
                 break;
             }
-            last = Some(event.sequence);
-            page.events.push(Kept {
-                id: match &event.id {
-                    Some(id) => id.to_string(),
-                    None => self.id(event.sequence).to_string(),
-                },
-                at: self.told(event.at),
-                wire: event.wire.clone(),
-            });
+            taken.push(event.clone());
         }
+        drop(ring);
+        let kept = taken.iter().map(|event| Kept {
+            id: match &event.id {
+                Some(id) => id.to_string(),
+                None => self.id(event.sequence).to_string(),
+            },
+            at: self.told(event.at),
+            wire: event.wire.clone(),
+        });
+        page.events = kept.collect();
         page
+    }
+}
+
+/// Why events have left a topic.
+fn left(deleted: bool) -> GapReason {
+    if deleted {
+        GapReason::Deleted
+    } else {
+        GapReason::Trimmed
     }
 }

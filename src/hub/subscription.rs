@@ -1,6 +1,7 @@
 //! What one event stream reads: a set of topics and a cursor.
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -45,6 +46,8 @@ pub struct Belonging {
     pub topic: Topic,
     /// The number of the last entry before that: what is up to it is not the reader's.
     pub since: u64,
+    /// The reader asks for nothing from before now of the topic itself.
+    pub is_from_now: bool,
 }
 
 /// What there is for a reader.
@@ -108,6 +111,8 @@ struct Read {
 struct Rare {
     /// Up to this number nothing is for it: it did not belong to whom the topic is for.
     since: u64,
+    /// Up to this number nothing of the topic is given to it.
+    from: u64,
     /// Up to this number only the newest event of each series is for it, as it was too slow for all.
     newest_through: u64,
 }
@@ -115,6 +120,10 @@ struct Rare {
 impl Read {
     fn since(&self) -> u64 {
         self.rare.as_ref().map_or(0, |rare| rare.since)
+    }
+
+    fn from(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.from)
     }
 
     fn newest_through(&self) -> u64 {
@@ -149,15 +158,6 @@ pub struct Subscription {
     gaps: u8,
     /// Each event is preceded by one that names its topics.
     tells_topics: bool,
-}
-
-impl Belonging {
-    /// Since now: nothing that there is by then is the reader's.
-    #[must_use]
-    pub fn from_now(topic: Topic) -> Self {
-        let since = u64::MAX;
-        Self { topic, since }
-    }
 }
 
 impl fmt::Debug for Subscription {
@@ -521,7 +521,7 @@ impl Subscription {
             Replay::Latest => ring.is_newest(event),
             Replay::None => false,
         };
-        event.sequence > read.since()
+        event.sequence > read.from()
             && self.is_meant(event)
             && (event.sequence > self.joined || is_replayed())
     }
@@ -541,27 +541,64 @@ impl Subscription {
         if resume == Resume::Live {
             return;
         }
-        for belonging in belongs.iter().filter(|belonging| belonging.since > 0) {
+        for belonging in belongs {
+            let since = belonging.since.min(self.joined);
+            let from = if belonging.is_from_now {
+                self.joined
+            } else {
+                since
+            };
             let mut reads = self.reads.iter_mut();
-            if let Some(read) = reads.find(|read| read.cell.topic == belonging.topic) {
-                read.rare().since = belonging.since.min(self.joined);
+            if from > 0
+                && let Some(read) = reads.find(|read| read.cell.topic == belonging.topic)
+            {
+                *read.rare() = Rare {
+                    since,
+                    from,
+                    newest_through: 0,
+                };
             }
         }
     }
 
-    /// Whether something came after the cursor that was for those who belonged to an audience then. Of what has
-    /// left the rings nobody knows whether it was.
+    /// Whether something came after the cursor that was for those who belonged to an audience then, and comes by no
+    /// other topic. Of what has left the rings nobody knows whether it was.
     fn is_partial(&self) -> bool {
-        let mut partly = self.reads.iter().filter(|read| read.since() > self.cursor);
-        self.gap.is_none()
-            && partly.any(|read| {
-                let ring = read.cell.ring();
-                let mut held = ring.after(self.cursor);
-                let was_there = |event: &Arc<Stored>| {
-                    event.sequence <= read.since() && event.is_counted() && !event.is_retracted()
-                };
-                ring.evicted_through() > self.cursor || held.any(was_there)
+        if self.gap.is_some() || self.reads.iter().all(|read| read.since() <= self.cursor) {
+            return false;
+        }
+        let latest = self.reads.iter().map(Read::since).max().unwrap_or_default();
+        let (mut withheld, mut given) = (HashSet::new(), HashSet::new());
+        for read in &self.reads {
+            let ring = read.cell.ring();
+            if read.since() > self.cursor && ring.evicted_through() > self.cursor {
+                return true;
+            }
+            let held = ring.after(self.cursor);
+            for event in held.take_while(|event| event.sequence <= latest) {
+                let is_there =
+                    event.is_counted() && !event.is_retracted() && !event.is_over(clock::now);
+                if !is_there {
+                    continue;
+                }
+                if self.is_for_it(read, &ring, event) {
+                    given.insert(event.sequence);
+                } else if event.sequence <= read.since() || self.is_withheld(event) {
+                    withheld.insert(event.sequence);
+                }
+            }
+        }
+        withheld.iter().any(|number| !given.contains(number))
+    }
+
+    /// Whether an event for some readers only was for an audience that the reader came to belong to later.
+    fn is_withheld(&self, event: &Stored) -> bool {
+        event.to().is_some_and(|to| {
+            let mut reads = self.reads.iter();
+            reads.any(|read| {
+                event.sequence <= read.since() && to.binary_search(&read.cell.topic).is_ok()
             })
+        })
     }
 
     /// Places the cursor: the rings are looked at one by one, up to where it joined.
@@ -577,7 +614,7 @@ impl Subscription {
                         self.cursor = number;
                         for read in &mut self.reads {
                             let told = told_through(&read.cell, number, joined);
-                            read.told_through = told.max(read.since());
+                            read.told_through = told.max(read.from());
                         }
                     }
                     // What is held follows the gap, all of it. What has left by now is the gap;
@@ -607,7 +644,7 @@ impl Subscription {
         for read in &self.reads {
             let ring = read.cell.ring();
             let left = ring.evicted_through();
-            told.push(told_through(&read.cell, left, self.joined).max(read.since()));
+            told.push(told_through(&read.cell, left, self.joined).max(read.from()));
             look(&ring, &|event| {
                 self.is_for_it(read, &ring, event) && !event.is_over(clock::now)
             });

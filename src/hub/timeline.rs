@@ -18,6 +18,8 @@ pub(super) struct Timeline {
     /// Oldest first, each at least [`APART`] after the one before.
     moments: VecDeque<(u64, Instant)>,
     newest: Option<(u64, Instant)>,
+    /// Some have been forgotten.
+    is_cut: bool,
 }
 
 impl Timeline {
@@ -30,6 +32,7 @@ impl Timeline {
         }
         if self.moments.len() == MOMENTS {
             self.moments.pop_front();
+            self.is_cut = true;
         }
         self.moments.push_back((sequence, at));
     }
@@ -44,11 +47,12 @@ impl Timeline {
     }
 
     /// The number of the last entry that was placed by a moment, or of one a little later; 0 when that was before
-    /// all that is remembered, `None` when it is after.
+    /// all that ever was, `None` when it is after all.
     pub(super) fn placed_by(&self, moment: Instant) -> Option<u64> {
         let later = self.moments.partition_point(|(_, at)| *at <= moment);
         match self.moments.get(later) {
-            Some(_) if later == 0 => Some(0),
+            // Before all that is remembered: from the beginning, or nobody knows better.
+            Some(_) if later == 0 && !self.is_cut => Some(0),
             Some((sequence, _)) => Some(sequence - 1),
             None => None,
         }
@@ -106,5 +110,7 @@ mod tests {
         assert_eq!(timeline.not_after(1), None);
         assert_eq!(timeline.not_after(2), Some(start + APART));
         assert_eq!(timeline.moments.len(), MOMENTS);
+        // It was the first, which nobody knows any more.
+        assert_eq!(timeline.placed_by(start), Some(1));
     }
 }

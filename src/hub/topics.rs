@@ -244,6 +244,12 @@ impl Topics {
         self.id(topic).map(|id| &self.known[id])
     }
 
+    /// Up to where the history of a topic is gone that is not known, and whether by its deletion.
+    pub(super) fn ended(&self, topic: &Topic) -> (u64, bool) {
+        let ended = self.tombstones.get(topic);
+        ended.map_or((self.floor, false), |ended| (ended.through, ended.deleted))
+    }
+
     fn id(&self, topic: &Topic) -> Option<Id> {
         self.ids.get(topic).copied()
     }

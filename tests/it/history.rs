@@ -150,6 +150,42 @@ async fn history_is_read_as_json(protocol: Protocol) {
             (400, Some(code))
         );
     }
+    // Of a topic that is forgotten, too, it is told what is gone.
+    let gone = edge.publish_id("gone", "1").await;
+    edge.publish("gone", "2").await;
+    edge.ask("DELETE", "/topics/gone", "").await;
+    let page = get(
+        &edge,
+        protocol,
+        &format!("/topics/gone/events?after={gone}"),
+        &[],
+    )
+    .await
+    .json();
+    assert_eq!(
+        (&page["events"], &page["gap"]),
+        (&json!([]), &json!("deleted"))
+    );
+    // Whoever has the newest of each key misses nothing of what it took the place of.
+    let path = "/topics/latest/events";
+    let newest = get(&edge, protocol, path, &[]).await.json()["events"][0]["id"].clone();
+    for n in 0..9 {
+        edge.ask("POST", "/topics/latest?key=k", n.to_string())
+            .await;
+    }
+    let newest = newest.as_str().expect("an id");
+    let page = get(&edge, protocol, &format!("{path}?after={newest}"), &[])
+        .await
+        .json();
+    assert_eq!(
+        (page["gap"].as_str(), data(&page)),
+        (Some("trimmed"), vec!["8"])
+    );
+    let page = edge
+        .ask("GET", &format!("/topics/none/events?after={newest}"), "")
+        .await
+        .json();
+    assert_eq!(page["gap"], Value::Null);
     // What is beside it is not there.
     assert_eq!(get(&edge, protocol, "/topics/a%2Fb", &[]).await.status, 404);
     assert_eq!(
@@ -328,6 +364,21 @@ async fn members_who_come_go_and_come_back(protocol: Protocol) {
     assert_eq!(bob.edge_event("edge-gap").await.0["reason"], "audience");
     assert_eq!(bob.data(3).await, ["now", "with bob", "since"]);
     drop(bob);
+    gone().await;
+    // An event of a topic that is for a group only is no other, also where it is read as JSON.
+    let to = json!({ "topic": "own", "data": "to sales", "to": { "groups": "sales" } });
+    edge.ask("POST", "/publish", to.to_string()).await;
+    let sales: &[&str] = &["sales"];
+    let (mut bob, id) = open(Some(("bob", sales)), Some(&without), "").await;
+    assert_eq!(bob.edge_event("edge-gap").await.0["reason"], "audience");
+    assert_eq!(bob.data(2).await, ["now", "since"]);
+    let again = json!({ "topic": "own", "data": "to sales again", "to": { "groups": "sales" } });
+    edge.ask("POST", "/publish", again.to_string()).await;
+    assert_eq!(bob.data(1).await, ["to sales again"]);
+    // As one of the last of a named topic it is given too.
+    let (mut last, _) = open(Some(("bob", sales)), None, "&last=1").await;
+    assert_eq!(last.data(1).await, ["to sales again"]);
+    drop((bob, last, id));
     gone().await;
     // And as nobody he is given nothing of all that.
     let (mut nobody, _) = open(None, Some(&first.id), "").await;
