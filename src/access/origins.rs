@@ -65,7 +65,9 @@ impl Origins {
             field.is_some_and(|field| field.as_bytes().eq_ignore_ascii_case(value))
         };
         // A browser says that, and no page has it say so.
-        if says("sec-fetch-site", b"same-origin") || says("sec-fetch-mode", b"navigate") {
+        let follows_a_link =
+            says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document");
+        if says("sec-fetch-site", b"same-origin") || follows_a_link {
             return false;
         }
         if !headers.contains_key(header::ORIGIN) {

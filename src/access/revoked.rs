@@ -3,7 +3,7 @@
 //! Pure: callers pass the time in.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -19,8 +19,8 @@ pub(super) struct Revoked {
     kept: Duration,
     /// When.
     at: HashMap<Name, SystemTime>,
-    /// In the order in which they were revoked.
-    order: VecDeque<(SystemTime, Name)>,
+    /// In the order in which they were revoked, each once.
+    order: BTreeSet<(SystemTime, Name)>,
 }
 
 impl Revoked {
@@ -29,7 +29,7 @@ impl Revoked {
         Self {
             kept,
             at: HashMap::new(),
-            order: VecDeque::new(),
+            order: BTreeSet::new(),
         }
     }
 
@@ -41,8 +41,10 @@ impl Revoked {
         if self.at.len() == MOST && !self.at.contains_key(user) {
             return None;
         }
-        self.at.insert(user.clone(), now);
-        self.order.push_back((now, user.clone()));
+        if let Some(before) = self.at.insert(user.clone(), now) {
+            self.order.remove(&(before, user.clone()));
+        }
+        self.order.insert((now, user.clone()));
         Some(next_second(now))
     }
 
@@ -65,14 +67,12 @@ impl Revoked {
     }
 
     fn forget_old(&mut self, now: SystemTime) {
-        while let Some((at, user)) = self.order.front()
+        while let Some((at, _)) = self.order.first()
             && now.duration_since(*at).is_ok_and(|age| age > self.kept)
         {
-            // One that was revoked again has a later place.
-            if self.at.get(user) == Some(at) {
-                self.at.remove(user);
+            if let Some((_, user)) = self.order.pop_first() {
+                self.at.remove(&user);
             }
-            self.order.pop_front();
         }
     }
 }
@@ -106,7 +106,7 @@ mod tests {
         assert!(revoked.is_revoked(&bob, Some(at(130_000))));
         revoked.revoke(&name("eve"), at(192_000));
         assert!(!revoked.is_revoked(&bob, None));
-        assert_eq!(revoked.at.len(), 1);
+        assert_eq!((revoked.at.len(), revoked.order.len()), (1, 1));
     }
 
     #[test]

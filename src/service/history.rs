@@ -1,5 +1,7 @@
 //! History as JSON, for programs and pages that want no stream, and taking back what is in it.
 
+use std::cell::Cell;
+
 use http::request::Parts;
 use serde_json::{Value, json};
 
@@ -13,7 +15,7 @@ use crate::{
     access::{Identity, Standing},
     clock,
     exchange::{Peer, Problem, Reply},
-    hub::{Entry, GapReason, Kept, stored::Stored},
+    hub::{Entry, GapReason, Kept, Page, stored::Stored},
     sse::{Item, Parser},
     topic::Topic,
 };
@@ -21,7 +23,7 @@ use crate::{
 /// `GET /topics/{topic}/events` for the operator: all that history holds.
 pub(super) fn read(context: &Context, topic: &str, parts: &Parts) -> Result<Reply, Problem> {
     let asked = Asked::parse(topic, parts)?;
-    Ok(asked.answer(context, false, |_| true))
+    Ok(asked.answer(&asked.page(context, false, |_| true)))
 }
 
 /// The same for a visitor: what they would be given who came back with `after`.
@@ -35,8 +37,19 @@ pub(super) async fn read_as(
     let identity = visitor::identify(context, parts, peer).await?;
     let topics = std::iter::once(&asked.topic);
     context.access.may_subscribe(&identity, topics)?;
+    let withheld = Cell::new(false);
     let is_for = is_for(context, &identity);
-    let reply = asked.answer(context, true, is_for);
+    let page = asked.page(context, true, |event| {
+        let share = is_for(event);
+        // What came before they belonged is told of, as a stream tells it to who comes back.
+        withheld.set(withheld.get() || (share == Share::Later && asked.after.is_some()));
+        share == Share::Own
+    });
+    let reason = page.gap.or(withheld.get().then_some(GapReason::Audience));
+    let reply = asked.answer(&Page {
+        gap: reason,
+        ..page
+    });
     Ok(if identity.user().is_some() {
         reply.with(http::header::CACHE_CONTROL, "private, no-store")
     } else {
@@ -44,8 +57,17 @@ pub(super) async fn read_as(
     })
 }
 
-/// Whether an event that is for some readers only is for this one, who may have belonged to them only later.
-fn is_for(context: &Context, identity: &Identity) -> impl Fn(&Stored) -> bool + use<> {
+/// What an event that may be for some readers only is to one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    Own,
+    /// It was for those whom they belong to since later.
+    Later,
+    None,
+}
+
+/// What events are to somebody, who may have belonged to an audience only later.
+fn is_for(context: &Context, identity: &Identity) -> impl Fn(&Stored) -> Share + use<> {
     let moment = visitor::moment(context, identity);
     let belongs = context.streams.meet(identity, moment);
     let own = identity.reserved_topics().into_iter().map(move |topic| {
@@ -55,10 +77,20 @@ fn is_for(context: &Context, identity: &Identity) -> impl Fn(&Stored) -> bool + 
     });
     let own: Vec<(Topic, u64)> = own.collect();
     move |event: &Stored| {
-        event.to().is_none_or(|to| {
-            let mut own = own.iter();
-            own.any(|(topic, since)| event.sequence > *since && to.binary_search(topic).is_ok())
-        })
+        let Some(to) = event.to() else {
+            return Share::Own;
+        };
+        let mut share = Share::None;
+        for (topic, since) in &own {
+            if to.binary_search(topic).is_err() {
+                continue;
+            }
+            if event.sequence > *since {
+                return Share::Own;
+            }
+            share = Share::Later;
+        }
+        share
     }
 }
 
@@ -92,15 +124,17 @@ impl Asked {
         Ok(asked)
     }
 
-    fn answer(&self, context: &Context, is_again: bool, is_for: impl Fn(&Stored) -> bool) -> Reply {
-        let hub = &context.hub;
-        let after = self.after.as_deref();
-        let page = hub.page(&self.topic, after, self.limit, is_again, is_for);
+    fn page(&self, context: &Context, is_again: bool, is_for: impl Fn(&Stored) -> bool) -> Page {
+        let (hub, after) = (&context.hub, self.after.as_deref());
+        hub.page(&self.topic, after, self.limit, is_again, is_for)
+    }
+
+    fn answer(&self, page: &Page) -> Reply {
         let events: Vec<Value> = page.events.iter().filter_map(describe).collect();
         Reply::json(&json!({
             "topic": self.topic.as_str(),
             "events": events,
-            "next": page.next.map(|id| id.to_string()),
+            "next": page.next.as_ref().map(ToString::to_string),
             "gap": page.gap.map(GapReason::as_str),
         }))
     }

@@ -7,7 +7,7 @@
 //! Pure: callers pass the time in.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
@@ -25,8 +25,8 @@ pub(super) struct Members {
     /// before.
     settled: Instant,
     known: HashMap<Name, Member>,
-    /// Who had their last stream ended, oldest first; some have come back since.
-    gone: VecDeque<(Instant, Name)>,
+    /// Who has no stream, by when they were seen last. Invariant: those of `known` with `left`.
+    gone: BTreeSet<(Instant, Name)>,
 }
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ struct Member {
     since: u64,
     groups: Vec<Membership>,
     streams: usize,
-    /// When their last stream ended, while they have none.
+    /// When they were seen last, while they have no stream.
     left: Option<Instant>,
 }
 
@@ -65,7 +65,7 @@ impl Members {
         Self {
             settled,
             known: HashMap::new(),
-            gone: VecDeque::new(),
+            gone: BTreeSet::new(),
         }
     }
 
@@ -79,15 +79,15 @@ impl Members {
         let is_settled = moment.now >= self.settled;
         let first = if is_settled { moment.place } else { 0 };
         let since = moment.issued.map_or(first, |issued| issued.min(first));
-        let member = self.known.entry(user.clone()).or_insert_with(|| {
-            self.gone.push_back((moment.now, user.clone()));
-            Member {
-                since,
-                groups: Vec::new(),
-                streams: 0,
-                left: Some(moment.now),
-            }
+        let member = self.known.entry(user.clone()).or_insert_with(|| Member {
+            since,
+            groups: Vec::new(),
+            streams: 0,
+            left: None,
         });
+        if member.streams == 0 {
+            see(&mut self.gone, user, &mut member.left, Some(moment.now));
+        }
         member.since = member.since.min(since);
         // Who comes without a group in which they have no stream open has left it.
         let own = identity.groups();
@@ -108,10 +108,12 @@ impl Members {
         let known = Belonging {
             topic: identity.standing().topic(),
             since: member.since,
+            is_from_now: false,
         };
         let groups = member.groups.iter().map(|membership| Belonging {
             topic: membership.group.group_topic(),
             since: membership.since,
+            is_from_now: false,
         });
         let all = groups.chain([known]);
         all.filter(|belonging| belonging.since > 0).collect()
@@ -134,7 +136,7 @@ impl Members {
             left: None,
         });
         member.streams += 1;
-        member.left = None;
+        see(&mut self.gone, user, &mut member.left, None);
         for group in identity.groups() {
             match member.groups.iter_mut().find(|known| known.group == *group) {
                 Some(known) => known.streams += 1,
@@ -163,23 +165,36 @@ impl Members {
             membership.streams -= 1;
         }
         if member.streams == 0 {
-            member.left = Some(now);
-            self.gone.push_back((now, user.clone()));
+            see(&mut self.gone, user, &mut member.left, Some(now));
+        } else {
+            // Those streams that go on are of somebody who is not in it any more.
+            member.groups.retain(|membership| membership.streams > 0);
         }
     }
 
     /// Forgets who has gone for longer than history lasts, and of too many those who went first.
     fn forget(&mut self, moment: Moment) {
-        while let Some((at, user)) = self.gone.front()
+        while let Some((at, _)) = self.gone.first()
             && (self.gone.len() > MOST || moment.now.saturating_duration_since(*at) > moment.kept)
         {
-            let has_gone = |member: &Member| member.left == Some(*at);
-            if self.known.get(user).is_some_and(has_gone) {
-                self.known.remove(user);
+            if let Some((_, user)) = self.gone.pop_first() {
+                self.known.remove(&user);
             }
-            self.gone.pop_front();
         }
     }
+}
+
+/// Somebody is seen who has no stream, or has one from now on.
+fn see(
+    gone: &mut BTreeSet<(Instant, Name)>,
+    user: &Name,
+    left: &mut Option<Instant>,
+    now: Option<Instant>,
+) {
+    if let Some(before) = std::mem::replace(left, now) {
+        gone.remove(&(before, user.clone()));
+    }
+    gone.extend(now.map(|now| (now, user.clone())));
 }
 
 #[cfg(test)]
@@ -239,6 +254,27 @@ mod tests {
         assert_eq!((since(&met, "g"), since(&met, "h")), (None, Some(7)));
         let met = members.meet(&bob, at(12, now));
         assert_eq!((since(&met, "g"), since(&met, "h")), (Some(12), Some(7)));
+        // Who is seen now and then is not forgotten, stream or no stream.
+        let mut seen = Members::new(now);
+        seen.meet(&bob, at(7, now));
+        for minutes in 1..200u32 {
+            let met = seen.meet(
+                &bob,
+                at(
+                    7 + u64::from(minutes),
+                    now + minutes * Duration::from_secs(60),
+                ),
+            );
+            assert_eq!(since(&met, "g"), Some(7));
+        }
+        // Another stream of his, without the group, does not keep him in it.
+        let mut two = Members::new(now);
+        for identity in [&bob, &without] {
+            two.meet(identity, at(7, now));
+            two.enter(identity, 7);
+        }
+        two.leave(&bob, now);
+        assert_eq!(since(&two.meet(&bob, at(13, now)), "g"), Some(13));
         // A token that was issued before says so.
         let issued = Moment {
             issued: Some(3),
@@ -277,6 +313,8 @@ mod tests {
                     let own = open.iter().filter(|identity| identity.user() == Some(&user));
                     prop_assert_eq!(members.streams(&user), own.count());
                 }
+                let gone = members.known.values().filter(|member| member.left.is_some());
+                prop_assert_eq!(members.gone.len(), gone.count());
                 for member in members.known.values() {
                     prop_assert_eq!(member.streams == 0, member.left.is_some());
                     for membership in &member.groups {

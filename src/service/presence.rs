@@ -3,7 +3,7 @@
 //! Pure.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,
 };
 
@@ -18,6 +18,19 @@ const NAMES: usize = 500;
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     of: HashMap<Topic, Present>,
+    /// Those of which something is to be told.
+    changed: HashSet<Topic>,
+}
+
+/// Who has come to a topic and left it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// The topic that they read.
+    pub(super) topic: Topic,
+    joined: Vec<Name>,
+    left: Vec<Name>,
+    users: usize,
+    anonymous: usize,
 }
 
 /// Who reads one topic.
@@ -48,12 +61,14 @@ impl Presence {
             let present = self.of.entry(topic.clone()).or_default();
             let Some(user) = user else {
                 present.anonymous += 1;
+                self.changed.insert(topic.clone());
                 continue;
             };
             let streams = present.users.entry(user.clone()).or_default();
             *streams += 1;
             if *streams == 1 {
                 present.changes.entry(user.clone()).or_insert(false);
+                self.changed.insert(topic.clone());
             }
         }
     }
@@ -66,6 +81,7 @@ impl Presence {
             };
             let Some(user) = user else {
                 present.anonymous -= 1;
+                self.changed.insert(topic.clone());
                 continue;
             };
             if let Some(streams) = present.users.get_mut(user) {
@@ -73,31 +89,28 @@ impl Presence {
                 if *streams == 0 {
                     present.users.remove(user);
                     present.changes.entry(user.clone()).or_insert(true);
+                    self.changed.insert(topic.clone());
                 }
             }
         }
     }
 
-    /// What has changed since it was told last, as the data of events; `is_read` says whether anyone reads what is
-    /// told of a topic. Whoever has come and gone again meanwhile, or gone and come again, has not changed.
-    pub(super) fn tell(&mut self, is_read: impl Fn(&Topic) -> bool) -> Vec<(Topic, String)> {
-        let mut told = Vec::new();
-        self.of.retain(|topic, present| {
-            let changed =
-                !present.changes.is_empty() || present.anonymous != present.anonymous_told;
-            if changed && is_read(topic) {
-                told.extend(
-                    present
-                        .tell()
-                        .into_iter()
-                        .map(|data| (topic.presence(), data)),
-                );
+    /// What has changed since this was asked last. Whoever has come and gone again meanwhile, or gone and come
+    /// again, has not changed.
+    pub(super) fn changes(&mut self) -> Vec<Change> {
+        let mut all = Vec::new();
+        for topic in self.changed.drain() {
+            if let Some(present) = self.of.get_mut(&topic) {
+                let is_empty = present.users.is_empty() && present.anonymous == 0;
+                if is_empty {
+                    let present = self.of.remove(&topic);
+                    all.extend(present.and_then(|mut present| present.change(topic)));
+                } else {
+                    all.extend(present.change(topic));
+                }
             }
-            present.changes.clear();
-            present.anonymous_told = present.anonymous;
-            !present.users.is_empty() || present.anonymous > 0
-        });
-        told
+        }
+        all
     }
 
     /// Who reads a topic, of the users those after `after`, at most so many.
@@ -117,36 +130,50 @@ impl Presence {
 }
 
 impl Present {
-    fn tell(&self) -> Vec<String> {
-        let changed = |is_there: bool| {
-            let changes = self.changes.iter();
-            let changes = changes.filter(move |(user, was_there)| {
-                **was_there != is_there && self.users.contains_key(*user) == is_there
-            });
-            changes.map(|(user, _)| user.as_str())
-        };
-        let joined: Vec<&str> = changed(true).collect();
-        let left: Vec<&str> = changed(false).collect();
-        if joined.is_empty() && left.is_empty() && self.anonymous == self.anonymous_told {
-            return Vec::new();
+    /// What has changed, which is told from then on.
+    fn change(&mut self, topic: Topic) -> Option<Change> {
+        let (mut joined, mut left) = (Vec::new(), Vec::new());
+        for (user, was_there) in std::mem::take(&mut self.changes) {
+            match (was_there, self.users.contains_key(&user)) {
+                (false, true) => joined.push(user),
+                (true, false) => left.push(user),
+                _ => {}
+            }
         }
-        let parts = joined
+        let before = std::mem::replace(&mut self.anonymous_told, self.anonymous);
+        let is_none = joined.is_empty() && left.is_empty() && before == self.anonymous;
+        (!is_none).then_some(Change {
+            topic,
+            joined,
+            left,
+            users: self.users.len(),
+            anonymous: self.anonymous,
+        })
+    }
+}
+
+impl Change {
+    /// The data of the events that tell of it, each of so many names at most.
+    pub(super) fn events(&self) -> impl Iterator<Item = String> + '_ {
+        let parts = self
+            .joined
             .len()
+            .max(self.left.len())
             .div_ceil(NAMES)
-            .max(left.len().div_ceil(NAMES))
             .max(1);
-        let part = |names: &[&str], at: usize| -> Value {
-            names.chunks(NAMES).nth(at).unwrap_or_default().into()
+        let part = |names: &[Name], at: usize| -> Value {
+            let names = names.chunks(NAMES).nth(at).unwrap_or_default();
+            names.iter().map(Name::as_str).collect()
         };
-        let event = |at| {
-            json!({
-                "join": part(&joined, at),
-                "leave": part(&left, at),
-                "users": self.users.len(),
+        (0..parts).map(move |at| {
+            let event = json!({
+                "join": part(&self.joined, at),
+                "leave": part(&self.left, at),
+                "users": self.users,
                 "anonymous": self.anonymous,
-            })
-        };
-        (0..parts).map(|at| event(at).to_string()).collect()
+            });
+            event.to_string()
+        })
     }
 }
 
@@ -185,8 +212,8 @@ mod tests {
                 if !tells {
                     continue;
                 }
-                for (of, data) in presence.tell(|_| true) {
-                    prop_assert_eq!(of.as_str(), "$presence/a");
+                let changes = presence.changes();
+                for data in changes.iter().flat_map(Change::events) {
                     let data: Value = serde_json::from_str(&data).expect("JSON");
                     for user in data["join"].as_array().expect("a list") {
                         prop_assert!(known.insert(user.as_str().expect("text").to_owned()));
@@ -206,8 +233,8 @@ mod tests {
             for user in open {
                 presence.leave(&topics, user.as_ref());
             }
-            presence.tell(|_| true);
-            prop_assert!(presence.of.is_empty());
+            presence.changes();
+            prop_assert!(presence.of.is_empty() && presence.changed.is_empty());
         }
     }
 
@@ -218,13 +245,12 @@ mod tests {
         for n in 0..1200 {
             presence.enter(std::slice::from_ref(&topic), Some(&name(n)));
         }
-        assert_eq!(presence.tell(|_| true).len(), 3);
-        assert_eq!(presence.tell(|_| true), []);
+        assert_eq!(
+            presence.changes().iter().flat_map(Change::events).count(),
+            3
+        );
+        assert_eq!(presence.changes(), []);
         let page = presence.of(&topic, Some(&name(1189)), 100);
         assert_eq!(page.users.len(), 10);
-        // What nobody hears is not told later either: whoever comes asks who is there.
-        presence.leave(std::slice::from_ref(&topic), Some(&name(7)));
-        assert_eq!(presence.tell(|_| false), []);
-        assert_eq!(presence.tell(|_| true), []);
     }
 }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     Context,
-    presence::Readers,
-    query::{DEFAULT_PAGE, name, next, page_limit},
+    presence::{Change, Readers},
+    query::{DEFAULT_PAGE, next, page_limit},
     streams::Filter,
     visitor,
 };
@@ -23,6 +23,8 @@ use crate::{
 
 /// How often it is told who has come and gone.
 const TELL: Duration = Duration::from_secs(1);
+/// How long readers have to take a part of what is told of a crowd.
+const BREATH: Duration = Duration::from_millis(5);
 
 /// What is asked of the readers of a topic.
 struct Asked {
@@ -41,7 +43,11 @@ impl Asked {
                     let parsed = Topic::parse(&value).map_err(|error| (error, &*value))?;
                     topic = Some(parsed);
                 }
-                "after" => after = Some(name("after", &value)?),
+                "after" => {
+                    let parsed = Name::parse(&value);
+                    let wrong = |error| Problem::field("after", &value, format!("{error}"));
+                    after = Some(parsed.map_err(wrong)?);
+                }
                 "limit" => limit = page_limit(&value)?,
                 other => {
                     let detail = format!("`{other}` is not known here; topic, after and limit are");
@@ -126,21 +132,30 @@ pub(crate) async fn tell(context: Arc<Context>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let is_read = |topic: &Topic| {
-            let told = context.hub.topic(&topic.presence());
-            told.is_some_and(|told| told.subscribers > 0)
-        };
-        for (topic, data) in context.streams.tell_presence(is_read) {
-            let entry = Entry::Event {
-                draft: Draft::new(Some("edge-presence"), &data, None),
-                target: Target {
-                    topics: vec![topic],
-                    is_live_only: true,
-                    ..Target::default()
-                },
-            };
-            // It has neither an id nor a key that could be another's.
-            let _: Result<_, _> = context.order.put(entry, clock::now()).await;
+        for change in context.streams.presence_changes() {
+            let topic = change.topic.presence();
+            if context.hub.readers(&topic) > 0 {
+                tell_change(&context, &topic, &change).await;
+            }
         }
+    }
+}
+
+async fn tell_change(context: &Context, topic: &Topic, change: &Change) {
+    for (at, data) in change.events().enumerate() {
+        if at > 0 {
+            // The ring is the readers' queue, and what is not kept has little room there.
+            tokio::time::sleep(BREATH).await;
+        }
+        let entry = Entry::Event {
+            draft: Draft::new(Some("edge-presence"), &data, None),
+            target: Target {
+                topics: vec![topic.clone()],
+                is_live_only: true,
+                ..Target::default()
+            },
+        };
+        // It has neither an id nor a key that could be another's.
+        let _: Result<_, _> = context.order.put(entry, clock::now()).await;
     }
 }

@@ -14,7 +14,7 @@ use http::{HeaderMap, header};
 
 use super::{
     members::{Members, Moment},
-    presence::{Presence, Readers},
+    presence::{Change, Presence, Readers},
 };
 use crate::{
     access::{Access, Identity, Name},
@@ -242,9 +242,9 @@ impl Streams {
         self.lock().presence.of(topic, after, most)
     }
 
-    /// What is to be told of who has come and gone.
-    pub(super) fn tell_presence(&self, is_read: impl Fn(&Topic) -> bool) -> Vec<(Topic, String)> {
-        self.lock().presence.tell(is_read)
+    /// Who has come and gone since this was asked last, by topic.
+    pub(super) fn presence_changes(&self) -> Vec<Change> {
+        self.lock().presence.changes()
     }
 
     /// Counts a stream in, of which a user may have as many as `of_user` says. Who was not met is what they are
@@ -331,16 +331,21 @@ impl Registration {
         all.into_iter().find(|why| *why as u8 == ended)
     }
 
-    /// Whether its owner is not any more who they were, or may not read it any more by rules that had let it in when
-    /// so many had been taken out of groups.
-    pub(super) fn is_over(&self, access: &Access, removals: Option<u64>) -> bool {
+    /// Ends it if its owner is not any more who they were, or may not read it any more by rules that had let it in
+    /// when so many had been taken out of groups.
+    pub(super) fn end_if_over(&self, access: &Access, removals: Option<u64>) {
         let info = &self.info;
+        if access.is_over(&info.identity) {
+            return info.end(Ended::Login);
+        }
         let have_changed = removals.is_some_and(|removals| removals != access.removals());
-        access.is_over(&info.identity)
-            || (have_changed
-                && access
-                    .may_subscribe(&info.identity, info.topics.iter())
-                    .is_err())
+        if have_changed
+            && access
+                .may_subscribe(&info.identity, info.topics.iter())
+                .is_err()
+        {
+            info.end(Ended::Membership);
+        }
     }
 
     pub(super) fn settled(&self, events: u64) {

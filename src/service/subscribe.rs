@@ -20,7 +20,7 @@ use super::{
 use crate::{
     access::{Denied, Identity, Name},
     backoff, clock,
-    exchange::{Body, EventBody as _, Named, Peer, Problem, Reply, Seat, is_chromium},
+    exchange::{Body, Named, Peer, Problem, Reply, Seat, is_chromium},
     hub::{Belonging, GapReason, NoRoom, Opening, Resume},
     limits::Limit,
     protocol::Protocol,
@@ -351,11 +351,16 @@ fn open(
     let mut belongs = context.streams.meet(&identity, moment);
     if let Resume::Last(_) = asked.resume() {
         // Whoever asks for the last events asks for those of the topics that are named.
-        belongs = identity
-            .reserved_topics()
-            .into_iter()
-            .map(Belonging::from_now)
-            .collect();
+        let own = identity.reserved_topics().into_iter();
+        let own = own.map(|topic| {
+            let known = belongs.iter().find(|belonging| belonging.topic == topic);
+            Belonging {
+                since: known.map_or(0, |belonging| belonging.since),
+                topic,
+                is_from_now: true,
+            }
+        });
+        belongs = own.collect();
     }
     let (mut subscription, opening) = context
         .hub
@@ -408,8 +413,9 @@ fn open(
     };
     context.let_in(&visitor);
     // Looked at once it is registered: whoever ends logins looks at those that are.
-    let is_over = counted.registration.is_over(&context.access, removals);
-    let mut stream = EventStream::new(
+    // What it was let in by does not hold any more: who this is has to be settled anew.
+    counted.registration.end_if_over(&context.access, removals);
+    let stream = EventStream::new(
         subscription,
         first,
         retry,
@@ -418,10 +424,6 @@ fn open(
         context.clone(),
         counted,
     );
-    if is_over {
-        // It was disconnected or logged out meanwhile: who this is has to be settled anew.
-        stream.end_at(now, retry);
-    }
     Ok(stream)
 }
 

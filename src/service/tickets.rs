@@ -69,6 +69,9 @@ pub(super) fn of_operator(context: &Context, body: &[u8]) -> Result<Reply, Probl
 pub(super) async fn of_bearer(context: &Context, parts: &Parts) -> Result<Reply, Problem> {
     let (now, wall) = (clock::now(), clock::wall());
     let bearer = context.access.bearer(&parts.headers, now, wall).await?;
+    // It stands in a URL: no longer than those that the operator makes, whatever the token's end.
+    let until = bearer.until.min(wall + Duration::from_secs(LASTS));
+    let bearer = Bearer { until, ..bearer };
     make(context, &bearer, wall)
 }
 

@@ -127,6 +127,11 @@ async fn a_page_of_another_site_is_sent_away_before_anyone_is_asked(protocol: Pr
         &[("origin", "null")],
         &[("sec-fetch-site", "cross-site")],
         &[
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "iframe"),
+        ],
+        &[
             ("sec-fetch-site", "same-site"),
             ("origin", "https://sibling.example"),
         ],
@@ -158,6 +163,7 @@ async fn a_page_of_another_site_is_sent_away_before_anyone_is_asked(protocol: Pr
         &[
             ("sec-fetch-site", "cross-site"),
             ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
         ],
     ] {
         let fields = [fields, &[cookie]].concat();
