@@ -414,6 +414,14 @@ impl Hub {
         })
     }
 
+    /// The id that clients know an event by.
+    fn id_of(&self, event: &Stored) -> String {
+        match &event.id {
+            Some(id) => id.to_string(),
+            None => self.id(event.sequence).to_string(),
+        }
+    }
+
     /// The newest event that a ring holds under an id, the publisher's own or the edge's.
     fn find(&self, ring: &Ring, id: &str) -> Option<Arc<Stored>> {
         // Those that were taken back keep theirs.
@@ -500,10 +508,7 @@ impl Hub {
 
     fn info(&self, cell: &Cell, subscribers: usize) -> TopicInfo {
         let ring = cell.ring();
-        let id = |event: &Arc<Stored>| match &event.id {
-            Some(id) => id.to_string(),
-            None => self.id(event.sequence).to_string(),
-        };
+        let id = |event: &Arc<Stored>| self.id_of(event);
         TopicInfo {
             topic: cell.topic.clone(),
             subscribers,

@@ -6,7 +6,9 @@ use super::{
     GapReason, Hub, Replay, Wire,
     evicted::Missing,
     resume,
+    ring::Ring,
     stored::{Release, Stored},
+    topics::Cell,
 };
 use crate::{clock, sse::EventId, topic::Topic};
 
@@ -89,41 +91,24 @@ impl Hub {
             }
         };
         let ring = cell.ring();
-        let mut cursor = 0;
-        if let Some(id) = after {
+        let cursor = after.map_or(Ok(0), |id| {
             let own = resume::own(id, &ring, watermark);
-            match own.map_or_else(|| resume::place(id, self.epoch, watermark), Ok) {
-                Ok(number) => {
-                    cursor = number;
-                    let missing = Missing {
-                        after: number,
-                        through: u64::MAX,
-                        joined: watermark,
-                        now: clock::now,
-                    };
-                    let is_missing = ring.evicted_through() > number
-                        && (!is_again || cell.treatment.replay != Replay::None)
-                        && (ring.was_deleted()
-                            || ring
-                                .missing(missing)
-                                .is_none_or(|mut gone| gone.next().is_some()));
-                    page.gap = is_missing.then(|| left(ring.was_deleted()));
-                }
-                Err(reason) => page.gap = Some(reason),
-            }
-        }
-        let is_given_again = |event: &Stored| match cell.treatment.replay {
-            Replay::All => true,
-            Replay::Latest => ring.is_newest(event),
-            Replay::None => false,
+            own.map_or_else(|| resume::place(id, self.epoch, watermark), Ok)
+        });
+        page.gap = match cursor {
+            Ok(cursor) if after.is_some() => gap_after(cursor, &cell, &ring, is_again, watermark),
+            Ok(_) => None,
+            Err(reason) => Some(reason),
         };
+        let cursor = cursor.unwrap_or_default();
+        let replay = cell.treatment.replay;
         let is_there = |event: &&Arc<Stored>| {
             event.sequence <= watermark
                 && !event.is_retracted()
                 && !event.is_live_only()
                 && event.release() != Release::Waiting
                 && !event.is_over(clock::now)
-                && (!is_again || is_given_again(event))
+                && (!is_again || replay.gives_again(|| ring.is_newest(event)))
                 && is_for(event)
         };
         // Those who publish to it wait for the ring: what they are is said when it is free again.
@@ -138,16 +123,36 @@ impl Hub {
         }
         drop(ring);
         let kept = taken.iter().map(|event| Kept {
-            id: match &event.id {
-                Some(id) => id.to_string(),
-                None => self.id(event.sequence).to_string(),
-            },
+            id: self.id_of(event),
             at: self.told(event.at),
             wire: event.wire.clone(),
         });
         page.events = kept.collect();
         page
     }
+}
+
+/// Why events after a number are missing, if any are: to one who comes back, or to one who asks for all.
+fn gap_after(
+    cursor: u64,
+    cell: &Cell,
+    ring: &Ring,
+    is_again: bool,
+    watermark: u64,
+) -> Option<GapReason> {
+    let is_nothing_again = is_again && cell.treatment.replay == Replay::None;
+    if ring.evicted_through() <= cursor || is_nothing_again {
+        return None;
+    }
+    let missing = Missing {
+        after: cursor,
+        through: u64::MAX,
+        joined: watermark,
+        now: clock::now,
+    };
+    let gone = ring.missing(missing);
+    let is_missing = ring.was_deleted() || gone.is_none_or(|mut gone| gone.next().is_some());
+    is_missing.then(|| left(ring.was_deleted()))
 }
 
 /// Why events have left a topic.

@@ -516,11 +516,8 @@ impl Subscription {
     /// Whether an event that this ring holds is for the reader: it is meant, and one from before the reader
     /// came is given again.
     fn is_for_it(&self, read: &Read, ring: &Ring, event: &Stored) -> bool {
-        let is_replayed = || match read.cell.treatment.replay {
-            Replay::All => true,
-            Replay::Latest => ring.is_newest(event),
-            Replay::None => false,
-        };
+        let replay = read.cell.treatment.replay;
+        let is_replayed = || replay.gives_again(|| ring.is_newest(event));
         event.sequence > read.from()
             && self.is_meant(event)
             && (event.sequence > self.joined || is_replayed())

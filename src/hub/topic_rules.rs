@@ -16,6 +16,18 @@ pub enum Replay {
     None,
 }
 
+impl Replay {
+    /// Whether an event is given again, of which `is_newest` says if it is the newest of its series.
+    #[must_use]
+    pub fn gives_again(self, is_newest: impl FnOnce() -> bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Latest => is_newest(),
+            Self::None => false,
+        }
+    }
+}
+
 /// What becomes of a reader that was too slow for what a topic holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overflow {

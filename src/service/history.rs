@@ -1,13 +1,13 @@
 //! History as JSON, for programs and pages that want no stream, and taking back what is in it.
 
-use std::cell::Cell;
+use std::{borrow::Cow, cell::Cell};
 
 use http::request::Parts;
 use serde_json::{Value, json};
 
 use super::{
     Context,
-    query::{DEFAULT_PAGE, name, page_limit},
+    query::{Paged, name},
     routes::{Audience, decode},
     visitor,
 };
@@ -70,12 +70,7 @@ enum Share {
 fn is_for(context: &Context, identity: &Identity) -> impl Fn(&Stored) -> Share + use<> {
     let moment = visitor::moment(context, identity);
     let belongs = context.streams.meet(identity, moment);
-    let own = identity.reserved_topics().into_iter().map(move |topic| {
-        let since = belongs.iter().find(|belongs| belongs.topic == topic);
-        let since = since.map_or(0, |belongs| belongs.since);
-        (topic, since)
-    });
-    let own: Vec<(Topic, u64)> = own.collect();
+    let own = visitor::belonging(identity, &belongs);
     move |event: &Stored| {
         let Some(to) = event.to() else {
             return Share::Own;
@@ -105,23 +100,12 @@ impl Asked {
     fn parse(topic: &str, parts: &Parts) -> Result<Self, Problem> {
         let text = decode(topic)?;
         let topic = Topic::parse(&text).map_err(|error| (error, text.as_str()))?;
-        let mut asked = Self {
+        let paged = Paged::parse(parts.uri.query().unwrap_or_default())?;
+        Ok(Self {
             topic,
-            after: None,
-            limit: DEFAULT_PAGE,
-        };
-        let query = parts.uri.query().unwrap_or_default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "after" => asked.after = Some(value.into_owned()),
-                "limit" => asked.limit = page_limit(&value)?,
-                other => {
-                    let detail = format!("`{other}` is not known here; after and limit are");
-                    return Err(Problem::field("query", other, detail));
-                }
-            }
-        }
-        Ok(asked)
+            after: paged.after.map(Cow::into_owned),
+            limit: paged.limit,
+        })
     }
 
     fn page(&self, context: &Context, is_again: bool, is_for: impl Fn(&Stored) -> bool) -> Page {

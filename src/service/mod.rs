@@ -181,8 +181,15 @@ impl Service {
         match route {
             Route::EventStream => subscribe::answer(context, &parts, &peer).await,
             Route::Stats => Ok(subscribe::stats(context, &peer)),
-            Route::Preflight => Ok(subscribe::preflight(context, &parts)),
-            Route::PublishPreflight => Ok(subscribe::publish_preflight(context, &parts)),
+            Route::Preflight => {
+                let fields = context.access.origins().preflight_fields(&parts.headers);
+                Ok(subscribe::preflight(fields, "GET, HEAD, OPTIONS"))
+            }
+            Route::PublishPreflight => {
+                let origins = context.access.origins();
+                let fields = origins.publish_preflight_fields(&parts.headers);
+                Ok(subscribe::preflight(fields, "POST, OPTIONS"))
+            }
             Route::ReadTopic(topic) if is_public => {
                 history::read_as(context, topic, &parts, &peer).await
             }

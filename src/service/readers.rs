@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Context,
     presence::{Change, Readers},
-    query::{DEFAULT_PAGE, next, page_limit},
+    query::{Paged, next},
     streams::Filter,
     visitor,
 };
@@ -35,26 +35,19 @@ struct Asked {
 
 impl Asked {
     fn parse(parts: &Parts) -> Result<Self, Problem> {
-        let (mut topic, mut after, mut limit) = (None, None, DEFAULT_PAGE);
+        let mut topic = None;
         let query = parts.uri.query().unwrap_or_default();
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*key {
-                "topic" => {
-                    let parsed = Topic::parse(&value).map_err(|error| (error, &*value))?;
-                    topic = Some(parsed);
-                }
-                "after" => {
-                    let parsed = Name::parse(&value);
-                    let wrong = |error| Problem::field("after", &value, format!("{error}"));
-                    after = Some(parsed.map_err(wrong)?);
-                }
-                "limit" => limit = page_limit(&value)?,
-                other => {
-                    let detail = format!("`{other}` is not known here; topic, after and limit are");
-                    return Err(Problem::field("query", other, detail));
-                }
+        let Paged { after, limit } = Paged::parse_with(query, "topic, ", |name, value| {
+            if name == "topic" {
+                topic = Some(Topic::parse(value).map_err(|error| (error, value))?);
             }
-        }
+            Ok(name == "topic")
+        })?;
+        let after = after.map(|after| {
+            let wrong = |error| Problem::field("after", &after, format!("{error}"));
+            Name::parse(&after).map_err(wrong)
+        });
+        let after = after.transpose()?;
         let missing = || Problem::field("topic", "", "name the topic whose readers are asked for");
         Ok(Self {
             topic: topic.ok_or_else(missing)?,

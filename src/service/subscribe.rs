@@ -6,13 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use serde_json::json;
 
 use super::{
     Context,
     context::Visitor,
     event_stream::{Counted, EventStream, Extras, Replay},
+    members::Moment,
     stream_request::{Poll, StreamRequest},
     streams::{Browser, CROWD, Crowd, Few, StreamInfo},
     tickets, visitor,
@@ -60,21 +61,11 @@ enum NotOpened {
     Finished,
 }
 
-/// What pages of other sites ask before they ask for an event stream.
-pub(super) fn preflight(context: &Context, parts: &Parts) -> Reply {
+/// What pages of other sites ask before they send what is not simple: what they may, and what there is.
+pub(super) fn preflight(fields: HeaderMap, allow: &'static str) -> Reply {
     let mut reply = no_content();
-    let fields = context.access.origins().preflight_fields(&parts.headers);
     reply.headers.extend(fields);
-    reply.with(header::ALLOW, "GET, HEAD, OPTIONS")
-}
-
-/// What pages of other sites ask before they publish.
-pub(super) fn publish_preflight(context: &Context, parts: &Parts) -> Reply {
-    let mut reply = no_content();
-    let origins = context.access.origins();
-    let fields = origins.publish_preflight_fields(&parts.headers);
-    reply.headers.extend(fields);
-    reply.with(header::ALLOW, "POST, OPTIONS")
+    reply.with(header::ALLOW, allow)
 }
 
 fn no_content() -> Reply {
@@ -348,20 +339,7 @@ fn open(
     }
     let now = clock::now();
     let moment = visitor::moment(context, &identity);
-    let mut belongs = context.streams.meet(&identity, moment);
-    if let Resume::Last(_) = asked.resume() {
-        // Whoever asks for the last events asks for those of the topics that are named.
-        let own = identity.reserved_topics().into_iter();
-        let own = own.map(|topic| {
-            let known = belongs.iter().find(|belonging| belonging.topic == topic);
-            Belonging {
-                since: known.map_or(0, |belonging| belonging.since),
-                topic,
-                is_from_now: true,
-            }
-        });
-        belongs = own.collect();
-    }
+    let belongs = belonging(context, &identity, moment, asked.resume());
     let (mut subscription, opening) = context
         .hub
         .subscribe_as(&reads, &belongs, asked.resume(), &peer.mailbox, now)
@@ -412,10 +390,9 @@ fn open(
         registration: registered.map_err(NotOpened::Limit)?.0,
     };
     context.let_in(&visitor);
-    // Looked at once it is registered: whoever ends logins looks at those that are.
-    // What it was let in by does not hold any more: who this is has to be settled anew.
+    // Once it is registered: whoever ends logins and memberships looks at those that are.
     counted.registration.end_if_over(&context.access, removals);
-    let stream = EventStream::new(
+    Ok(EventStream::new(
         subscription,
         first,
         retry,
@@ -423,8 +400,28 @@ fn open(
         now,
         context.clone(),
         counted,
-    );
-    Ok(stream)
+    ))
+}
+
+/// Since when somebody belongs to the audiences that they are given something of.
+fn belonging(
+    context: &Context,
+    identity: &Identity,
+    moment: Moment,
+    resume: Resume<'_>,
+) -> Vec<Belonging> {
+    let belongs = context.streams.meet(identity, moment);
+    let Resume::Last(_) = resume else {
+        return belongs;
+    };
+    // Whoever asks for the last events asks for those of the topics that are named.
+    let all = visitor::belonging(identity, &belongs).into_iter();
+    let all = all.map(|(topic, since)| Belonging {
+        topic,
+        since,
+        is_from_now: true,
+    });
+    all.collect()
 }
 
 /// Those of these topics of which it is told who reads them.

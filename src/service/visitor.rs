@@ -9,6 +9,8 @@ use crate::{
     access::{Denied, Identity},
     clock,
     exchange::{Peer, authority},
+    hub::Belonging,
+    topic::Topic,
 };
 
 /// Settles who asks; whoever comes by a page of a site that is let in and not listed is nobody in particular.
@@ -45,4 +47,15 @@ pub(super) fn moment(context: &Context, identity: &Identity) -> Moment {
         now,
         kept: hub.retention().age,
     }
+}
+
+/// The audiences that somebody belongs to, each with the last entry before they did, of whom this is known.
+pub(super) fn belonging(identity: &Identity, belongs: &[Belonging]) -> Vec<(Topic, u64)> {
+    let all = identity.reserved_topics().into_iter();
+    let all = all.map(|topic| {
+        let known = belongs.iter().find(|belonging| belonging.topic == topic);
+        let since = known.map_or(0, |belonging| belonging.since);
+        (topic, since)
+    });
+    all.collect()
 }

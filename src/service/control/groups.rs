@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use crate::service::query::{DEFAULT_PAGE, name, next, page_limit};
+use crate::service::query::{Paged, name, next};
 use crate::{
     access::{InvalidMember, Member, Name},
     exchange::{Problem, Reply},
@@ -16,17 +16,7 @@ use crate::{
 
 /// `GET /groups`: the groups that have members by the operator's word, by name.
 pub(super) fn list(context: &Context, query: &str) -> Result<Reply, Problem> {
-    let (mut after, mut limit) = (None, DEFAULT_PAGE);
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "after" => after = Some(value.into_owned()),
-            "limit" => limit = page_limit(&value)?,
-            other => {
-                let detail = format!("`{other}` is not known here; after and limit are");
-                return Err(Problem::field("query", other, detail));
-            }
-        }
-    }
+    let Paged { after, limit } = Paged::parse(query)?;
     let groups = context.access.groups();
     let later = groups
         .names()

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::service::query::{DEFAULT_PAGE, MAX_PAGE, name, next, page_limit};
+use crate::service::query::{MAX_PAGE, Paged, name, next};
 use crate::{
     access::Name,
     exchange::{Problem, Reply},
@@ -17,32 +17,26 @@ use crate::{
 /// `GET /streams`: who is connected.
 pub(super) fn list(context: &Context, query: &str) -> Result<Reply, Problem> {
     let mut filter = Filter::default();
-    let (mut after, mut limit) = (0, DEFAULT_PAGE);
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "user" => filter.user = Some(value.into_owned()),
-            "group" => filter.group = Some(value.into_owned()),
-            "topic" => filter.topic = Some(value.into_owned()),
+    let take = |name: &str, value: &str| {
+        match name {
+            "user" => filter.user = Some(value.to_owned()),
+            "group" => filter.group = Some(value.to_owned()),
+            "topic" => filter.topic = Some(value.to_owned()),
             "protocol" => {
-                let known = Protocol::ALL
-                    .into_iter()
-                    .find(|known| known.as_str() == value);
-                let wrong = || Problem::field("protocol", &value, "protocol is h1, h2 or h3");
+                let mut all = Protocol::ALL.into_iter();
+                let known = all.find(|known| known.as_str() == value);
+                let wrong = || Problem::field("protocol", value, "protocol is h1, h2 or h3");
                 filter.protocol = Some(known.ok_or_else(wrong)?);
             }
-            "after" => {
-                let wrong = |_| Problem::field("after", &value, "after is the id of a stream");
-                after = value.parse().map_err(wrong)?;
-            }
-            "limit" => limit = page_limit(&value)?,
-            other => {
-                let detail = format!(
-                    "`{other}` is not known here; user, group, topic, protocol, after and limit are"
-                );
-                return Err(Problem::field("query", other, detail));
-            }
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    };
+    let Paged { after, limit } = Paged::parse_with(query, "user, group, topic, protocol, ", take)?;
+    let after = after.map_or(Ok(0), |after| {
+        let wrong = |_| Problem::field("after", &after, "after is the id of a stream");
+        after.parse().map_err(wrong)
+    })?;
     let page = context.streams.list(after, limit, &filter);
     let next = next(&page, limit).map(|(id, _)| *id);
     let streams: Vec<_> = page

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::service::query::{DEFAULT_PAGE, next, page_limit};
+use crate::service::query::{Paged, next};
 use crate::{
     clock,
     exchange::{Problem, Reply},
@@ -36,18 +36,7 @@ fn none() -> Problem {
 
 /// `GET /topics`
 pub(super) fn list(context: &Context, query: &str) -> Result<Reply, Problem> {
-    let mut after = None;
-    let mut limit = DEFAULT_PAGE;
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "after" => after = Some(value),
-            "limit" => limit = page_limit(&value)?,
-            other => {
-                let detail = format!("`{other}` is not known here; after and limit are");
-                return Err(Problem::field("query", other, detail));
-            }
-        }
-    }
+    let Paged { after, limit } = Paged::parse(query)?;
     let page = context.hub.topics(after.as_deref(), limit);
     let next = next(&page, limit).map(|info| info.topic.as_str());
     let topics: Vec<_> = page.iter().map(describe).collect();

@@ -78,13 +78,14 @@ pub(super) async fn answer(
             let streams = context.order.put(closed, clock::now()).await?.receivers;
             return Ok(Reply::json(&json!({ "streams": streams, "last": last })));
         }
-        Route::Broadcast => {
-            return json(context, Kind::Everyone, expect, permit, drain, parts, body).await;
+        route => {
+            let kind = match route {
+                Route::Broadcast => Kind::Everyone,
+                Route::Send => Kind::People,
+                _ => Kind::Topics,
+            };
+            return json(context, kind, expect, permit, drain, parts, body).await;
         }
-        Route::Send => {
-            return json(context, Kind::People, expect, permit, drain, parts, body).await;
-        }
-        _ => return json(context, Kind::Topics, expect, permit, drain, parts, body).await,
     };
     Ok(Reply::json(&published))
 }
