@@ -16,7 +16,9 @@ use crate::{
 /// points at loopback.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// The names under which it is the listener's own; any, if there are none.
+    /// The names under which it is the listener's own, besides `hosts`; any, if there are none of either.
+    own: Vec<String>,
+    /// Those that are configured, on any port where none is said.
     hosts: Vec<String>,
     /// It is beyond loopback, where it has addresses that nobody here knows.
     is_open: bool,
@@ -40,10 +42,10 @@ impl Gate {
             if port == 80 {
                 own.extend([address.ip().to_string(), "localhost".into()]);
             }
-            own.extend(hosts.iter().cloned());
         }
         Self {
-            hosts: own,
+            own,
+            hosts: hosts.to_vec(),
             is_open: address.is_some_and(|address| !address.ip().is_loopback()),
             token: None,
             metrics_token: None,
@@ -60,22 +62,24 @@ impl Gate {
         }
     }
 
-    /// Whether a request to this name is to the listener. A name that is configured without a port is it on any.
+    /// Whether a request to this name is to the listener.
     fn goes_by(&self, host: &str) -> bool {
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
         // No page of another's comes under an address: it takes a name to point elsewhere.
         let is_address = name.parse::<Ipv4Addr>().is_ok() || name.starts_with('[');
-        let mut own = self.hosts.iter();
-        self.hosts.is_empty()
+        let is = |own: &String| own.eq_ignore_ascii_case(host);
+        let is_on_any_port = |own: &String| own.eq_ignore_ascii_case(name);
+        (self.own.is_empty() && self.hosts.is_empty())
             || (self.is_open && is_address)
-            || own.any(|own| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(name))
+            || self.own.iter().any(is)
+            || self.hosts.iter().any(|own| is(own) || is_on_any_port(own))
     }
 
     /// Whether a request may come through.
     pub(in crate::service) fn check(&self, parts: &Parts) -> Result<(), Problem> {
         let host = authority(parts);
         if !self.goes_by(host) {
-            let own = self.hosts.join(" or ");
+            let own = [self.own.as_slice(), &self.hosts].concat().join(" or ");
             let detail = format!("the control listener goes by {own} only (control.hosts)");
             let problem = Problem::field("host", host, detail).forbidden();
             return Err(problem.named(Named::HostUnknown));
