@@ -4,6 +4,7 @@ mod bench;
 mod cert;
 mod check;
 mod exit;
+mod fields;
 mod listen;
 mod memory;
 mod open_files;

@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
+    fields::Fields,
     operator::{Operator, json_line, name_in_path, printable},
     runtime::block_on,
 };
@@ -14,38 +15,45 @@ use super::{
 /// The most that the control listener puts on a page.
 const PAGE: usize = 1000;
 
-/// What an event has besides its data.
-#[derive(Debug, Args)]
-struct Fields {
-    /// The event's type
-    #[arg(long, value_name = "TYPE")]
-    event: Option<String>,
-    /// The event's id, instead of one that is made
-    #[arg(long)]
-    id: Option<String>,
-    /// How long it is given to anyone, such as 30s
-    #[arg(long, value_name = "TIME")]
-    ttl: Option<String>,
-    /// Only for those who read now: it is not kept
-    #[arg(long)]
-    no_history: bool,
+/// An event with this data.
+fn event(fields: &Fields, data: &str, whom: Value) -> Value {
+    let mut event = whom;
+    event["data"] = json!(data);
+    for (name, value) in fields.given() {
+        event[name] = value;
+    }
+    if let Some(id) = &fields.id {
+        event["id"] = json!(id);
+    }
+    event
 }
 
-impl Fields {
-    fn with(&self, data: &str, whom: Value) -> Value {
-        let mut event = whom;
-        event["data"] = json!(data);
-        for (name, value) in [
-            ("event", json!(self.event)),
-            ("id", json!(self.id)),
-            ("ttl", json!(self.ttl)),
-            ("history", json!(self.no_history.then_some(false))),
-        ] {
-            if !value.is_null() {
-                event[name] = value;
+/// Each entry of a list of the control listener, page by page.
+async fn each(
+    operator: &Operator,
+    list: &str,
+    filters: &[(&str, &Option<String>)],
+    mut show: impl FnMut(&Value) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut after: Option<String> = None;
+    loop {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", &PAGE.to_string());
+        for (name, value) in filters.iter().chain([&("after", &after)]) {
+            if let Some(value) = value {
+                query.append_pair(name, value);
             }
         }
-        event
+        let path = format!("/{list}?{}", query.finish());
+        let page = operator.ask(Method::GET, &path).await?;
+        for entry in page[list].as_array().into_iter().flatten() {
+            show(entry)?;
+        }
+        after = match &page["next"] {
+            Value::String(next) => Some(next.clone()),
+            Value::Number(next) => Some(next.to_string()),
+            _ => return Ok(()),
+        };
     }
 }
 
@@ -70,7 +78,7 @@ impl Broadcast {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let whom =
             json!({ "authenticated": !self.anonymous, "anonymous": self.all || self.anonymous });
-        let event = self.fields.with(&self.data, whom);
+        let event = event(&self.fields, &self.data, whom);
         sent(&block_on(self.operator.send("/broadcast", &event))?)
     }
 }
@@ -95,7 +103,7 @@ pub(super) struct Send {
 impl Send {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let whom = json!({ "users": self.user, "groups": self.group });
-        let event = self.fields.with(&self.data, whom);
+        let event = event(&self.fields, &self.data, whom);
         sent(&block_on(self.operator.send("/send", &event))?)
     }
 }
@@ -125,52 +133,28 @@ pub(super) struct Streams {
 
 impl Streams {
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        block_on(self.list())
-    }
-
-    async fn list(&self) -> anyhow::Result<()> {
-        let mut after = Value::Null;
-        loop {
-            let mut query = form_urlencoded::Serializer::new(String::new());
-            query.append_pair("limit", &PAGE.to_string());
-            for (name, value) in [
-                ("user", &self.user),
-                ("group", &self.group),
-                ("topic", &self.topic),
-            ] {
-                if let Some(value) = value {
-                    query.append_pair(name, value);
-                }
-            }
-            if let Some(after) = after.as_u64() {
-                query.append_pair("after", &after.to_string());
-            }
-            let path = format!("/streams?{}", query.finish());
-            let page = self.operator.ask(Method::GET, &path).await?;
-            for stream in page["streams"].as_array().into_iter().flatten() {
-                print(stream, |out| {
-                    let user = stream["user"].as_str().unwrap_or("-");
-                    let text =
-                        |name: &str| stream[name].as_str().map(printable).unwrap_or_default();
-                    let topics = stream["topics"].as_array().into_iter().flatten();
-                    let topics: Vec<_> = topics.filter_map(Value::as_str).map(printable).collect();
-                    writeln!(
-                        out,
-                        "{}  {}  {}  {}  {}  {}",
-                        stream["id"],
-                        printable(user),
-                        text("protocol"),
-                        text("address"),
-                        text("since"),
-                        topics.join(" ")
-                    )
-                })?;
-            }
-            after = page["next"].clone();
-            if after.as_u64().is_none() {
-                return Ok(());
-            }
-        }
+        let filters = [
+            ("user", &self.user),
+            ("group", &self.group),
+            ("topic", &self.topic),
+        ];
+        block_on(each(&self.operator, "streams", &filters, |stream| {
+            print(stream, |out| {
+                let text = |name: &str| stream[name].as_str().map(printable);
+                let topics = stream["topics"].as_array().into_iter().flatten();
+                let topics: Vec<_> = topics.filter_map(Value::as_str).map(printable).collect();
+                writeln!(
+                    out,
+                    "{}  {}  {}  {}  {}  {}",
+                    stream["id"],
+                    text("user").unwrap_or_else(|| "-".into()),
+                    text("protocol").unwrap_or_default(),
+                    text("address").unwrap_or_default(),
+                    text("since").unwrap_or_default(),
+                    topics.join(" ")
+                )
+            })
+        }))
     }
 }
 
@@ -226,26 +210,12 @@ impl Groups {
     }
 
     async fn list(&self) -> anyhow::Result<()> {
-        let mut after = String::new();
-        loop {
-            let mut query = form_urlencoded::Serializer::new(String::new());
-            query.append_pair("limit", &PAGE.to_string());
-            if !after.is_empty() {
-                query.append_pair("after", &after);
-            }
-            let path = format!("/groups?{}", query.finish());
-            let page = self.operator.ask(Method::GET, &path).await?;
-            for group in page["groups"].as_array().into_iter().flatten() {
-                let name = group["group"].as_str().map(printable).unwrap_or_default();
-                print(group, |out| {
-                    writeln!(out, "{name}  {}", names(&group["members"]))
-                })?;
-            }
-            match page["next"].as_str() {
-                Some(next) => after = next.to_owned(),
-                None => return Ok(()),
-            }
-        }
+        let show = |group: &Value| {
+            let name = group["group"].as_str().map(printable).unwrap_or_default();
+            let members = names(&group["members"]);
+            print(group, |out| writeln!(out, "{name}  {members}"))
+        };
+        each(&self.operator, "groups", &[], show).await
     }
 }
 

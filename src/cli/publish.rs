@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{
     exit::Refused,
+    fields::Fields,
     operator::{Operator, printable, succeeded, topic_in_path},
 };
 use crate::client::{Response, Upload, full};
@@ -26,12 +27,8 @@ pub(super) struct Publish {
     /// The data; `-` publishes standard input, an event a line, as the lines come
     #[arg(default_value = "-")]
     data: String,
-    /// The event's type
-    #[arg(long, value_name = "TYPE")]
-    event: Option<String>,
-    /// The event's id, instead of one that is made
-    #[arg(long)]
-    id: Option<String>,
+    #[command(flatten)]
+    fields: Fields,
     /// A key of this event alone: sent again with it, it is not published again
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -41,12 +38,6 @@ pub(super) struct Publish {
     /// Of what the event is the newest state: topics with an interval or a replay of their own look at it
     #[arg(long)]
     key: Option<String>,
-    /// How long it is given to anyone, such as 30s
-    #[arg(long, value_name = "TIME")]
-    ttl: Option<String>,
-    /// Only for those who read now: it is not kept
-    #[arg(long)]
-    no_history: bool,
     #[command(flatten)]
     operator: Operator,
 }
@@ -60,7 +51,7 @@ impl Publish {
         let mut connection = self.operator.connect().await?;
         let (path, content_type, body) = match self.data.as_str() {
             "-" => {
-                if self.id.is_some() {
+                if self.fields.id.is_some() {
                     bail!("--id is for one event; with `-` every line would have it");
                 }
                 if self.idempotency_key.is_some() {
@@ -81,7 +72,7 @@ impl Publish {
 
     fn path(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        if let Some(id) = &self.id {
+        if let Some(id) = &self.fields.id {
             query.append_pair("id", id);
         }
         for (name, value) in self.fields() {
@@ -93,17 +84,10 @@ impl Publish {
 
     /// What it has besides its topic, its data and its id.
     fn fields(&self) -> Map<String, Value> {
-        let fields = [
-            ("event", json!(self.event)),
-            ("retry", json!(self.retry)),
-            ("key", json!(self.key)),
-            ("ttl", json!(self.ttl)),
-            ("history", json!(self.no_history.then_some(false))),
-        ];
-        let given = fields.into_iter().filter(|(_, value)| !value.is_null());
-        given
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
+        let own = [("retry", json!(self.retry)), ("key", json!(self.key))];
+        let own = own.into_iter().filter(|(_, value)| !value.is_null());
+        let all = self.fields.given().chain(own);
+        all.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// Standard input as the lines of JSON that the edge takes.
