@@ -20,6 +20,7 @@ pub(crate) fn new_hub() -> Arc<Hub> {
         HubBounds::default(),
         Epoch::from_random(1),
         0,
+        &[],
     )
 }
 
@@ -33,12 +34,7 @@ pub(crate) fn publish(hub: &Hub, sequence: u64, topics: &[Topic], data: &str, at
         draft: Draft::new(None, data, None),
         target,
     };
-    let placed = Placed {
-        sequence,
-        at,
-        entry,
-    };
-    black_box(hub.apply([placed]));
+    black_box(hub.apply([Placed::new(sequence, at, entry)]));
 }
 
 /// Streams of one topic.

@@ -66,6 +66,17 @@ impl Topic {
         Ok(Self(name.into()))
     }
 
+    /// One whose name was checked before it was written to where it is read from now.
+    pub(crate) fn of_checked(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// Whether what goes to it is of the moment, and in no history that outlives the process: what the edge says of
+    /// itself and of who is there.
+    pub(crate) fn is_of_the_moment(&self) -> bool {
+        &*self.0 == STATS || self.presence_of().is_some()
+    }
+
     /// One of the edge's own topics: `$` and a kind, with a name that was checked.
     pub(crate) fn reserved(kind: &str, name: &str) -> Self {
         Self(format!("${kind}{name}").into())

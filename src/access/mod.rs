@@ -487,6 +487,12 @@ impl Access {
         self.settings.expiry_notice
     }
 
+    /// How long after its start the edge takes those who come for what they were before.
+    #[must_use]
+    pub fn settling(&self) -> Duration {
+        self.settings.settling
+    }
+
     /// Which other sites' pages may open event streams.
     #[must_use]
     pub fn origins(&self) -> &Origins {

@@ -5,6 +5,7 @@ mod cert;
 mod check;
 mod exit;
 mod fields;
+mod history;
 mod listen;
 mod memory;
 mod open_files;
@@ -50,6 +51,8 @@ enum Command {
     Listen(listen::Listen),
     /// Check the configuration without starting anything.
     Check(check::Check),
+    /// Look at the history of a directory, and mend it.
+    History(history::History),
     /// Show the certificate, and how to trust it.
     Cert(cert::Cert),
     /// Make a token with the configured key, or explain one.
@@ -80,6 +83,7 @@ impl Cli {
             Command::Disconnect(disconnect) => disconnect.run(),
             Command::Listen(listen) => listen.run(),
             Command::Check(check) => check.run(),
+            Command::History(history) => history.run(),
             Command::Cert(cert) => cert.run(),
             Command::Token(token) => token.run(),
             Command::Bench(bench) => bench.run(),

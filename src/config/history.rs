@@ -1,7 +1,95 @@
 //! `[history]`
 
-use super::{range, reader::Reader, value::Bytes};
-use crate::hub::Retention;
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    range,
+    reader::Reader,
+    value::{Bytes, Raw, Setting, one},
+};
+use crate::{
+    history::{LogSettings, SyncPolicy},
+    hub::Retention,
+};
+
+/// How many times as much the log keeps as the rings, at least: what is in them is on disk too, and goes by whole
+/// segments.
+const TIMES: usize = 4;
+/// What the log keeps.
+const BYTES: usize = 4 << 30;
+const AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+const INTERVAL: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(60);
+
+impl Setting for SyncPolicy {
+    const KIND: &'static str = "always, never or duration";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match one(raw)? {
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            text => {
+                let interval = humantime::parse_duration(text).ok();
+                let interval = interval.filter(|interval| INTERVAL.contains(interval));
+                interval.map(Self::Every).ok_or_else(|| {
+                    format!("`{text}` is neither always nor never, nor a time from 1ms to 60s such as 100ms")
+                })
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Always => "\"always\"".into(),
+            Self::Never => "\"never\"".into(),
+            Self::Every(interval) => interval.show(),
+        }
+    }
+}
+
+/// Where history is kept that outlives the process.
+pub(super) fn take_log(reader: &mut Reader, retention: &Retention) -> Option<LogSettings> {
+    let directory: Option<PathBuf> = reader.take(
+        "history.directory",
+        None,
+        "The directory that history is kept in, made if it is not there: it outlives the process then. Unset: history \
+         is in memory.",
+    );
+    let sync = reader.take(
+        "history.sync",
+        SyncPolicy::Always,
+        "When what is written is synced to disk: `always` before anyone sees it, so that losing power loses nothing; \
+         so often, such as `100ms`; or `never`, when the system likes. Ending the process loses nothing in any case.",
+    );
+    let bytes = reader.take(
+        "history.disk.bytes",
+        Bytes(BYTES),
+        "The most bytes that history takes on disk, at least four times `history.total_bytes`; the oldest goes first, a \
+         sixteenth or 64 MiB at a time.",
+    );
+    let age = reader.take(
+        "history.disk.age",
+        AGE,
+        "How long history is kept on disk, up to an hour longer.",
+    );
+    let directory = directory?;
+    let least = retention.total_bytes.saturating_mul(TIMES);
+    if bytes.0 < least {
+        let what = format!(
+            "is {}, and history.total_bytes is {}; make it {} at least",
+            bytes.show(),
+            Bytes(retention.total_bytes).show(),
+            Bytes(least).show()
+        );
+        reader.mistake("history.disk.bytes", what);
+    }
+    Some(LogSettings {
+        directory,
+        sync,
+        bytes: bytes.0 as u64,
+        age,
+    })
+}
 
 pub(super) fn take(reader: &mut Reader) -> Retention {
     let default = Retention::default();

@@ -30,6 +30,7 @@ use std::{
 use crate::{
     access::{AccessSettings, Rule},
     drain::DrainSettings,
+    history::LogSettings,
     hub::{Retention, TopicRules},
     limits::Limits,
     net::{Advertise, Http3Settings},
@@ -69,6 +70,8 @@ pub struct Config {
     pub access: AccessSettings,
     /// `[history]`
     pub history: Retention,
+    /// `history.directory`, if history outlives the process.
+    pub history_log: Option<LogSettings>,
     /// `[[topic]]`
     pub topics: TopicRules,
     /// `[[route]]` and `proxy.upstream`
@@ -203,6 +206,7 @@ fn take(reader: &mut Reader) -> Config {
     let mut own = proxy::take_prefix(reader);
     own.pop();
     let (events_path, prefix) = hub_paths(&routes, &own);
+    let history = history::take(reader);
     let config = Config {
         https,
         http3,
@@ -212,7 +216,8 @@ fn take(reader: &mut Reader) -> Config {
         tls,
         events: events::take(reader, events_path),
         access: access::take(reader),
-        history: history::take(reader),
+        history,
+        history_log: history::take_log(reader, &history),
         topics: topics::take(reader),
         relay: proxy::take_relay(reader),
         trusted: proxy::take_trusted(reader),

@@ -41,7 +41,7 @@ const UNITS: [(&str, usize); 5] = [
     ("B", 1),
 ];
 
-fn one(raw: &Raw) -> Result<&str, String> {
+pub(super) fn one(raw: &Raw) -> Result<&str, String> {
     match raw {
         Raw::One(text) => Ok(text),
         Raw::Many(_) | Raw::Tables(_) => Err("is a list; give one value".into()),

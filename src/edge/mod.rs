@@ -20,7 +20,7 @@ use crate::{
     clock,
     config::{Config, Control, ControlAt},
     drain,
-    history::Order,
+    history::{LogError, Order},
     hub::{Hub, HubBounds, NameBounds},
     limits::{Admission, BURST, Hits, Lag, Memory, Places, Rates},
     metrics::{self, Registry},
@@ -52,6 +52,9 @@ pub enum StartError {
     /// A socket that was passed to it is not one of its own.
     #[error(transparent)]
     Inherited(#[from] InheritedError),
+    /// History cannot be gone on with.
+    #[error(transparent)]
+    History(#[from] LogError),
 }
 
 /// A running edge.
@@ -104,7 +107,9 @@ impl Edge {
         let (signal, watch) = drain::channel();
         let (control_signal, control_watch) = drain::channel();
         let exempt = exempt(config);
-        let context = Arc::new(context(config, exempt.clone(), registry, watch.clone()));
+        let order = order(config)?;
+        let context = context(config, order, exempt.clone(), registry, watch.clone());
+        let context = Arc::new(context);
 
         let (control, control_at) = ControlListener::bind(&config.control, &mut inherited)?;
         let public_service = Service::Public(context.clone());
@@ -248,6 +253,7 @@ impl Edge {
         let _: Result<_, _> =
             tokio::time::timeout_at(deadline.into(), self.private.join_next()).await;
         self.private.shutdown().await;
+        self.context.order.close().await;
         drained
     }
 }
@@ -300,13 +306,8 @@ fn exempt(config: &Config) -> Arc<Networks> {
     Arc::new(Networks(all.copied().collect()))
 }
 
-/// What the requests of an edge share, which is counted in `registry`.
-fn context(
-    config: &Config,
-    exempt: Arc<Networks>,
-    mut registry: Registry,
-    drain: drain::Watch,
-) -> Context {
+/// What keeps the events.
+fn order(config: &Config) -> Result<Order, LogError> {
     let bounds = HubBounds {
         names: NameBounds {
             total: config.limits.topics.value,
@@ -315,13 +316,29 @@ fn context(
         },
         unread_bytes: config.limits.unread_bytes.value,
     };
-    let order = Arc::new(Order::in_memory(
-        config.history,
-        config.topics.clone(),
-        bounds,
-        fastrand::u64(..),
-    ));
+    let (retention, rules) = (config.history, config.topics.clone());
+    match &config.history_log {
+        Some(settings) => Order::in_log(settings, retention, &rules, bounds),
+        None => Ok(Order::in_memory(
+            retention,
+            rules,
+            bounds,
+            fastrand::u64(..),
+        )),
+    }
+}
+
+/// What the requests of an edge share, which is counted in `registry`.
+fn context(
+    config: &Config,
+    order: Order,
+    exempt: Arc<Networks>,
+    mut registry: Registry,
+    drain: drain::Watch,
+) -> Context {
+    let order = Arc::new(order);
     let hub = order.hub().clone();
+    order.register(&mut registry);
     let hits = Arc::new(Hits::default());
     hub.metrics().register(&mut registry);
     hits.register(&mut registry);

@@ -42,12 +42,16 @@ pub(crate) enum Named {
     UpstreamFailed,
     UpstreamSlow,
     EdgeEnding,
+    HistoryBusy,
+    HistoryFull,
+    HistoryFailed,
+    HistoryUnknown,
 }
 
 impl Named {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::TopicReserved,
         Self::TopicForbidden,
         Self::TokenMissing,
@@ -65,6 +69,10 @@ impl Named {
         Self::UpstreamFailed,
         Self::UpstreamSlow,
         Self::EdgeEnding,
+        Self::HistoryBusy,
+        Self::HistoryFull,
+        Self::HistoryFailed,
+        Self::HistoryUnknown,
     ];
 
     /// Whether it says something of who or what sent a request, and not of what was sent or of others.
@@ -77,6 +85,10 @@ impl Named {
                 | Self::UpstreamFailed
                 | Self::UpstreamSlow
                 | Self::EdgeEnding
+                | Self::HistoryBusy
+                | Self::HistoryFull
+                | Self::HistoryFailed
+                | Self::HistoryUnknown
         )
     }
 
@@ -101,6 +113,10 @@ impl Named {
             Self::UpstreamFailed => "upstream-failed",
             Self::UpstreamSlow => "upstream-slow",
             Self::EdgeEnding => "edge-ending",
+            Self::HistoryBusy => "history-busy",
+            Self::HistoryFull => "history-full",
+            Self::HistoryFailed => "history-failed",
+            Self::HistoryUnknown => "history-unknown",
         }
     }
 }

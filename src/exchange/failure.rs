@@ -33,6 +33,8 @@ pub(crate) struct Problem {
     value: Option<Box<str>>,
     /// What would be taken.
     limit: Option<u64>,
+    /// Nobody knows whether it was done all the same.
+    is_unknown: bool,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// The limit of the edge that it comes from, to be counted.
     bitten: Option<Limit>,
@@ -52,6 +54,8 @@ struct Written<'a> {
     value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
 }
 
 /// The challenge to one whose token is no good (RFC 6750 3.1).
@@ -72,6 +76,7 @@ impl Problem {
             field: None,
             value: None,
             limit: None,
+            is_unknown: false,
             headers: Vec::new(),
             bitten: None,
         }
@@ -248,6 +253,7 @@ impl Problem {
             field: self.field,
             value: self.value.as_deref(),
             limit: self.limit,
+            outcome: self.is_unknown.then_some("unknown"),
         };
         serde_json::to_string(&written).expect("strings and numbers only")
     }
@@ -322,7 +328,42 @@ impl From<Denied> for Problem {
 
 impl From<NotStored> for Problem {
     fn from(error: NotStored) -> Self {
-        Self::new(StatusCode::CONFLICT, error.to_string()).named(Named::KeyReused)
+        let (status, named, retry) = match error {
+            NotStored::KeyReused => (StatusCode::CONFLICT, Named::KeyReused, None),
+            NotStored::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Named::HistoryBusy,
+                Some("1"),
+            ),
+            NotStored::Full => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                Named::HistoryFull,
+                Some("10"),
+            ),
+            NotStored::Failed(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Named::HistoryFailed,
+                Some("10"),
+            ),
+            NotStored::Unknown => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Named::HistoryUnknown,
+                Some("10"),
+            ),
+            NotStored::Ending => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Named::EdgeEnding,
+                Some("1"),
+            ),
+        };
+        let mut problem = Self::new(status, error.to_string()).named(named);
+        problem.is_unknown = error == NotStored::Unknown;
+        match retry {
+            Some(seconds) => {
+                problem.with_header(header::RETRY_AFTER, HeaderValue::from_static(seconds))
+            }
+            None => problem,
+        }
     }
 }
 

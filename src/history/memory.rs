@@ -5,9 +5,9 @@ use std::{
     time::Instant,
 };
 
-use super::{NotStored, Receipt};
+use super::{Durability, NotStored, Receipt};
 use crate::{
-    hub::{Entry, Hub, HubBounds, Placed, Repeat, Retention, TopicRules},
+    hub::{Entry, Hub, HubBounds, Placed, Retention, TopicRules},
     sse::Epoch,
 };
 
@@ -36,7 +36,7 @@ impl Memory {
         random: u64,
     ) -> Self {
         Self {
-            hub: Hub::new(retention, rules, bounds, Epoch::from_random(random), 0),
+            hub: Hub::new(retention, rules, bounds, Epoch::from_random(random), 0, &[]),
             last: Mutex::default(),
         }
     }
@@ -46,10 +46,7 @@ impl Memory {
     }
 
     pub(super) fn put(&self, entry: Entry, now: Instant) -> Result<Receipt, NotStored> {
-        let own_id = match &entry {
-            Entry::Event { target, .. } => target.id.clone(),
-            _ => None,
-        };
+        let own_id = entry.own_id();
         self.hub.prepare(&entry);
         let mut last = self.last.lock().expect("no holder of this lock panics");
         // What waits in a topic that is closed goes out before its streams end.
@@ -63,18 +60,7 @@ impl Memory {
         drop(last);
         let applied = *outcome.applied.last().expect("there is one for each entry");
         drop(outcome.wakes);
-        let (sequence, duplicate) = match applied.repeat {
-            None => (sequence, false),
-            Some(Repeat::Of(first)) => (first, true),
-            Some(Repeat::OfKey) => return Err(NotStored::KeyReused),
-        };
-        Ok(Receipt {
-            id: own_id.map_or_else(|| self.hub.id(sequence).to_string(), Into::into),
-            receivers: applied.receivers,
-            removed: applied.removed,
-            duplicate,
-            deferred: applied.deferred,
-        })
+        Receipt::of(&self.hub, sequence, own_id, &applied, Durability::Memory)
     }
 
     /// Gives entries their places that nobody waits for an answer to.
@@ -92,11 +78,7 @@ impl Last {
         self.sequence += 1;
         let at = self.at.map_or(now, |at| at.max(now));
         self.at = Some(at);
-        Placed {
-            sequence: self.sequence,
-            at,
-            entry,
-        }
+        Placed::new(self.sequence, at, entry)
     }
 }
 

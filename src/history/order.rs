@@ -5,9 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{NotStored, Receipt, memory::Memory};
-use crate::clock;
-use crate::hub::{Ask, Entry, Found, Hub, HubBounds, Retention, TopicRules};
+use super::{LogError, LogSettings, NotStored, Receipt, log::Log, memory::Memory};
+use crate::{
+    clock,
+    hub::{Ask, Entry, Found, Hub, HubBounds, Retention, TopicRules},
+    metrics::Registry,
+};
 
 /// How long readers have to take what went out at once.
 const BREATH: Duration = Duration::from_millis(1);
@@ -17,6 +20,8 @@ const BREATH: Duration = Duration::from_millis(1);
 pub enum Order {
     /// Gone with the process.
     Memory(Memory),
+    /// Kept in files.
+    Log(Log),
 }
 
 impl Order {
@@ -32,11 +37,34 @@ impl Order {
         Self::Memory(Memory::new(retention, rules, bounds, random))
     }
 
+    /// An order that is kept in the files of a directory, and goes on where it ended.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`] says what is in the way.
+    pub fn in_log(
+        settings: &LogSettings,
+        retention: Retention,
+        rules: &TopicRules,
+        bounds: HubBounds,
+    ) -> Result<Self, LogError> {
+        Log::open(settings, retention, rules, bounds).map(Self::Log)
+    }
+
+    /// Has what it counts be told.
+    pub fn register(&self, registry: &mut Registry) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Log(log) => log.metrics().register(registry),
+        }
+    }
+
     /// The hub that applies what is put in.
     #[must_use]
     pub fn hub(&self) -> &Arc<Hub> {
         match self {
             Self::Memory(memory) => memory.hub(),
+            Self::Log(log) => log.hub(),
         }
     }
 
@@ -48,6 +76,50 @@ impl Order {
     pub async fn put(&self, entry: Entry, now: Instant) -> Result<Receipt, NotStored> {
         match self {
             Self::Memory(memory) => memory.put(entry, now),
+            Self::Log(log) => log.put(entry, now).await,
+        }
+    }
+
+    /// The same of many, in their order; what became of each.
+    pub async fn put_all(
+        &self,
+        entries: Vec<Entry>,
+        now: Instant,
+    ) -> Vec<Result<Receipt, NotStored>> {
+        match self {
+            Self::Memory(memory) => {
+                let put = |entry| memory.put(entry, now);
+                entries.into_iter().map(put).collect()
+            }
+            Self::Log(log) => log.put_all(entries, now).await,
+        }
+    }
+
+    /// How long an event is kept.
+    #[must_use]
+    pub fn keeps_for(&self) -> Duration {
+        let age = self.hub().retention().age;
+        match self {
+            Self::Memory(_) => age,
+            Self::Log(log) => age.max(log.age()),
+        }
+    }
+
+    /// How many entries are best put in at once: in memory few, so that readers get their turn, as the ring is
+    /// their queue; else as many as make a write worth it.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        match self {
+            Self::Memory(_) => 32,
+            Self::Log(_) => 1000,
+        }
+    }
+
+    /// Keeps what was put in, and takes nothing more.
+    pub async fn close(&self) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Log(log) => log.close().await,
         }
     }
 
@@ -63,6 +135,8 @@ impl Order {
             let is_all = due.len() < most;
             match self {
                 Self::Memory(memory) => memory.put_all(due, now),
+                // What fails is due again.
+                Self::Log(log) => drop(log.put_all(due, now).await),
             }
             if !is_all {
                 tokio::time::sleep(BREATH).await;
@@ -71,8 +145,9 @@ impl Order {
     }
 
     /// Finds what the rings do not hold any more; `None` when it is kept nowhere.
-    pub async fn read(&self, _ask: Ask) -> Option<Found> {
+    pub async fn read(&self, ask: Ask) -> Option<Found> {
         match self {
+            Self::Log(log) => log.read(ask).await,
             // What has left the rings is gone.
             Self::Memory(_) => None,
         }

@@ -1,6 +1,21 @@
 //! What whoever put in an entry is told.
 
+use serde::Serialize;
 use thiserror::Error;
+
+use crate::hub::{Applied, Hub, Repeat};
+
+/// What an entry that is stored survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Nothing: it goes with the process.
+    Memory,
+    /// The end of the process, and not that of the machine.
+    Written,
+    /// Both: it is on disk.
+    Disk,
+}
 
 /// What whoever put in an entry is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,14 +30,63 @@ pub struct Receipt {
     pub duplicate: bool,
     /// It waits for its turn, in topics with an interval, and has gone to nobody yet.
     pub deferred: bool,
+    /// What it survives.
+    pub durability: Durability,
+}
+
+impl Receipt {
+    /// That of an entry that was applied under a number, and has an id of its publisher's or not.
+    pub(super) fn of(
+        hub: &Hub,
+        sequence: u64,
+        own_id: Option<Box<str>>,
+        applied: &Applied,
+        durability: Durability,
+    ) -> Result<Self, NotStored> {
+        let (sequence, duplicate) = match applied.repeat {
+            None => (sequence, false),
+            Some(Repeat::Of(first)) => (first, true),
+            Some(Repeat::OfKey) => return Err(NotStored::KeyReused),
+        };
+        Ok(Self {
+            id: own_id.map_or_else(|| hub.id(sequence).to_string(), Into::into),
+            receivers: applied.receivers,
+            removed: applied.removed,
+            duplicate,
+            deferred: applied.deferred,
+            durability,
+        })
+    }
 }
 
 /// Why an entry is not in the order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NotStored {
     /// Its key is that of another request.
     #[error(
         "the Idempotency-Key was given for another request of late; make a new one for each event"
     )]
     KeyReused,
+    /// More is handed over than the disk takes.
+    #[error("more is published than the disk takes; wait and send it again")]
+    Busy,
+    /// There is no room for it.
+    #[error(
+        "the disk that history is on is full (history.directory); make room, or lower history.disk.bytes"
+    )]
+    Full,
+    /// The disk fails.
+    #[error(
+        "history cannot be written, so nothing is taken: {0}; the operator has to look after it"
+    )]
+    Failed(String),
+    /// It may be stored, or not.
+    #[error(
+        "the disk failed while it was written: it may be in history after the next start, or not; send it again \
+         with the same Idempotency-Key or id then"
+    )]
+    Unknown,
+    /// The edge ends.
+    #[error("the edge is ending; send it again")]
+    Ending,
 }

@@ -34,8 +34,19 @@ impl Digest {
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
     key: Option<Key>,
-    /// Its own id with its type and data, in each of its topics.
+    /// Its own id with its type and data.
+    content: Option<Digest>,
+    /// The same in each of its topics.
     ids: SmallVec<[Digest; 1]>,
+}
+
+/// What an [`Identity`] is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IdentityParts {
+    /// The key, and the request that it was given for.
+    pub key: Option<[[u8; 16]; 2]>,
+    /// The publisher's own id, with the type and the data.
+    pub content: Option<[u8; 16]>,
 }
 
 /// The `Idempotency-Key` of a request, and what it was given for.
@@ -71,10 +82,38 @@ impl Identity {
     pub fn with_id(self, id: &str, topics: &[Topic], event: Option<&str>, data: &str) -> Self {
         let event = event.unwrap_or_default();
         let content = Digest::of(&[b"event", id.as_bytes(), event.as_bytes(), data.as_bytes()]);
+        self.with_content(content, topics)
+    }
+
+    fn with_content(self, content: Digest, topics: &[Topic]) -> Self {
         let of = |topic: &Topic| Digest::of(&[b"id", topic.as_str().as_bytes(), &content.0]);
         Self {
+            content: Some(content),
             ids: topics.iter().map(of).collect(),
             ..self
+        }
+    }
+
+    /// What it is made of again, with its topics: the key with its request, and the content.
+    #[must_use]
+    pub fn parts(&self) -> IdentityParts {
+        IdentityParts {
+            key: self.key.map(|Key { key, request }| [key.0, request.0]),
+            content: self.content.map(|content| content.0),
+        }
+    }
+
+    /// One that was taken apart, of an event to these topics.
+    #[must_use]
+    pub fn from_parts(parts: IdentityParts, topics: &[Topic]) -> Self {
+        let key = parts.key.map(|[key, request]| Key {
+            key: Digest(key),
+            request: Digest(request),
+        });
+        let identity = Self::of_key(key);
+        match parts.content {
+            Some(content) => identity.with_content(Digest(content), topics),
+            None => identity,
         }
     }
 }
@@ -161,6 +200,26 @@ impl Duplicates {
         if let hash_map::Entry::Vacant(place) = self.seen.entry(digest) {
             place.insert(Seen { sequence, request });
             self.order.push_back((at, digest));
+        }
+    }
+
+    /// An entry comes again under a key of its own, as it was judged before.
+    pub(super) fn repeats(&mut self, identity: &Identity, first: u64, at: Instant) {
+        if let Some(Key { key, request }) = identity.key {
+            self.remember(key, first, Some(request), at);
+        }
+    }
+
+    /// Forgets the entries from a number on, which were judged and are not in the order after all.
+    pub(super) fn undo(&mut self, from: u64) {
+        while let Some((_, digest)) = self.order.back()
+            && self
+                .seen
+                .get(digest)
+                .is_some_and(|seen| seen.sequence >= from)
+        {
+            let (_, digest) = self.order.pop_back().expect("there is one");
+            self.seen.remove(&digest);
         }
     }
 

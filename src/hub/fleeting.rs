@@ -86,6 +86,12 @@ impl Fleeting {
         newest.is_some_and(|newest| newest.number == event.sequence)
     }
 
+    /// Whether a newer one of the series of an event is held, in topics where that is known.
+    pub(super) fn has_newer(&self, event: &Stored) -> bool {
+        let newest = self.newest.get(event.series());
+        newest.is_some_and(|newest| newest.number > event.sequence)
+    }
+
     /// The oldest of those that are not kept, how many they are, and what they cost in bytes.
     pub(super) fn live_only(&self) -> Option<(u64, usize, usize)> {
         let oldest = self.live_only.front()?;

@@ -23,6 +23,8 @@ pub enum GapReason {
     Unknown,
     /// The topic was deleted.
     Deleted,
+    /// A crash or a damaged log took what the reader has seen, or would have been given.
+    Lost,
     /// It was for those who belonged to an audience then, which the reader did not.
     Audience,
 }
@@ -37,6 +39,7 @@ impl GapReason {
             Self::Slow => "slow",
             Self::Unknown => "unknown",
             Self::Deleted => "deleted",
+            Self::Lost => "lost",
             Self::Audience => "audience",
         }
     }

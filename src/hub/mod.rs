@@ -7,7 +7,8 @@
 //! - [`stored`] is an event, and on what terms it is kept.
 //! - [`Subscription`] is a set of topics and a cursor; `resume` says where it begins, `gap` what it
 //!   missed.
-//! - `page` is history as a list.
+//! - `page` is history as a list, `lost` what nobody has any more.
+//! - Rings that hold no more ask whoever keeps the order ([`Ask`]).
 //! - `wire` is events as rings, readers and sockets share them, and the ledger of what is unread.
 //! - `topic_rules` says which topics are treated in another way than most.
 //! - `pace` says when events go out in topics with an interval.
@@ -24,6 +25,7 @@ mod entry;
 mod evicted;
 mod fleeting;
 mod gap;
+mod lost;
 pub mod mailbox;
 mod metrics;
 mod names;
@@ -41,10 +43,10 @@ mod wire;
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use smallvec::SmallVec;
@@ -55,28 +57,30 @@ use crate::{
     sse::{Draft, Epoch, EventId},
     topic::Topic,
 };
+use entry::UNDER_ONE_LOCK;
+use lost::Lost;
 use mailbox::Wakes;
 use pace::Waiting;
 use ring::Ring;
-use stored::{Series, Stored, Terms};
+use stored::{Stored, Terms};
 use topics::{Cell, Ids, Topics};
 use wire::Ledger;
 
-pub use duplicates::{Identity, Key, Repeat};
-pub use entry::{Applied, Entry, Outcome, Placed, Target};
+pub use duplicates::{Identity, IdentityParts, Key, Repeat};
+pub use entry::{Applied, Entry, Judged, Outcome, Placed, Target, Verdict};
 pub use gap::GapReason;
+pub use lost::LostRange;
 pub use mailbox::StreamHandle;
 pub use metrics::HubMetrics;
 pub use names::{NameBounds, NoRoom};
+pub use pace::Released;
 pub use page::{Kept, Page};
 pub use resume::Resume;
 pub use retention::Retention;
-pub use subscription::{Ask, Belonging, Chunk, Found, Next, Opening, Subscription};
+pub use subscription::{Ask, Belonging, Chunk, Found, FoundEvent, Next, Opening, Subscription};
 pub use topic_rules::{Overflow, Replay, TopicRule, TopicRules, Treatment};
 pub use wire::Wire;
 
-/// How many entries are applied, or topics prepared, under one hold of the lock.
-const UNDER_ONE_LOCK: usize = 64;
 /// Nothing is kept beyond the rings.
 const NOWHERE: u64 = u64::MAX;
 
@@ -134,6 +138,9 @@ pub struct Hub {
     any_closed: AtomicBool,
     /// From this number on, events that the rings have let go of can be asked for.
     kept_from: AtomicU64,
+    lost: Lost,
+    /// When the last entry was placed of the life before.
+    resumed: OnceLock<Instant>,
 }
 
 /// What of an entry is left to do once the watermark is stored.
@@ -146,7 +153,7 @@ enum Rest {
 }
 
 impl Hub {
-    /// An empty hub of the history `epoch`, whose entries up to `floor` are gone.
+    /// An empty hub of the history `epoch`, whose entries up to `floor` are gone, and for good those that are `lost`.
     #[must_use]
     pub fn new(
         retention: Retention,
@@ -154,6 +161,7 @@ impl Hub {
         bounds: HubBounds,
         epoch: Epoch,
         floor: u64,
+        lost: &[LostRange],
     ) -> Arc<Self> {
         let now = clock::now();
         Arc::new(Self {
@@ -168,6 +176,8 @@ impl Hub {
             watermark: AtomicU64::new(floor),
             any_closed: AtomicBool::new(false),
             kept_from: AtomicU64::new(NOWHERE),
+            lost: Lost::new(lost),
+            resumed: OnceLock::new(),
         })
     }
 
@@ -217,13 +227,8 @@ impl Hub {
     /// Makes the topics of an event known that goes to many, a slice of them at a time: when it is
     /// applied that is all done, and others do not wait for it.
     pub fn prepare(&self, entry: &Entry) {
-        let Entry::Event { target, .. } = entry else {
-            return;
-        };
-        if target.topics.len() > UNDER_ONE_LOCK {
-            for slice in target.topics.chunks(UNDER_ONE_LOCK) {
-                self.lock().prepare(slice);
-            }
+        for slice in entry.prepared().chunks(UNDER_ONE_LOCK) {
+            self.lock().prepare(slice);
         }
     }
 
@@ -277,11 +282,20 @@ impl Hub {
             sequence,
             at,
             entry,
+            judged,
         } = placed;
         match entry {
             Entry::Event { draft, target } => {
-                let Some(repeat) = topics.repeats(&target.identity, at) else {
-                    return self.publish(topics, (sequence, at), draft, target);
+                let repeat = match judged {
+                    Judged::NotYet => topics.repeats(&target.identity, at),
+                    Judged::Before(verdict) => verdict.repeat,
+                    Judged::Again(_) => {
+                        topics.remember(&target.identity, sequence, false, at);
+                        None
+                    }
+                };
+                let Some(repeat) = repeat else {
+                    return self.publish(topics, (sequence, at), (draft, target), judged);
                 };
                 topics.forget_idle(&target.topics);
                 if matches!(repeat, Repeat::Of(_)) {
@@ -295,13 +309,20 @@ impl Hub {
             }
             Entry::Release {
                 topics: of,
-                series,
-                published,
+                waiting: Released(waiting),
             } => {
-                let waited = topics.release(&of, &series, published, at);
-                let rest = waited.map_or(Rest::Nothing, |(waiting, of)| {
-                    self.release(topics, (sequence, at), &waiting, &of)
-                });
+                let is_settled = judged != Judged::NotYet;
+                let (series, published) = (waiting.event.series(), waiting.event.sequence);
+                let mut still = topics.release(&of, series, published, at, is_settled);
+                if is_settled {
+                    still = of.into();
+                }
+                let rest = if still.is_empty() {
+                    Rest::Nothing
+                } else {
+                    self.release(topics, (sequence, at), &waiting, &still)
+                };
+                topics.forget_idle(&still);
                 (Applied::default(), rest)
             }
             Entry::Delete(topic) => (topics.delete(&topic), Rest::Tell(topic)),
@@ -325,27 +346,23 @@ impl Hub {
         &self,
         topics: &mut Topics,
         (sequence, at): (u64, Instant),
-        draft: Draft,
-        target: Target,
+        (draft, target): (Draft, Target),
+        judged: Judged,
     ) -> (Applied, Rest) {
-        self.metrics.published.inc();
-        let to = target.to.map(|mut to| {
-            to.sort_unstable();
-            to.dedup();
-            to.into()
-        });
-        let terms = Terms {
-            series: Series {
-                key: target.key,
-                to,
-                is_live_only: target.is_live_only,
-            },
-            until: target.ttl.and_then(|ttl| at.checked_add(ttl)),
-            published: None,
+        if !matches!(judged, Judged::Again(_)) {
+            self.metrics.published.inc();
+        }
+        let terms = target.terms(at);
+        let turn = match judged {
+            Judged::NotYet => {
+                let turn = topics.turn(&target.topics, &terms.series, at);
+                // One that is over by then goes out at once or never.
+                turn.filter(|turn| target.is_there_at(at, *turn))
+            }
+            Judged::Before(Verdict { turn, .. }) | Judged::Again(turn) => {
+                turn.filter(|_| topics.can_wait(&target, &terms.series))
+            }
         };
-        let turn = topics.turn(&target.topics, &terms.series, at);
-        // One that is over by then goes out at once or never.
-        let turn = turn.filter(|turn| terms.until.is_none_or(|until| until > *turn));
         let waits = turn.map(|turn| (turn, draft.clone()));
         let event = self.stored((sequence, at), draft, target.id, terms);
         let (passed_over, deferred, rest) = match waits {
@@ -412,6 +429,129 @@ impl Hub {
             release: AtomicU8::new(0),
             ledger: self.ledger.clone(),
         })
+    }
+
+    /// What becomes of the entries of a batch, each with its place, that is applied later with [`Judged::Before`];
+    /// nothing else is applied before that. What is not applied after all is [unjudged](Self::unjudge).
+    pub fn judge<'a>(
+        &self,
+        batch: impl Iterator<Item = (u64, Instant, &'a Entry)>,
+    ) -> Vec<Verdict> {
+        self.lock().judge(batch)
+    }
+
+    /// The entries from a number on were judged and are not in the order after all: what was prepared for these topics
+    /// is forgotten.
+    pub fn unjudge(&self, from: u64, topics: &[Topic]) {
+        let mut known = self.lock();
+        known.unjudge(from);
+        known.forget_idle(topics);
+    }
+
+    /// An event with this number is read again, and not applied, as the rings do not hold it any more, or `repeats`
+    /// one with this number: it is known if it comes once more.
+    pub fn remember(&self, identity: &Identity, sequence: u64, repeats: bool, at: Instant) {
+        self.lock().remember(identity, sequence, repeats, at);
+    }
+
+    /// When an entry was placed that is not applied.
+    pub fn remember_moment(&self, sequence: u64, at: Instant) {
+        self.lock().remember_moment(sequence, at);
+    }
+
+    /// These topics were closed before the first entry that is applied.
+    pub fn were_closed(&self, closed: &[Topic]) {
+        let mut topics = self.lock();
+        for topic in closed {
+            topics.close(topic);
+        }
+        self.any_closed
+            .store(topics.has_closed(), Ordering::Relaxed);
+    }
+
+    /// The topics that are closed.
+    #[must_use]
+    pub fn closed(&self) -> Vec<Topic> {
+        self.lock().closed()
+    }
+
+    /// In which of these topics an event does wait that is to be released.
+    #[must_use]
+    pub fn still_waiting(&self, topics: &[Topic], waiting: &Released) -> Vec<Topic> {
+        self.lock().still_waiting(topics, &waiting.0)
+    }
+
+    /// The number of the event that would be taken back.
+    #[must_use]
+    pub fn to_retract(&self, topics: &[Topic], id: &str) -> Option<u64> {
+        let known = self.lock();
+        let cells = topics.iter().filter_map(|topic| known.get(topic));
+        let found = cells.filter_map(|known| self.find(&known.cell().ring(), id));
+        found.map(|event| event.sequence).max()
+    }
+
+    /// The place before which somebody came to be what they are who comes back from the life before, if they were
+    /// there so long before its end: 0 without such a life.
+    #[must_use]
+    pub fn before_start(&self, within: Duration) -> u64 {
+        let last = self.resumed.get();
+        let from = last.and_then(|last| last.checked_sub(within));
+        from.map_or(0, |from| self.placed_by(from))
+    }
+
+    /// The hub goes on where another life ended, whose last entry was placed then.
+    pub fn resumes(&self, last: Instant) {
+        let _: Result<(), _> = self.resumed.set(last);
+    }
+
+    /// An event that the rings do not hold, as they would: with its place, and the number under which it was
+    /// published if it had to wait.
+    #[must_use]
+    pub fn kept(
+        &self,
+        place: (u64, Instant),
+        draft: Draft,
+        target: Target,
+        published: Option<u64>,
+    ) -> Arc<Stored> {
+        let terms = Terms {
+            published,
+            ..target.terms(place.1)
+        };
+        self.stored(place, draft, target.id, terms)
+    }
+
+    /// An event that waited in a life before, to be released: as it was published.
+    #[must_use]
+    pub fn waited(&self, place: (u64, Instant), draft: Draft, target: Target) -> Released {
+        let event = self.kept(place, draft.clone(), target, None);
+        let uncounted = Arc::default();
+        Released(Arc::new(Waiting::new(event, draft, &uncounted)))
+    }
+
+    /// Something more is known to be lost for good.
+    pub fn lose(&self, range: LostRange) {
+        self.lost.add(range);
+    }
+
+    /// The first damage that a reader at `cursor` has not passed.
+    #[must_use]
+    pub fn damage_after(&self, cursor: u64) -> Option<LostRange> {
+        self.lost.damage_after(cursor)
+    }
+
+    /// The numbers up to this one are passed: nothing that has them is there to be applied.
+    pub fn pass(&self, sequence: u64, at: Instant) {
+        let mut topics = self.lock();
+        if sequence > topics.sequence() {
+            topics.advance(sequence, at);
+            self.watermark.store(sequence, Ordering::Release);
+        }
+    }
+
+    /// The number that an id of the edge's own stands for.
+    fn place(&self, id: &str, joined: u64) -> Result<u64, GapReason> {
+        resume::place(id, self.epoch, joined, &self.lost)
     }
 
     /// The id that clients know an event by.

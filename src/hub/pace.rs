@@ -32,6 +32,30 @@ pub(super) struct Waiting {
     pub(super) bytes: Arc<AtomicUsize>,
 }
 
+/// An event that waits and is to go out, or has waited.
+#[derive(Clone, Debug)]
+pub struct Released(pub(super) Arc<Waiting>);
+
+impl Released {
+    /// The number under which it was published.
+    #[must_use]
+    pub fn published(&self) -> u64 {
+        self.0.event.sequence
+    }
+
+    /// What goes out, but for its id.
+    #[must_use]
+    pub fn draft(&self) -> &Draft {
+        &self.0.draft
+    }
+
+    /// The event, on whose terms it goes out.
+    #[must_use]
+    pub fn event(&self) -> &Stored {
+        &self.0.event
+    }
+}
+
 impl Waiting {
     /// An event, which is counted in `bytes` while it waits.
     pub(super) fn new(event: Arc<Stored>, draft: Draft, bytes: &Arc<AtomicUsize>) -> Self {
@@ -107,9 +131,14 @@ impl Pace {
         (turn.free > now).then_some(turn.free)
     }
 
+    /// From when on another of a series may go out of which one goes out now.
+    pub(super) fn free_after(&self, now: Instant) -> Instant {
+        self.not_before(now) + self.interval
+    }
+
     /// An event has gone out. What waited is passed over, if it did.
     pub(super) fn went_out(&mut self, series: &Series, now: Instant) -> Option<Arc<Waiting>> {
-        let free = self.not_before(now) + self.interval;
+        let free = self.free_after(now);
         self.change(series, free, |turn| {
             turn.free = free;
             turn.waiting.take()
@@ -184,6 +213,15 @@ impl Pace {
         let waiting = &mut turn.waiting;
         let taken = waiting.take_if(|(_, waiting)| waiting.event.sequence == sequence);
         taken.map(|(_, waiting)| waiting)
+    }
+
+    /// Whether the event with this number waits.
+    pub(super) fn waits(&self, series: &Series, sequence: u64) -> bool {
+        let waiting = self
+            .turns
+            .get(series)
+            .and_then(|turn| turn.waiting.as_ref());
+        waiting.is_some_and(|(_, waiting)| waiting.event.sequence == sequence)
     }
 
     /// All that wait.

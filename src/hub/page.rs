@@ -42,7 +42,7 @@ impl Hub {
     #[must_use]
     pub fn place_of(&self, id: &str, topics: &[Topic]) -> Option<u64> {
         let watermark = self.watermark();
-        if let Ok(place) = resume::place(id, self.epoch, watermark) {
+        if let Ok(place) = self.place(id, watermark) {
             return Some(place);
         }
         let cells: Vec<_> = {
@@ -83,7 +83,7 @@ impl Hub {
             Ok(cell) => cell,
             // Nothing of it is left.
             Err((through, deleted)) => {
-                page.gap = after.and_then(|id| match resume::place(id, self.epoch, watermark) {
+                page.gap = after.and_then(|id| match self.place(id, watermark) {
                     Ok(number) => (through > number).then(|| left(deleted)),
                     Err(reason) => Some(reason),
                 });
@@ -93,7 +93,7 @@ impl Hub {
         let ring = cell.ring();
         let cursor = after.map_or(Ok(0), |id| {
             let own = resume::own(id, &ring, watermark);
-            own.map_or_else(|| resume::place(id, self.epoch, watermark), Ok)
+            own.map_or_else(|| self.place(id, watermark), Ok)
         });
         page.gap = match cursor {
             Ok(cursor) if after.is_some() => gap_after(cursor, &cell, &ring, is_again, watermark),

@@ -1,10 +1,10 @@
 //! Where a reader begins.
 //!
-//! No clock, no lock, no task: rings and what the client asks for in, a cursor out.
+//! No clock, no task: rings and what the client asks for in, a cursor out.
 
 use std::collections::BTreeSet;
 
-use super::{GapReason, ring::Ring, stored::Stored};
+use super::{GapReason, lost::Lost, ring::Ring, stored::Stored};
 use crate::sse::{Epoch, EventId};
 
 /// The most events that a first visit is given, whatever it asks for.
@@ -31,9 +31,10 @@ pub(super) fn own(id: &str, ring: &Ring, joined: u64) -> Option<u64> {
 }
 
 /// The number that the edge's own id stands for, if that is no later than `joined`.
-pub(super) fn place(id: &str, epoch: Epoch, joined: u64) -> Result<u64, GapReason> {
+pub(super) fn place(id: &str, epoch: Epoch, joined: u64, lost: &Lost) -> Result<u64, GapReason> {
     match EventId::parse(id) {
         Some(id) if id.epoch != epoch => Err(GapReason::Restart),
+        Some(id) if lost.end_of(id.sequence).is_some() => Err(GapReason::Lost),
         Some(id) if id.sequence <= joined => Ok(id.sequence),
         _ => Err(GapReason::Unknown),
     }

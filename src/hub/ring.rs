@@ -269,6 +269,12 @@ impl Ring {
         self.evicted_through
     }
 
+    /// At what number the topic was deleted, if nothing has left since.
+    #[must_use]
+    pub fn deleted_at(&self) -> Option<u64> {
+        self.was_deleted().then_some(self.deleted_through)
+    }
+
     /// Whether the last events to leave did so because the topic was deleted.
     #[must_use]
     pub fn was_deleted(&self) -> bool {
@@ -325,6 +331,13 @@ impl Ring {
     pub fn is_newest(&self, event: &Stored) -> bool {
         let fleeting = self.fleeting.as_ref();
         fleeting.is_some_and(|fleeting| fleeting.is_newest(event))
+    }
+
+    /// Whether a newer event is held of the series of one that need not be held, where that is known.
+    #[must_use]
+    pub fn has_newer(&self, event: &Stored) -> bool {
+        let fleeting = self.fleeting.as_ref();
+        fleeting.is_some_and(|fleeting| fleeting.has_newer(event))
     }
 
     /// The events that are kept and were not taken back, oldest first.

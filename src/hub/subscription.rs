@@ -1,7 +1,7 @@
 //! What one event stream reads: a set of topics and a cursor.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -16,9 +16,9 @@ use super::{
     mailbox::{Mailbox, StreamHandle},
     resume::{self, Newest},
     ring::Ring,
-    stored::{Release, Stored},
+    stored::{Release, Series, Stored},
     topics::Cell,
-    wire::{Ledger, Wire},
+    wire::{Held, Ledger, Wire},
 };
 use crate::{
     clock,
@@ -86,15 +86,47 @@ pub struct Ask {
     pub after: u64,
     /// And up to this one.
     pub through: u64,
+    /// About so many bytes of them, but at least one.
+    pub max_bytes: usize,
 }
 
-/// What was found for an [`Ask`].
+/// What was found for an [`Ask`]. Until it is taken it counts as unread.
 #[derive(Debug)]
 pub struct Found {
-    /// The events of its topics after `after`, in their order, with none left out up to `through`.
-    pub events: Vec<Arc<Stored>>,
-    /// How far was looked, which need not be as far as was asked.
-    pub through: u64,
+    events: Vec<FoundEvent>,
+    through: u64,
+    _held: Held,
+}
+
+impl Found {
+    /// The events of the asked topics after what was asked, in their order, with none left out up to `through`: which
+    /// need not be as far as was asked.
+    #[must_use]
+    pub fn new(hub: &Hub, events: Vec<FoundEvent>, through: u64) -> Self {
+        let bytes = events.iter().map(|found| found.event.cost()).sum();
+        Self {
+            events,
+            through,
+            _held: hub.ledger.hold(bytes),
+        }
+    }
+
+    /// The events.
+    #[must_use]
+    pub fn events(&self) -> &[FoundEvent] {
+        &self.events
+    }
+}
+
+/// An event that was found for an [`Ask`].
+#[derive(Debug)]
+pub struct FoundEvent {
+    /// The event; one that was taken back or deleted is [`retracted`](Stored::retracted).
+    pub event: Arc<Stored>,
+    /// By which of the asked topics it came, by their places.
+    pub topics: SmallVec<[usize; 1]>,
+    /// It went with the history of its topic.
+    pub is_deleted: bool,
 }
 
 /// One topic that a subscription reads.
@@ -309,6 +341,10 @@ impl Subscription {
     }
 
     fn step(&mut self, max_bytes: usize) -> Next {
+        if self.gap == Some(GapReason::Lost) {
+            self.gap = None;
+            return self.tell_missing(GapReason::Lost, None, self.cursor);
+        }
         let max_bytes = if self.hub.is_pressed() { 0 } else { max_bytes };
         // Loaded before the rings are looked at, so that all of them hold what is at or below it.
         let mut watermark = self.hub.watermark();
@@ -330,7 +366,7 @@ impl Subscription {
             return Next::Ended;
         }
         let taken = match (first, second) {
-            _ if self.gap.is_some() => Err(Fallen { deleted: false }),
+            _ if self.gap.is_some() => Err(Fallen),
             (None, _) => Ok((Wires::new(), watermark)),
             (Some(read), None) => self.take_of_one(read, watermark, max_bytes),
             _ => self.take_of_many(watermark, max_bytes),
@@ -339,36 +375,230 @@ impl Subscription {
             Ok((wires, cursor)) => {
                 self.settle(&wires);
                 self.cursor = cursor;
-                self.join(wires).map_or(Next::Nothing, Next::Chunk)
+                let chunk = self.join(wires, |number| self.bringing(number));
+                chunk.map_or(Next::Nothing, Next::Chunk)
             }
-            Err(Fallen { deleted: false }) if self.is_kept() => Next::Ask(Ask {
-                topics: self.topics().cloned().collect(),
-                after: self.cursor,
-                through: watermark,
-            }),
-            Err(Fallen { .. }) => self.tell_gap(),
+            Err(Fallen) if self.is_kept() => self.ask(watermark, max_bytes),
+            Err(Fallen) if self.is_kept_later(watermark) => self.tell_missing(
+                GapReason::Trimmed,
+                Some(self.cursor),
+                self.hub.kept_from() - 1,
+            ),
+            Err(Fallen) => self.tell_gap(),
         }
+    }
+
+    /// Asks for what the rings have let go of: up to where a topic was deleted, as that is told, and not across what
+    /// is lost.
+    fn ask(&mut self, watermark: u64, max_bytes: usize) -> Next {
+        let deleted = self.reads.iter().enumerate().filter_map(|(place, read)| {
+            let at = read.cell.ring().deleted_at()?;
+            (at > self.cursor.max(read.told_through)).then_some((at, place))
+        });
+        let deleted: SmallVec<[(u64, usize); 1]> = deleted.collect();
+        let first = deleted.iter().map(|(at, _)| *at).min();
+        if first == Some(self.cursor + 1) {
+            let next = deleted.iter().filter(|(at, _)| Some(*at) == first);
+            return self.tell_deletion(next.map(|(_, place)| *place).collect());
+        }
+        let mut through = first.map_or(watermark, |at| watermark.min(at - 1));
+        if let Some(damage) = self.hub.lost.damage_after(self.cursor) {
+            if damage.from <= self.cursor + 1 {
+                return self.tell_missing(GapReason::Lost, Some(self.cursor), damage.through);
+            }
+            through = through.min(damage.from - 1);
+        }
+        if through <= self.cursor {
+            return self.tell_gap();
+        }
+        Next::Ask(Ask {
+            topics: self.topics().cloned().collect(),
+            after: self.cursor,
+            through,
+            max_bytes,
+        })
     }
 
     /// Takes what was found for what [`next`](Self::next) asked. `None` says that it is kept no
     /// more, which makes it a gap.
     pub fn answer(&mut self, found: Option<Found>) -> Next {
-        let Some(Found { events, through }) = found.filter(|found| found.through > self.cursor)
+        let Some(Found {
+            events,
+            through,
+            _held,
+        }) = found
         else {
-            return self.tell_gap();
+            // What of it is kept by now is asked for again, unless it is kept and cannot be read.
+            return if self.is_kept() {
+                self.tell_gap()
+            } else {
+                Next::Nothing
+            };
         };
         if self.is_ended() {
             return Next::Ended;
         }
-        let asked = |event: &&Arc<Stored>| (self.cursor + 1..=through).contains(&event.sequence);
-        let meant = events
+        let asked = self.cursor + 1..=through;
+        let asked = |found: &&FoundEvent| asked.contains(&found.event.sequence);
+        let mut meant: Vec<(&FoundEvent, bool)> = events
             .iter()
             .filter(asked)
-            .filter(|event| self.is_meant(event));
-        let wires: Wires = meant.map(|event| Picked::of(event, false)).collect();
+            .filter_map(|found| Some((found, self.is_found_for_it(found)?)))
+            .collect();
+        self.skip_outdone(&mut meant);
+        let wires = meant.iter();
+        let wires: Wires = wires
+            .map(|(found, is_skipped)| Picked::of(&found.event, *is_skipped))
+            .collect();
+        let deleted = meant.iter().filter(|(found, _)| found.is_deleted);
+        let deleted: Vec<&FoundEvent> = deleted.map(|(found, _)| *found).collect();
         self.settle(&wires);
+        let deleted = self.deleted_notice(&deleted, through);
         self.cursor = through;
-        self.join(wires).map_or(Next::Nothing, Next::Chunk)
+        let chunk = self.join(wires, |number| {
+            let at = events.binary_search_by_key(&number, |found| found.event.sequence);
+            at.map_or_else(|_| Vec::new(), |at| self.named_of(&events[at].topics))
+        });
+        let Some((notice, missed)) = deleted else {
+            return chunk.map_or(Next::Nothing, Next::Chunk);
+        };
+        let ledger = &self.hub.ledger;
+        let (events, wire) = match chunk {
+            None => (0, notice),
+            Some(chunk) => {
+                let both = [notice, chunk.wire].map(|wire| Picked {
+                    sequence: 0,
+                    wire,
+                    is_counted: false,
+                });
+                let both = join(both.into_iter().collect(), ledger).expect("neither is empty");
+                (chunk.events, both.wire)
+            }
+        };
+        Next::Chunk(Chunk {
+            wire,
+            events,
+            missed: Some(missed),
+        })
+    }
+
+    /// Skips those that come again of which only the newest of each series does, and another of which was found.
+    fn skip_outdone(&self, meant: &mut [(&FoundEvent, bool)]) {
+        let is_latest = |read: &Read| read.cell.treatment.replay == Replay::Latest;
+        if !self.reads.iter().any(is_latest) {
+            return;
+        }
+        let series = meant.iter().map(|(found, _)| &found.event);
+        let series = series.map(|event| (event.series(), event.sequence));
+        let newest: HashMap<&Series, u64> = series.collect();
+        for (found, is_skipped) in meant {
+            let event = &found.event;
+            let again = event.sequence <= self.joined;
+            let all = found
+                .topics
+                .iter()
+                .all(|place| is_latest(&self.reads[*place]));
+            *is_skipped |= again && all && newest[event.series()] != event.sequence;
+        }
+    }
+
+    /// What a reader is told of events that were deleted, and how many they are, before it is given what is left up
+    /// to a number.
+    fn deleted_notice(&mut self, deleted: &[&FoundEvent], through: u64) -> Option<(Wire, u64)> {
+        if deleted.is_empty() {
+            return None;
+        }
+        let rings = deleted.iter().flat_map(|found| &found.topics).copied();
+        let rings: BTreeSet<usize> = rings.collect();
+        for place in &rings {
+            let read = &mut self.reads[*place];
+            let at = read.cell.ring().deleted_at();
+            // That was all of it: it need not be told again.
+            if let Some(at) = at.filter(|at| *at == through + 1) {
+                read.told_through = at;
+            }
+        }
+        let missed = deleted.len() as u64;
+        let gap = Gap {
+            reason: GapReason::Deleted,
+            missed: Some(missed),
+            missed_live: 0,
+            rings: rings.into_iter().collect(),
+            first: None,
+            through,
+        };
+        self.hub.metrics.gap(gap.reason);
+        // Whoever is cut behind it comes back for what is given next.
+        let wire = self.gap_notice(&gap, Some(self.cursor), through);
+        self.hub.ledger.add(&wire);
+        Some((wire, missed))
+    }
+
+    /// Whether an event that was found is for the reader, by any of its topics, and then whether it is skipped, as
+    /// a newer one of its series is held.
+    fn is_found_for_it(&self, found: &FoundEvent) -> Option<bool> {
+        let event = &found.event;
+        if !self.is_meant(event) {
+            return None;
+        }
+        let mut skipped = None;
+        for place in &found.topics {
+            let read = &self.reads[*place];
+            let replay = read.cell.treatment.replay;
+            let is_outdone = || read.cell.ring().has_newer(event);
+            let comes = event.sequence > read.from()
+                && (event.sequence > self.joined || replay.gives_again(|| !is_outdone()));
+            if comes {
+                let is_skipped = event.sequence <= read.newest_through() && is_outdone();
+                skipped = Some(skipped.unwrap_or(true) && is_skipped);
+            }
+        }
+        skipped
+    }
+
+    /// Tells that topics were deleted whose events it had all.
+    fn tell_deletion(&mut self, rings: Vec<usize>) -> Next {
+        for place in &rings {
+            let read = &mut self.reads[*place];
+            read.told_through = self.cursor + 1;
+        }
+        let gap = Gap {
+            reason: GapReason::Deleted,
+            missed: Some(0),
+            missed_live: 0,
+            rings,
+            first: None,
+            through: self.cursor,
+        };
+        self.hub.metrics.gap(gap.reason);
+        let wire = self.gap_notice(&gap, Some(self.cursor), self.cursor + 1);
+        self.hub.ledger.add(&wire);
+        Next::Chunk(Chunk {
+            wire,
+            events: 0,
+            missed: gap.missed,
+        })
+    }
+
+    /// Tells that what is next is missing, or what the reader had seen, and goes on behind it.
+    fn tell_missing(&mut self, reason: GapReason, from: Option<u64>, through: u64) -> Next {
+        self.cursor = through;
+        let gap = Gap {
+            reason,
+            missed: None,
+            missed_live: 0,
+            rings: (0..self.reads.len()).collect(),
+            first: None,
+            through,
+        };
+        self.hub.metrics.gap(gap.reason);
+        let wire = self.gap_notice(&gap, from, through);
+        self.hub.ledger.add(&wire);
+        Next::Chunk(Chunk {
+            wire,
+            events: 0,
+            missed: None,
+        })
     }
 
     /// Whether it was ended by a disconnect.
@@ -395,19 +625,41 @@ impl Subscription {
         named().next().is_some() && named().all(|read| read.cell.is_closed())
     }
 
-    /// Whether what is after the cursor is kept somewhere, though not in the rings.
+    /// Whether what is after the cursor is kept somewhere, though not in the rings, and the reader wants it: not one
+    /// that was too slow for topics of which that is of no use.
     fn is_kept(&self) -> bool {
-        self.gap.is_none() && self.hub.kept_from() <= self.cursor + 1
+        self.gap.is_none()
+            && self.hub.kept_from() <= self.cursor + 1
+            && (self.cursor < self.joined || self.wants_all())
     }
 
-    fn join(&self, wires: Wires) -> Option<Chunk> {
+    /// Whether something after the cursor is kept that the reader wants, though not what is next.
+    fn is_kept_later(&self, watermark: u64) -> bool {
+        let kept_from = self.hub.kept_from();
+        self.gap.is_none()
+            && kept_from > self.cursor + 1
+            && kept_from <= watermark
+            && (self.cursor < self.joined || self.wants_all())
+    }
+
+    /// Whether any of the topics that the reader has fallen off is one of which it is to get all.
+    fn wants_all(&self) -> bool {
+        let mut fallen = self.reads.iter().filter(|read| {
+            read.cell.has_changed_after(self.cursor)
+                && self.whole_through(read, &read.cell.ring()).is_err()
+        });
+        fallen.any(|read| read.cell.treatment.overflow == Overflow::Gap)
+    }
+
+    /// The events one after the other; `bringing` says which topics brought the one of a number.
+    fn join<'a>(&self, wires: Wires, bringing: impl Fn(u64) -> Vec<&'a str>) -> Option<Chunk> {
         let ledger = &self.hub.ledger;
         if !self.tells_topics {
             return join(wires, ledger);
         }
         let sent = wires.into_iter().filter(|event| !event.wire.is_empty());
         let told = sent.flat_map(|event| {
-            let data = json!({ "topics": self.bringing(event.sequence) }).to_string();
+            let data = json!({ "topics": bringing(event.sequence) }).to_string();
             let draft = Draft::new(Some("edge-topic"), &data, None);
             let wire = Wire::new(draft.framed_without_id(), ledger);
             ledger.add(&wire);
@@ -527,8 +779,7 @@ impl Subscription {
     fn whole_through(&self, read: &Read, ring: &Ring) -> Result<u64, Fallen> {
         let through = self.view(read, ring).whole_through(self.cursor);
         if through <= self.cursor {
-            let deleted = ring.was_deleted();
-            return Err(Fallen { deleted });
+            return Err(Fallen);
         }
         Ok(through)
     }
@@ -606,12 +857,23 @@ impl Subscription {
             Resume::After(id) => {
                 let own = |read: &Read| resume::own(id, &read.cell.ring(), joined);
                 let own = self.reads.iter().filter_map(own).min();
-                match own.map_or_else(|| resume::place(id, self.hub.epoch, joined), Ok) {
+                match own.map_or_else(|| self.hub.place(id, joined), Ok) {
                     Ok(number) => {
                         self.cursor = number;
                         for read in &mut self.reads {
                             let told = told_through(&read.cell, number, joined);
                             read.told_through = told.max(read.from());
+                        }
+                    }
+                    // It has all that was before.
+                    Err(reason @ GapReason::Lost) => {
+                        self.gap = Some(reason);
+                        let seen = EventId::parse(id).map_or(joined, |id| id.sequence);
+                        let end = self.hub.lost.end_of(seen).unwrap_or(joined).min(joined);
+                        self.cursor = end;
+                        for read in &mut self.reads {
+                            read.told_through =
+                                told_through(&read.cell, end, joined).max(read.from());
                         }
                     }
                     // What is held follows the gap, all of it. What has left by now is the gap;
@@ -751,7 +1013,7 @@ impl Subscription {
             cursor: self.cursor,
             joined: self.joined,
             through: topics.sequence(),
-            outstanding: self.handle.addressed() - self.settled,
+            outstanding: self.handle.addressed().saturating_sub(self.settled),
             in_parts: self.gaps < GAPS_AT_ONCE,
         })
     }
@@ -776,10 +1038,16 @@ impl Subscription {
     /// The topics of a gap that a client knows by name: not the audience's, nor those that are not given
     /// again to one that comes back.
     fn named(&self, gap: &Gap) -> Vec<&str> {
-        let cells = gap.rings.iter().map(|&ring| &self.reads[ring].cell);
         let is_slow = gap.reason == GapReason::Slow;
-        let told = cells.filter(|cell| is_slow || cell.treatment.replay != Replay::None);
-        let topics = told.map(|cell| &cell.topic);
+        let is_told =
+            |ring: &usize| is_slow || self.reads[*ring].cell.treatment.replay != Replay::None;
+        let told: SmallVec<[usize; 1]> = gap.rings.iter().copied().filter(is_told).collect();
+        self.named_of(&told)
+    }
+
+    /// Those of some of its topics that a client knows by name.
+    fn named_of(&self, places: &[usize]) -> Vec<&str> {
+        let topics = places.iter().map(|place| &self.reads[*place].cell.topic);
         let named = topics.filter(|topic| topic.is_named());
         named.map(Topic::as_str).collect()
     }
@@ -804,10 +1072,7 @@ fn told_through(cell: &Cell, number: u64, joined: u64) -> u64 {
 }
 
 /// A ring has evicted what the reader did not take yet.
-struct Fallen {
-    /// Because its topic was deleted: that is told, whatever is kept elsewhere.
-    deleted: bool,
-}
+struct Fallen;
 
 /// An event for a reader.
 #[derive(Debug)]

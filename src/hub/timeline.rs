@@ -37,6 +37,11 @@ impl Timeline {
         self.moments.push_back((sequence, at));
     }
 
+    /// Nobody remembers what was before the first moment.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = true;
+    }
+
     /// A moment no later than that of the entry with this number, and close to it.
     pub(super) fn not_after(&self, sequence: u64) -> Option<Instant> {
         let later = self

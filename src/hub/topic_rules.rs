@@ -73,6 +73,12 @@ impl Treatment {
 pub struct TopicRules(Arc<[TopicRule]>);
 
 impl TopicRules {
+    /// Whether any topics have an interval.
+    #[must_use]
+    pub fn have_intervals(&self) -> bool {
+        self.0.iter().any(|rule| rule.treatment.interval.is_some())
+    }
+
     /// How a topic is treated. Those of an audience, which no operator names, are as the default has it.
     #[must_use]
     pub fn of(&self, topic: &Topic) -> Treatment {

@@ -239,6 +239,37 @@ impl Topics {
         self.duplicates.judge(identity, self.sequence, at)
     }
 
+    /// An event with this number was judged before, and is known if it comes once more; or one that repeated it.
+    pub(super) fn remember(
+        &mut self,
+        identity: &Identity,
+        sequence: u64,
+        repeats: bool,
+        at: Instant,
+    ) {
+        if repeats {
+            self.duplicates.repeats(identity, sequence, at);
+        } else {
+            self.duplicates.judge(identity, sequence, at);
+        }
+    }
+
+    /// The entries from a number on were judged and are not in the order after all.
+    pub(super) fn unjudge(&mut self, from: u64) {
+        self.duplicates.undo(from);
+    }
+
+    /// When an entry was placed that is not applied: nobody remembers more of it.
+    pub(super) fn remember_moment(&mut self, sequence: u64, at: Instant) {
+        self.timeline.advance(sequence, at);
+        self.timeline.cut();
+    }
+
+    /// The topics that are closed.
+    pub(super) fn closed(&self) -> Vec<Topic> {
+        self.closed.iter().cloned().collect()
+    }
+
     /// What is known of a topic.
     pub(super) fn get(&self, topic: &Topic) -> Option<&Known> {
         self.id(topic).map(|id| &self.known[id])
@@ -413,9 +444,13 @@ impl Topics {
         for id in ids {
             self.paced(id, |pace| pace.take(event.series(), event.sequence));
             self.shrink(id, |ring| ring.retract(&retracted));
+            if self.known.contains(id) {
+                self.forget_if_idle(id);
+            }
         }
         Applied {
             removed: Some(1),
+            retracted: Some(event.sequence),
             ..Applied::default()
         }
     }
@@ -721,7 +756,9 @@ impl Topics {
     /// Forgets a topic without history and readers, all but where its history ended.
     fn forget_if_idle(&mut self, id: Id) {
         let known = &self.known[id];
-        if known.last != 0 || !known.readers.is_empty() {
+        let waits = known.pace.as_ref();
+        let waits = waits.is_some_and(|pace| pace.waiting().next().is_some());
+        if known.last != 0 || !known.readers.is_empty() || waits {
             return;
         }
         self.paced(id, Pace::clear);

@@ -113,6 +113,13 @@ impl Ledger {
         self.unread.fetch_add(wire.0.len(), Ordering::Relaxed);
     }
 
+    /// So many bytes are held for a reader who has not taken them, until what is returned is dropped.
+    pub(super) fn hold(self: &Arc<Self>, bytes: usize) -> Held {
+        self.unread.fetch_add(bytes, Ordering::Relaxed);
+        let ledger = self.clone();
+        Held { ledger, bytes }
+    }
+
     /// Whether there is no room for more.
     pub(super) fn is_full(&self) -> bool {
         self.unread() >= self.bound
@@ -121,6 +128,19 @@ impl Ledger {
     /// How many bytes there are.
     pub(super) fn unread(&self) -> usize {
         self.unread.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes that are on a ledger.
+#[derive(Debug)]
+pub(super) struct Held {
+    ledger: Arc<Ledger>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.ledger.unread.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

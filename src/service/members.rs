@@ -52,6 +52,8 @@ struct Membership {
 pub(super) struct Moment {
     /// The last entry of the order.
     pub(super) place: u64,
+    /// The last entry before they are taken to have been what they are who come back from the life before.
+    pub(super) before: u64,
     /// That before which their token was issued, if it says when.
     pub(super) issued: Option<u64>,
     pub(super) now: Instant,
@@ -77,7 +79,11 @@ impl Members {
         };
         self.forget(moment);
         let is_settled = moment.now >= self.settled;
-        let first = if is_settled { moment.place } else { 0 };
+        let first = if is_settled {
+            moment.place
+        } else {
+            moment.before
+        };
         let since = moment.issued.map_or(first, |issued| issued.min(first));
         let member = self.known.entry(user.clone()).or_insert_with(|| Member {
             since,
@@ -218,6 +224,7 @@ mod tests {
     fn at(place: u64, now: Instant) -> Moment {
         Moment {
             place,
+            before: 0,
             issued: None,
             now,
             kept: KEPT,

@@ -42,6 +42,8 @@ pub(crate) async fn tell(context: &Context, started: Instant, connections: impl 
             draft: Draft::new(None, &data, None),
             target: Target {
                 topics: vec![topic],
+                // It is of the moment: who comes next is told what is so then.
+                is_live_only: true,
                 ..Target::default()
             },
         };

@@ -43,9 +43,10 @@ pub(super) fn moment(context: &Context, identity: &Identity) -> Moment {
     };
     Moment {
         place,
+        before: hub.before_start(context.access.settling()),
         issued: identity.issued().map(issued),
         now,
-        kept: hub.retention().age,
+        kept: context.order.keeps_for(),
     }
 }
 

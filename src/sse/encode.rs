@@ -140,6 +140,21 @@ impl Draft {
         Self { wire }
     }
 
+    /// All of it but the id, as it is encoded.
+    #[must_use]
+    pub fn encoded(&self) -> &[u8] {
+        &self.wire[FRAME_HEAD..]
+    }
+
+    /// One that was [`encoded`](Self::encoded) before.
+    #[must_use]
+    pub fn from_encoded(fields: &[u8]) -> Self {
+        let mut wire = Vec::with_capacity(FRAME_HEAD + fields.len() + ID_LINE);
+        wire.resize(FRAME_HEAD, 0);
+        wire.extend_from_slice(fields);
+        Self { wire }
+    }
+
     /// Ends the event without an id: readers keep the one they have.
     #[must_use]
     pub fn finish_without_id(self) -> Bytes {

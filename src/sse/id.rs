@@ -24,6 +24,12 @@ impl Epoch {
     pub fn from_random(random: u64) -> Self {
         Self(random % 36u64.pow(DIGITS as u32))
     }
+
+    /// The number of which [`from_random`](Self::from_random) makes it again.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for Epoch {

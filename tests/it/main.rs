@@ -21,6 +21,7 @@ mod control; // the private listener
 mod crash; // killed and started again
 mod docs; // what the documentation says is what the code does
 mod drain; // ending in good order
+mod durable; // history that outlives the process
 mod faults; // apps that fail in every way
 mod gates; // what an event costs, counted
 mod h2_frames; // hand-made HTTP/2 frames

@@ -27,7 +27,7 @@ async fn a_publish_that_is_sent_again_is_published_once(protocol: Protocol) {
     let again = post("/topics/a", Some("k"), "1").await.json();
     assert_eq!(
         again,
-        json!({"id": first["id"], "receivers": 0, "duplicate": true})
+        json!({"id": first["id"], "receivers": 0, "duplicate": true, "stored": "memory"})
     );
     for (path, body) in [
         ("/topics/a", "2"),
@@ -90,7 +90,7 @@ async fn people_are_sent_to_once_and_lines_are_known_by_their_ids() {
         // Whether the first was delivered is not known any more, and is not made up.
         assert_eq!(
             again,
-            json!({"id": first["id"], "receivers": 0, "duplicate": true})
+            json!({"id": first["id"], "receivers": 0, "duplicate": true, "stored": "memory"})
         );
     }
     let line = "{\"topic\":\"a\",\"id\":\"1\",\"data\":1}\n";

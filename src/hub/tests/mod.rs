@@ -5,7 +5,7 @@ mod treatment;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::{Arc, atomic::AtomicU8},
+    sync::Arc,
     task::Waker,
     time::Duration,
 };
@@ -43,6 +43,7 @@ fn ruled(retention: Retention, rules: &[(&str, Treatment)]) -> Arc<Hub> {
         HubBounds::default(),
         Epoch::from_random(7),
         0,
+        &[],
     )
 }
 
@@ -52,12 +53,7 @@ fn put(hub: &Hub, entry: Entry, at: Instant) -> (Applied, u64) {
     static ORDER: Mutex<()> = Mutex::new(());
     let order = ORDER.lock().expect("no test panics here");
     let sequence = hub.watermark() + 1;
-    let placed = Placed {
-        sequence,
-        at,
-        entry,
-    };
-    let outcome = hub.apply([placed]);
+    let outcome = hub.apply([Placed::new(sequence, at, entry)]);
     drop(order);
     (outcome.applied[0], sequence)
 }
@@ -549,6 +545,7 @@ fn what_readers_leave_unread_is_on_a_ledger() {
         bounds,
         Epoch::from_random(7),
         0,
+        &[],
     );
     let mut readers: Vec<_> = (0..3)
         .map(|_| subscribe(&hub, &["a"], Resume::Live))
@@ -830,8 +827,35 @@ fn a_deletion_is_told_also_where_events_are_kept_elsewhere() {
     let mut reader = subscribe(&hub, &["a"], Resume::Live);
     publish(&hub, &["a"], "1");
     delete(&hub, "a");
+    let Next::Ask(ask) = reader.next(999) else {
+        panic!("it asks");
+    };
+    assert_eq!((ask.after, ask.through), (0, 1));
+    let draft = Draft::new(None, "1", None);
+    let event = hub.kept((1, clock::now()), draft, Target::default(), None);
+    let found = FoundEvent {
+        event: Arc::new(event.retracted()),
+        topics: SmallVec::from_elem(0, 1),
+        is_deleted: true,
+    };
+    let found = Found::new(&hub, vec![found], 1);
+    let told = chunk(reader.answer(Some(found))).expect("a gap");
+    let told = gap(&messages(told.wire.as_slice())[0]);
+    assert_eq!(
+        (&told["reason"], &told["missed"]),
+        (&"deleted".into(), &1.into())
+    );
+    // Once.
+    assert_eq!(chunk(reader.next(999)), None);
+    delete(&hub, "a");
     let told = chunk(reader.next(999)).expect("a gap");
-    assert_eq!(gap(&messages(told.wire.as_slice())[0])["reason"], "deleted");
+    let told = gap(&messages(told.wire.as_slice())[0]);
+    assert_eq!(
+        (&told["reason"], &told["missed"]),
+        (&"deleted".into(), &0.into())
+    );
+    assert_eq!(chunk(reader.next(999)), None);
+    assert!(reader.is_current());
 }
 
 #[test]
@@ -842,13 +866,12 @@ fn a_batch_wakes_a_connection_once_and_is_seen_whole() {
     let (mut reader, _) = hub
         .subscribe(&topics(&["a"]), Resume::Live, &mailbox, now)
         .expect("there is room");
-    let batch = (1..=200).map(|sequence| Placed {
-        sequence,
-        at: now,
-        entry: match sequence {
+    let batch = (1..=200).map(|sequence| {
+        let entry = match sequence {
             7 => Entry::Delete(topic("b")),
             n => event(&["a"], &n.to_string()),
-        },
+        };
+        Placed::new(sequence, now, entry)
     });
     let outcome = hub.apply(batch);
     assert_eq!(outcome.applied.len(), 200);
@@ -871,30 +894,26 @@ fn archive(hub: &Arc<Hub>, ask: &Ask, most: usize) -> Found {
     for message in drain(&mut all, 1 << 20) {
         let (sequence, topics) = message.data.split_once(' ').expect("a number and topics");
         let sequence: u64 = sequence.parse().expect("a number");
-        let mut topics = topics.split(',');
-        if sequence <= ask.after
-            || !topics.any(|name| ask.topics.iter().any(|t| t.as_str() == name))
-        {
+        let topics = topics.split(',');
+        let asked = topics.filter_map(|name| ask.topics.iter().position(|t| t.as_str() == name));
+        let topics: SmallVec<[usize; 1]> = asked.collect();
+        if sequence <= ask.after || topics.is_empty() {
             continue;
         }
         if events.len() == most {
-            through = events.last().map_or(through, |e: &Arc<Stored>| e.sequence);
+            through = events
+                .last()
+                .map_or(through, |found: &FoundEvent| found.event.sequence);
             break;
         }
-        events.push(Arc::new(Stored {
-            sequence,
-            at: clock::now(),
-            id: None,
-            wire: Wire::new(
-                Draft::new(None, &sequence.to_string(), None).framed(hub.id(sequence)),
-                &hub.ledger,
-            ),
-            ledger: hub.ledger.clone(),
-            terms: None,
-            release: AtomicU8::new(0),
-        }));
+        let draft = Draft::new(None, &sequence.to_string(), None);
+        events.push(FoundEvent {
+            event: hub.kept((sequence, clock::now()), draft, Target::default(), None),
+            topics,
+            is_deleted: false,
+        });
     }
-    Found { events, through }
+    Found::new(hub, events, through)
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! Topics with an interval: when their events go out, and what waits until then.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,11 +11,11 @@ use std::{
 
 use super::{
     super::{
-        Entry, Replay,
-        pace::{Pace, Waiting},
+        Entry, Replay, Target, Verdict,
+        pace::{Pace, Released, Waiting},
         stored::Series,
     },
-    Id, Topics,
+    Id, Topics, Treatment,
 };
 use crate::topic::Topic;
 
@@ -39,16 +39,104 @@ impl Topics {
         }
         let mut last = None;
         for topic in topics {
-            let known = self.get(topic);
-            let treatment = known.map_or_else(|| self.rules.of(topic), |k| k.cell.treatment);
-            treatment.interval?;
-            let pace = known.and_then(|known| known.pace.as_deref());
+            self.treatment(topic).interval?;
+            let pace = self.get(topic);
+            let pace = pace.and_then(|known| known.pace.as_deref());
             if self.is_full_for(pace, series) {
                 return None;
             }
             last = last.max(pace.and_then(|pace| pace.turn(series, now)));
         }
         last
+    }
+
+    /// What becomes of the entries of a batch that is applied later; those of it that go out put off others.
+    pub(in crate::hub) fn judge<'a>(
+        &mut self,
+        batch: impl Iterator<Item = (u64, Instant, &'a Entry)>,
+    ) -> Vec<Verdict> {
+        let mut free: HashMap<(Topic, Series), Instant> = HashMap::new();
+        let mut verdicts = Vec::new();
+        for (sequence, at, entry) in batch {
+            let mut verdict = Verdict::default();
+            match entry {
+                Entry::Event { target, .. } => {
+                    verdict.repeat = self.duplicates.judge(&target.identity, sequence, at);
+                    if verdict.repeat.is_none() && self.rules.have_intervals() {
+                        verdict.turn = self.turn_among(&mut free, target, at);
+                    }
+                }
+                Entry::Release { topics, waiting } => {
+                    let series = waiting.event().series();
+                    for (topic, pace) in self.paced_topics(topics) {
+                        free.insert((topic, series.clone()), pace.free_after(at));
+                    }
+                }
+                _ => {}
+            }
+            verdicts.push(verdict);
+        }
+        verdicts
+    }
+
+    /// When an event goes out behind others of its batch, which have until these moments to themselves.
+    fn turn_among(
+        &self,
+        free: &mut HashMap<(Topic, Series), Instant>,
+        target: &Target,
+        at: Instant,
+    ) -> Option<Instant> {
+        let paced = self.paced_topics(&target.topics);
+        if paced.is_empty() {
+            return None;
+        }
+        let series = target.series();
+        let before = target.topics.iter().filter_map(|topic| {
+            let free = free.get(&(topic.clone(), series.clone()));
+            free.filter(|free| **free > at).copied()
+        });
+        let turn = before.chain(self.turn(&target.topics, &series, at)).max();
+        let turn = turn.filter(|_| paced.len() == target.topics.len());
+        let turn = turn.filter(|turn| target.is_there_at(at, *turn));
+        if turn.is_none() {
+            for (topic, pace) in paced {
+                free.insert((topic, series.clone()), pace.free_after(at));
+            }
+        }
+        turn
+    }
+
+    /// Those of some topics that have an interval, as if nothing of them had gone out.
+    fn paced_topics(&self, topics: &[Topic]) -> Vec<(Topic, Pace)> {
+        let paced = topics.iter().filter_map(|topic| {
+            let interval = self.treatment(topic).interval?;
+            Some((topic.clone(), Pace::new(interval, self.origin)))
+        });
+        paced.collect()
+    }
+
+    /// In which of these topics an event does wait.
+    pub(in crate::hub) fn still_waiting(&self, topics: &[Topic], waiting: &Waiting) -> Vec<Topic> {
+        let waits = |topic: &&Topic| {
+            let pace = self.get(topic).and_then(|known| known.pace.as_ref());
+            let number = waiting.event.sequence;
+            pace.is_some_and(|pace| pace.waits(waiting.event.series(), number))
+        };
+        topics.iter().filter(waits).cloned().collect()
+    }
+
+    /// Whether an event can wait for its turn in any of these topics.
+    pub(in crate::hub) fn can_wait(&mut self, target: &Target, series: &Series) -> bool {
+        let mut topics = target.topics.iter();
+        topics.any(|topic| {
+            let id = self.know(topic);
+            self.has_pace(id, series)
+        })
+    }
+
+    fn treatment(&self, topic: &Topic) -> Treatment {
+        let known = self.get(topic);
+        known.map_or_else(|| self.rules.of(topic), |known| known.cell.treatment)
     }
 
     /// An event goes out now in these topics. How many topics it takes the place of another in.
@@ -155,28 +243,27 @@ impl Topics {
     }
 
     /// Takes out of the history of topics an event that waits there and goes out now. Which of them it
-    /// does wait in.
+    /// does wait in; it is taken out of all if that `is_settled`.
     pub(in crate::hub) fn release(
         &mut self,
         topics: &[Topic],
         series: &Series,
         published: u64,
         now: Instant,
-    ) -> Option<(Arc<Waiting>, Vec<Topic>)> {
-        let mut released = None;
+        is_settled: bool,
+    ) -> Vec<Topic> {
         let mut of = Vec::new();
         for topic in topics {
-            let found = self.id(topic).and_then(|id| {
-                let waiting = self.paced(id, |pace| pace.release(series, published, now))??;
+            let Some(id) = self.id(topic) else {
+                continue;
+            };
+            let waited = self.paced(id, |pace| pace.release(series, published, now));
+            if waited.flatten().is_some() || is_settled {
                 self.shrink(id, |ring| ring.take_out(published));
-                Some(waiting)
-            });
-            if let Some(waiting) = found {
                 of.push(topic.clone());
-                released = Some(waiting);
             }
         }
-        released.map(|waiting| (waiting, of))
+        of
     }
 
     /// Changes the turns of a topic, if it has any, and keeps the books of them.
@@ -200,11 +287,9 @@ impl Topics {
 }
 
 fn released(due: Due) -> Vec<Entry> {
-    let entry =
-        |(published, (waiting, topics)): (u64, (Arc<Waiting>, Vec<Topic>))| Entry::Release {
-            topics: topics.into(),
-            series: waiting.event.series().clone(),
-            published,
-        };
+    let entry = |(_, (waiting, topics)): (u64, (Arc<Waiting>, Vec<Topic>))| Entry::Release {
+        topics: topics.into(),
+        waiting: Released(waiting),
+    };
     due.into_iter().map(entry).collect()
 }

@@ -9,8 +9,6 @@ use crate::{exchange::Problem, service::Context};
 
 /// The most events of one array: what is more comes as lines.
 const MOST: usize = 1000;
-/// How many are published before readers get their turn: the ring is their queue.
-const BATCH: usize = 32;
 
 /// Whether a body is an array.
 pub(super) fn is_array(json: &[u8]) -> bool {
@@ -49,13 +47,16 @@ pub(super) async fn publish(
     let context = context.clone();
     let publishing = tokio::spawn(async move {
         let mut published = Vec::with_capacity(all);
-        for (at, event) in events.into_iter().enumerate() {
-            if at > 0 && at % BATCH == 0 {
+        let mut events = events.into_iter().peekable();
+        while events.peek().is_some() {
+            if !published.is_empty() {
                 tokio::task::yield_now().await;
             }
-            published.push(Published::put(&context, &permit, event, kind.is_to_people()).await?);
+            let batch = events.by_ref().take(context.order.batch()).collect();
+            let batch = Published::put_all(&context, &permit, batch, kind.is_to_people()).await;
+            published.extend(batch);
         }
-        Ok(published)
+        published.into_iter().collect()
     });
     publishing
         .await

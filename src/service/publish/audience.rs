@@ -106,7 +106,7 @@ mod tests {
             for (group, user) in &made_members {
                 groups.add(&name("g", *group), Member::User(name("u", *user))).expect("room");
             }
-            let hub = Hub::new(Retention::default(), TopicRules::default(), HubBounds::default(), Epoch::from_random(1), 0);
+            let hub = Hub::new(Retention::default(), TopicRules::default(), HubBounds::default(), Epoch::from_random(1), 0, &[]);
             let mailbox = Mailbox::new([127, 0, 0, 1].into());
             let now = crate::clock::now();
             let mut readers: Vec<_> = streams.iter().map(|(user, own)| {
@@ -122,7 +122,7 @@ mod tests {
             topics.extend(expansion.groups.iter().map(Name::group_topic));
             let target = Target { topics, ..Target::default() };
             let entry = Entry::Event { draft: Draft::new(None, "x", None), target };
-            let placed = Placed { sequence: 1, at: now, entry };
+            let placed = Placed::new(1, now, entry);
             let receivers = hub.apply([placed]).applied[0].receivers;
 
             let mut reached: BTreeSet<u8> = to_groups.iter().copied().collect();

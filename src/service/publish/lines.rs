@@ -7,7 +7,9 @@ use futures_util::stream;
 use http::{StatusCode, header};
 use http_body::Frame;
 
-use super::{kind::Kind, line_buffer::LineBuffer, permit::Permit, published::Published};
+use super::{
+    event::Event, kind::Kind, line_buffer::LineBuffer, permit::Permit, published::Published,
+};
 use crate::{
     drain::Watch,
     exchange::{Body, Named, Problem, Reply, RequestBody},
@@ -17,8 +19,8 @@ use crate::{
     },
 };
 
-/// How many lines are published before readers get their turn: the ring is their queue.
-const BATCH: usize = 32;
+/// How many bytes of lines are published at once, unless the first is longer.
+const BATCH_BYTES: usize = 512 << 10;
 
 /// Why a publisher is not listened to any longer.
 fn ending() -> Problem {
@@ -66,12 +68,7 @@ impl Lines {
     async fn answers(&mut self) -> Option<Bytes> {
         let mut answers = String::new();
         loop {
-            let mut answered = 0;
-            while answered < BATCH
-                && let Some(line) = self.buffer.line()
-            {
-                answered += usize::from(self.answer(&line, &mut answers).await);
-            }
+            self.answer_some(&mut answers).await;
             if !answers.is_empty() {
                 // Readers take what was published before more comes: the ring is their queue.
                 tokio::task::yield_now().await;
@@ -131,29 +128,40 @@ impl Lines {
         problem.json()
     }
 
-    /// Publishes a line. `false` for a blank one, which has no answer.
-    async fn answer(&mut self, line: &[u8], answers: &mut String) -> bool {
-        let line = line.trim_ascii();
-        if line.is_empty() {
-            return false;
+    /// Publishes some of the lines that have come, and answers each; a blank one has no answer.
+    async fn answer_some(&mut self, answers: &mut String) {
+        let (mut events, mut lines) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        while lines.len() < self.context.order.batch()
+            && bytes < BATCH_BYTES
+            && let Some(line) = self.buffer.line()
+        {
+            let line = line.trim_ascii();
+            if line.is_empty() {
+                continue;
+            }
+            bytes += line.len();
+            lines.push(self.read(line).map(|event| events.push(event)));
         }
-        let answer = match publish_line(&self.context, self.kind, &self.permit, line).await {
-            Ok(published) => serde_json::to_string(&published).expect("strings and numbers only"),
-            Err(problem) => self.refuse(&problem),
-        };
-        answers.push_str(&answer);
-        answers.push('\n');
-        true
+        let to_people = self.kind.is_to_people();
+        let published = Published::put_all(&self.context, &self.permit, events, to_people).await;
+        let mut published = published.into_iter();
+        for line in lines {
+            let answer = line.and_then(|()| published.next().expect("there is one for each event"));
+            match answer {
+                Ok(published) => answers.push_str(
+                    &serde_json::to_string(&published).expect("strings and numbers only"),
+                ),
+                Err(problem) => answers.push_str(&self.refuse(&problem)),
+            }
+            answers.push('\n');
+        }
     }
-}
 
-async fn publish_line(
-    context: &Context,
-    kind: Kind,
-    permit: &Permit,
-    line: &[u8],
-) -> Result<Published, Problem> {
-    permit.check_rate(context)?;
-    let event = kind.read(line, context, permit)?;
-    Published::of(context, permit, event, kind.is_to_people()).await
+    fn read(&self, line: &[u8]) -> Result<Event, Problem> {
+        self.permit.check_rate(&self.context)?;
+        let event = self.kind.read(line, &self.context, &self.permit)?;
+        Published::check_memory(&self.context)?;
+        Ok(event)
+    }
 }

@@ -1,9 +1,15 @@
 //! Putting an event into the order, and what its publisher is told.
 
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use super::{event::Event, permit::Permit};
-use crate::{clock, exchange::Problem, service::Context};
+use crate::{
+    clock,
+    exchange::Problem,
+    history::{Durability, Receipt},
+    service::Context,
+};
 
 /// What a publisher is told.
 #[derive(Serialize)]
@@ -21,6 +27,8 @@ pub(super) struct Published {
     /// It waits for its turn, in topics with an interval, and has gone to nobody yet.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     deferred: bool,
+    /// What it survives, and never more than that.
+    stored: Durability,
 }
 
 impl Published {
@@ -32,7 +40,8 @@ impl Published {
         is_to_people: bool,
     ) -> Result<Self, Problem> {
         Self::check_memory(context)?;
-        Self::put(context, permit, event, is_to_people).await
+        let mut all = Self::put_all(context, permit, vec![event], is_to_people).await;
+        all.pop().expect("there is one for each event")
     }
 
     /// Whether there is memory for more.
@@ -43,25 +52,36 @@ impl Published {
         Ok(())
     }
 
-    /// Publishes an event for which there is memory.
-    pub(super) async fn put(
+    /// Publishes events for which there is memory, in their order; what each of them is answered.
+    pub(super) async fn put_all(
         context: &Context,
         permit: &Permit,
-        event: Event,
+        events: Vec<Event>,
         is_to_people: bool,
-    ) -> Result<Self, Problem> {
-        let is_told = permit.is_told_receivers(&event);
+    ) -> Vec<Result<Self, Problem>> {
         if let Some(publisher) = permit.name() {
             tracing::debug!(publisher, "publishes");
         }
-        let receipt = context.order.put(event.into_entry(), clock::now()).await?;
+        let told = events.iter().map(|event| permit.is_told_receivers(event));
+        let told: SmallVec<[bool; 1]> = told.collect();
+        let entries = events.into_iter().map(Event::into_entry).collect();
+        let receipts = context.order.put_all(entries, clock::now()).await;
+        let answers = receipts.into_iter().zip(told);
+        let answer = |(receipt, is_told): (Result<Receipt, _>, bool)| {
+            Ok(Self::answer(receipt?, is_told, is_to_people))
+        };
+        answers.map(answer).collect()
+    }
+
+    fn answer(receipt: Receipt, is_told: bool, is_to_people: bool) -> Self {
         let delivered = is_to_people && !receipt.duplicate;
-        Ok(Self {
+        Self {
             id: receipt.id,
             receivers: is_told.then_some(receipt.receivers),
             delivered: delivered.then_some(receipt.receivers > 0),
             duplicate: receipt.duplicate,
             deferred: receipt.deferred,
-        })
+            stored: receipt.durability,
+        }
     }
 }

@@ -1,0 +1,252 @@
+//! The order in a log of files: it outlives the process.
+//!
+//! - `format` is what segments look like, `record` what entries do, `index` where they stand; `wall` is about moments,
+//!   `noted` about what an index is told.
+//! - `queue` is between publishers and the one thread that writes, `writer`.
+//! - `segments` are the files there are, and reading what the rings have let go of; `disk` is the directory.
+//! - `start` opens a log, `error` says why not, `check` looks at one and mends it.
+
+mod check;
+mod disk;
+mod error;
+mod format;
+mod index;
+mod metrics;
+mod noted;
+mod queue;
+mod record;
+mod segments;
+mod start;
+mod sync_policy;
+mod wall;
+mod writer;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Semaphore;
+
+use super::{NotStored, Receipt};
+use crate::{
+    clock,
+    hub::{Ask, Entry, Found, Hub, HubBounds, LostRange, Retention, TopicRules},
+};
+use disk::{Disk, Folder};
+use metrics::LogMetrics;
+use queue::{Item, Queue};
+use segments::Segments;
+use start::Opening;
+use wall::Wall;
+use writer::{Keeping, Writer};
+
+pub(crate) use check::{Checked, Cut, check, cut};
+pub(crate) use error::LogError;
+use error::OpenError;
+pub(crate) use sync_policy::SyncPolicy;
+
+/// How many slices are read at once for all readers.
+const READERS: usize = 4;
+/// How long a segment grows, in bytes: a part of all of them, between these.
+const SEGMENT: std::ops::RangeInclusive<u64> = 64 << 10..=64 << 20;
+const SEGMENTS: u64 = 16;
+
+/// `history.directory` and what belongs to it.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// `history.directory`
+    pub directory: PathBuf,
+    /// `history.sync`
+    pub sync: SyncPolicy,
+    /// `history.disk.bytes`: the most bytes of all segments.
+    pub bytes: u64,
+    /// `history.disk.age`: how long events are kept at least, if there is room.
+    pub age: Duration,
+}
+
+/// An order that is kept in files.
+#[derive(Debug)]
+pub struct Log {
+    hub: Arc<Hub>,
+    queue: Arc<Queue>,
+    segments: Arc<Segments>,
+    metrics: LogMetrics,
+    wall: Wall,
+    age: Duration,
+    reading: Arc<Semaphore>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Log {
+    /// Opens the log of a directory, which is made if it is not there, and fills the rings of its hub.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`] says what is in the way, and what to do about it.
+    pub(super) fn open(
+        settings: &LogSettings,
+        retention: Retention,
+        rules: &TopicRules,
+        bounds: HubBounds,
+    ) -> Result<Self, LogError> {
+        let keeping = Keeping {
+            sync: settings.sync,
+            bytes: settings.bytes,
+            age: settings.age,
+            segment_bytes: (settings.bytes / SEGMENTS).clamp(*SEGMENT.start(), *SEGMENT.end()),
+        };
+        Folder::open(&settings.directory)
+            .map_err(OpenError::from)
+            .and_then(|folder| Self::of(Arc::new(folder), keeping, retention, rules, bounds))
+            .map_err(|error| LogError {
+                directory: settings.directory.clone(),
+                error,
+            })
+    }
+
+    fn of(
+        disk: Arc<dyn Disk>,
+        keeping: Keeping,
+        retention: Retention,
+        rules: &TopicRules,
+        bounds: HubBounds,
+    ) -> Result<Self, OpenError> {
+        let wall = Wall::new(clock::now(), clock::wall());
+        let make = |epoch, floor, lost: &[LostRange]| {
+            Hub::new(retention, rules.clone(), bounds, epoch, floor, lost)
+        };
+        let opened = start::open(Opening {
+            disk: &*disk,
+            wall,
+            retention,
+            always: keeping.sync == SyncPolicy::Always,
+            make: &make,
+        })?;
+        let hub = opened.hub;
+        let segments = Segments::new(disk, hub.clone(), wall, opened.state);
+        let (segments, queue) = (Arc::new(segments), Arc::new(Queue::new()));
+        let metrics = LogMetrics::default();
+        let writer = Writer {
+            hub: hub.clone(),
+            queue: queue.clone(),
+            segments: segments.clone(),
+            metrics: metrics.clone(),
+            keeping,
+            wall,
+            end: opened.tail,
+        };
+        let thread = std::thread::Builder::new().name("history".into());
+        let thread = thread.spawn(move || writer.run())?;
+        Ok(Self {
+            hub,
+            queue,
+            segments,
+            metrics,
+            wall,
+            age: keeping.age,
+            reading: Arc::new(Semaphore::new(READERS)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// How long entries are kept.
+    pub(super) fn age(&self) -> Duration {
+        self.age
+    }
+
+    pub(super) fn metrics(&self) -> &LogMetrics {
+        &self.metrics
+    }
+
+    /// Stores an entry and has it applied. Dropped before it is answered, that may happen all the same.
+    pub(super) async fn put(&self, entry: Entry, now: Instant) -> Result<Receipt, NotStored> {
+        let mut answers = self.put_batch(vec![self.item(entry, now)]).await?;
+        answers.pop().expect("there is one for each entry")
+    }
+
+    /// The same of many, in their order and in one commit.
+    pub(super) async fn put_all(
+        &self,
+        entries: Vec<Entry>,
+        now: Instant,
+    ) -> Vec<Result<Receipt, NotStored>> {
+        let count = entries.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        let items = entries.into_iter().map(|entry| self.item(entry, now));
+        match self.put_batch(items.collect()).await {
+            Ok(answers) => answers,
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
+    async fn put_batch(&self, items: Vec<Item>) -> Result<queue::Answers, NotStored> {
+        let mut prepared = Vec::new();
+        for Item { entry, .. } in &items {
+            self.hub.prepare(entry);
+            prepared.extend(entry.prepared().iter().cloned());
+        }
+        match self.queue.push(items).await {
+            // The thread answers all that it takes, and takes all that there is.
+            Ok(answers) => answers.await.map_err(|_| NotStored::Unknown),
+            Err(error) => {
+                self.hub.unjudge(u64::MAX, &prepared);
+                Err(error)
+            }
+        }
+    }
+
+    fn item(&self, entry: Entry, at: Instant) -> Item {
+        let encoded = record::encode(&entry, &self.wall);
+        Item { entry, encoded, at }
+    }
+
+    /// Finds what the rings do not hold any more.
+    pub(super) async fn read(&self, ask: Ask) -> Option<Found> {
+        let turn = self.reading.clone().acquire_owned().await.ok()?;
+        self.metrics.deep_reads.inc();
+        let segments = self.segments.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let found = segments.read(&ask);
+            // A reader that does not take what was found keeps nobody waiting.
+            drop(turn);
+            found
+        });
+        read.await.ok()?
+    }
+
+    /// Writes what was handed over, and ends the log in good order.
+    pub(super) async fn close(&self) {
+        self.queue.close();
+        let thread = self
+            .thread
+            .lock()
+            .expect("no holder of this lock panics")
+            .take();
+        if let Some(thread) = thread {
+            let _: Result<_, _> = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.queue.close();
+        let thread = self.thread.lock().map(|mut thread| thread.take());
+        // The directory is another's to open from now on.
+        if let Ok(Some(thread)) = thread {
+            let _: Result<_, _> = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

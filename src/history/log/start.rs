@@ -1,0 +1,510 @@
+//! Opening a log: what a crash left of its end is put in order, and the rings are filled.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use smallvec::SmallVec;
+
+use super::{
+    disk::{self, Disk, DiskFile},
+    error::{Damage, OpenError},
+    format::{End, HEADER, Header, Place, Record, Scan, Unreadable},
+    index::{Front, Index},
+    noted::Noted,
+    record::{self, Content, Kind},
+    segments::{self, Segment, State, name},
+    wall::Wall,
+    writer::{Tail, create},
+};
+use crate::{
+    clock,
+    hub::{Entry, Hub, Judged, LostRange, Placed, Retention},
+    sse::Epoch,
+};
+
+/// How many entries are applied at once.
+const BATCH: usize = 256;
+/// How late an event goes out at most whose turn has come, in milliseconds.
+const LATE: u64 = 60_000;
+
+/// Makes the hub of a history, whose entries up to a number are gone, and for good those that are lost.
+pub(super) type MakeHub<'a> = &'a dyn Fn(Epoch, u64, &[LostRange]) -> Arc<Hub>;
+
+/// How a log is opened.
+#[derive(Clone, Copy)]
+pub(super) struct Opening<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) wall: Wall,
+    /// Of so many bytes entries are read, as the rings hold no more; and of those that are known if they come again.
+    pub(super) retention: Retention,
+    /// Nothing is shown that was not synced.
+    pub(super) always: bool,
+    pub(super) make: MakeHub<'a>,
+}
+
+/// A log that is open.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) hub: Arc<Hub>,
+    pub(super) state: State,
+    pub(super) tail: Tail,
+}
+
+/// What there is of a segment before it is read.
+struct Found {
+    header: Header,
+    file: Arc<dyn DiskFile>,
+    length: u64,
+    /// Of one that was sealed.
+    front: Option<Front>,
+}
+
+/// What was left behind the last entry that is whole.
+struct Last {
+    found: Found,
+    index: Index,
+    is_closed: bool,
+}
+
+/// Opens a log: the entries of its last segments are applied to the hub.
+pub(super) fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
+    let Opening {
+        disk, wall, make, ..
+    } = opening;
+    let mut found = find(disk)?;
+    let Some(mut last) = found.pop_back() else {
+        return begin(opening);
+    };
+    last.front = None;
+    for found in &mut found {
+        complete(disk, found)?;
+    }
+    is_whole(&found, &last.header)?;
+    let lost = last.header.lost.clone();
+    let loaded = split_loaded(&mut found, &last, &opening.retention);
+
+    let first = loaded.front().unwrap_or(&last).header.first;
+    let epoch = Epoch::from_random(last.header.epoch);
+    let hub = make(epoch, first - 1, &lost);
+    let mut sealed = VecDeque::new();
+    for found in found {
+        recall(&hub, &opening, &found)?;
+        sealed.push_back(Arc::new(found.sealed()));
+    }
+    for found in loaded {
+        let (_, end) = load(&hub, &wall, &found)?;
+        if let End::Torn(at) | End::Damaged(at) = end {
+            return Err(Damage::of(found.header.first, at).into());
+        }
+        sealed.push_back(Arc::new(found.sealed()));
+    }
+    let (index, end) = load(&hub, &wall, &last)?;
+    let is_closed = match end {
+        End::Whole { closed } => closed,
+        End::Torn(at) => {
+            let bytes = last.length - at;
+            let file = name(last.header.first);
+            tracing::warn!(
+                file,
+                "the last {bytes} bytes of history were not written whole; they are cut off"
+            );
+            last.file.set_len(at)?;
+            false
+        }
+        End::Damaged(at) => return Err(Damage::of(last.header.first, at).into()),
+    };
+    // What was found is shown from now on: it has to last.
+    last.file.sync()?;
+    let last = Last {
+        found: last,
+        index,
+        is_closed,
+    };
+    resume(opening, &hub, last, sealed, lost)
+}
+
+/// Goes on behind the last segment, in a new one.
+fn resume(
+    Opening {
+        disk, wall, always, ..
+    }: Opening<'_>,
+    hub: &Arc<Hub>,
+    last: Last,
+    mut sealed: VecDeque<Arc<Segment>>,
+    mut lost: Vec<LostRange>,
+) -> Result<Opened, OpenError> {
+    let Last {
+        found,
+        mut index,
+        is_closed,
+    } = last;
+    let mut next = index.front.next;
+    if let Some(range) = may_be_lost(&found.header, next, is_closed) {
+        hub.lose(range);
+        next = range.through + 1;
+        lost.push(range);
+    }
+    let is_empty = index.front.next == found.header.first;
+    let newest = index.front.newest.max(found.header.made);
+    let millis = newest.max(wall.began().1);
+    hub.resumes(wall.past(newest));
+    hub.pass(next - 1, wall.past(millis));
+    let oldest = sealed.front();
+    let oldest = oldest.map_or(found.header.first, |segment| segment.header.first);
+    lost.retain(|range| range.through + 1 >= oldest);
+    let header = Header {
+        first: next,
+        made: millis,
+        salt: fastrand::u32(..),
+        always,
+        lost,
+        ..found.header.clone()
+    };
+    if !is_empty {
+        index.front.closed = hub.closed();
+        segments::write_index(disk, &index)?;
+    }
+    let open = create(disk, header)?;
+    if !is_empty {
+        let front = index.front;
+        sealed.push_back(Arc::new(Segment::new(found.header, front)));
+    } else if found.header.first != next {
+        disk.remove(&name(found.header.first))?;
+    }
+    hub.sweep(clock::now());
+    Ok(opened(hub.clone(), sealed, open, wall))
+}
+
+/// What may have been shown and has not lasted, behind the entries that have: no number is given twice.
+pub(super) fn may_be_lost(header: &Header, next: u64, is_closed: bool) -> Option<LostRange> {
+    (!header.always && !is_closed).then(|| LostRange {
+        from: next,
+        through: header.end(),
+        is_damage: false,
+    })
+}
+
+/// Begins a log in an empty directory.
+fn begin(
+    Opening {
+        disk,
+        wall,
+        always,
+        make,
+        ..
+    }: Opening<'_>,
+) -> Result<Opened, OpenError> {
+    let epoch = Epoch::from_random(fastrand::u64(..));
+    let header = Header {
+        epoch: epoch.number(),
+        first: 1,
+        made: wall.began().1,
+        salt: fastrand::u32(..),
+        always,
+        lost: Vec::new(),
+    };
+    let open = create(disk, header)?;
+    Ok(opened(make(epoch, 0, &[]), VecDeque::new(), open, wall))
+}
+
+fn opened(
+    hub: Arc<Hub>,
+    sealed: VecDeque<Arc<Segment>>,
+    (open, file): (Segment, Arc<dyn DiskFile>),
+    wall: Wall,
+) -> Opened {
+    let open = Arc::new(open);
+    let last = Place {
+        sequence: open.header.first - 1,
+        millis: open.header.made,
+    };
+    let tail = Tail {
+        open: open.clone(),
+        file,
+        offset: HEADER as u64,
+        synced: HEADER as u64,
+        synced_at: clock::now(),
+        last,
+        last_at: wall.past(last.millis),
+        failed: None,
+        buffer: Vec::new(),
+    };
+    Opened {
+        hub,
+        state: State::new(sealed, open),
+        tail,
+    }
+}
+
+/// The segments of a directory, oldest first. What was not made whole is removed.
+fn find(disk: &dyn Disk) -> Result<VecDeque<Found>, OpenError> {
+    let names = disk.list()?;
+    for name in names.iter().filter(|name| segments::is_unfinished(name)) {
+        disk.remove(name)?;
+    }
+    let mut firsts: Vec<u64> = names
+        .iter()
+        .filter_map(|name| segments::first_of(name))
+        .collect();
+    firsts.sort_unstable();
+    let mut all: VecDeque<Found> = VecDeque::new();
+    for first in firsts {
+        let file = disk.open(&name(first))?;
+        let header = header(&*file, first)?;
+        if all
+            .back()
+            .is_some_and(|before| before.header.epoch != header.epoch)
+        {
+            return Err(OpenError::Foreign(name(first)));
+        }
+        let length = file.len()?;
+        let front = segments::read_front(disk, &header);
+        all.push_back(Found {
+            front: front.filter(|front| front.length == length),
+            header,
+            file,
+            length,
+        });
+    }
+    Ok(all)
+}
+
+/// The header of the segment whose name says that its first entry has this number.
+pub(super) fn header(file: &dyn DiskFile, first: u64) -> Result<Header, OpenError> {
+    let mut bytes = vec![0; HEADER];
+    let filled = disk::read_up_to(file, &mut bytes, 0)?;
+    match Header::decode(&bytes[..filled]) {
+        Ok(header) if header.first == first => Ok(header),
+        Ok(_) | Err(Unreadable::Damaged) => Err(Damage::of(first, 0).into()),
+        Err(Unreadable::Format(format)) => Err(OpenError::Format(name(first), format)),
+    }
+}
+
+/// Makes the index of a sealed segment if it is not there.
+fn complete(disk: &dyn Disk, found: &mut Found) -> Result<(), OpenError> {
+    if found.front.is_some() {
+        return Ok(());
+    }
+    let bytes = disk::read_all(&*found.file)?;
+    let (index, end) = segments::index_of(&bytes, &found.header);
+    if let End::Torn(at) | End::Damaged(at) = end {
+        return Err(Damage::of(found.header.first, at).into());
+    }
+    segments::write_index(disk, &index)?;
+    found.front = Some(index.front);
+    Ok(())
+}
+
+/// Whether no entries are missing between the segments but those that are known to be lost.
+fn is_whole(sealed: &VecDeque<Found>, last: &Header) -> Result<(), OpenError> {
+    let headers = sealed
+        .iter()
+        .map(|found| &found.header)
+        .skip(1)
+        .chain([last]);
+    for (found, following) in sealed.iter().zip(headers) {
+        let next = found.front.as_ref().map_or(0, |front| front.next);
+        if let Some((from, through)) = hole(next, following.first, &last.lost) {
+            let file = name(found.header.first);
+            return Err(OpenError::Missing(file, from, through));
+        }
+    }
+    Ok(())
+}
+
+/// The numbers that are missing between an entry that is next and the first of the following segment, if they are
+/// not known to be lost.
+pub(super) fn hole(next: u64, following: u64, lost: &[LostRange]) -> Option<(u64, u64)> {
+    let mut from = next;
+    while from < following {
+        let range = lost
+            .iter()
+            .find(|range| range.from <= from && from <= range.through);
+        match range {
+            Some(range) => from = range.through + 1,
+            None => return Some((from, following - 1)),
+        }
+    }
+    None
+}
+
+/// Takes those off the end of the sealed segments that are read with the last one, so that they are of so many bytes
+/// and all that may still wait for its turn is in them. Rings are whole from where they begin: not across damage.
+fn split_loaded(
+    found: &mut VecDeque<Found>,
+    last: &Found,
+    retention: &Retention,
+) -> VecDeque<Found> {
+    let damaged = last.header.lost.iter().filter(|range| range.is_damage);
+    let whole_from = damaged
+        .map(|range| range.through + 1)
+        .max()
+        .unwrap_or_default();
+    let mut loaded = VecDeque::new();
+    let mut bytes = last.length;
+    let made = last.header.made;
+    let may_wait = |found: &Found| {
+        let front = found.front.as_ref();
+        front.is_none_or(|front| front.last_turn.saturating_add(LATE) >= made)
+    };
+    let oldest_waiting = found.iter().position(may_wait);
+    while (bytes < retention.total_bytes as u64
+        || oldest_waiting.is_some_and(|at| at < found.len()))
+        && let Some(before) = found.pop_back_if(|before| before.header.first >= whole_from)
+    {
+        bytes += before.length;
+        loaded.push_front(before);
+    }
+    loaded
+}
+
+impl Found {
+    /// A sealed one, whose index is there.
+    fn sealed(self) -> Segment {
+        Segment::new(self.header, self.front.unwrap_or_default())
+    }
+}
+
+/// What has to be known of a segment that is not loaded: when it was, which topics are closed, and what is known if it
+/// comes again.
+fn recall(hub: &Hub, opening: &Opening<'_>, found: &Found) -> Result<(), OpenError> {
+    let wall = &opening.wall;
+    let Some(front) = &found.front else {
+        return Ok(());
+    };
+    hub.remember_moment(found.header.first, wall.past(found.header.made));
+    hub.were_closed(&front.closed);
+    let known = opening.retention.duplicates_age.as_millis();
+    let age = wall.began().1.saturating_sub(front.newest);
+    if u128::from(age) > known || front.next == front.first {
+        return Ok(());
+    }
+    let bytes = disk::read_all(&*found.file)?;
+    let mut scan = Scan::new(&bytes, &found.header);
+    while let Ok(records) = scan.commit() {
+        for Record {
+            kind, place, body, ..
+        } in records
+        {
+            let at = wall.past(place.millis);
+            match record::decode(kind, body) {
+                Some(Content::Event { target, .. }) => {
+                    hub.remember(&target.identity, place.sequence, false, at);
+                }
+                Some(Content::Repeat(identity, first)) => hub.remember(&identity, first, true, at),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Has the hub apply the entries of a segment. Its index, and how it ends.
+fn load(hub: &Hub, wall: &Wall, found: &Found) -> Result<(Index, End), OpenError> {
+    let first = found.header.first;
+    let bytes = disk::read_all(&*found.file)?;
+    let mut scan = Scan::new(&bytes, &found.header);
+    let mut filling = Filling {
+        hub,
+        wall,
+        index: Index::new(first),
+        batch: Vec::new(),
+    };
+    let end = loop {
+        let records = match scan.commit() {
+            Ok(records) => records,
+            Err(end) => break end,
+        };
+        for record in records {
+            filling.index.front.newest = record.place.millis;
+            if !filling.take(&record) {
+                return Err(Damage::of(first, record.offset).into());
+            }
+        }
+    };
+    filling.apply();
+    let mut index = filling.index;
+    index.front.next = scan.next();
+    index.front.length = scan.offset();
+    Ok((index, end))
+}
+
+/// Entries on their way into a hub.
+struct Filling<'a> {
+    hub: &'a Hub,
+    wall: &'a Wall,
+    index: Index,
+    batch: Vec<Placed>,
+}
+
+impl Filling<'_> {
+    /// Takes a record; `false` if it is of nothing that is known.
+    fn take(&mut self, record: &Record<'_>) -> bool {
+        let Some(content) = record::decode(record.kind, record.body) else {
+            return false;
+        };
+        let Place { sequence, millis } = record.place;
+        let at = self.wall.past(millis);
+        let noted = Noted::new(sequence, record.offset);
+        let (entry, turn, noted) = match content {
+            Content::Passed => return true,
+            Content::Repeat(identity, first) => {
+                self.apply();
+                self.hub.remember(&identity, first, true, at);
+                return true;
+            }
+            Content::Event {
+                draft,
+                target,
+                turn,
+            } => {
+                let noted = noted.with_turn(turn);
+                let waits = turn.map(|turn| turn.saturating_sub(millis));
+                let waits = waits.map(std::time::Duration::from_millis);
+                // As long as it was to: a clock that was set back is no reason to wait.
+                let turn = waits.and_then(|waits| at.checked_add(waits));
+                (Entry::Event { draft, target }, turn, noted)
+            }
+            Content::Release {
+                draft,
+                target,
+                published: (published, since),
+            } => {
+                let topics = target.topics.clone().into();
+                let place = (published, self.wall.past(since));
+                let waiting = self.hub.waited(place, draft, target);
+                (Entry::Release { topics, waiting }, None, noted)
+            }
+            Content::Other(entry, taken) => {
+                let noted = noted.of(&entry, taken);
+                (entry, None, noted)
+            }
+        };
+        noted
+            .found_by(record.kind, topics(&entry, record.kind))
+            .put_into(&mut self.index);
+        self.batch.push(Placed {
+            sequence,
+            at,
+            judged: Judged::Again(turn),
+            entry,
+        });
+        if self.batch.len() == BATCH {
+            self.apply();
+        }
+        true
+    }
+
+    fn apply(&mut self) {
+        drop(self.hub.apply(self.batch.drain(..)));
+    }
+}
+
+fn topics(entry: &Entry, kind: Kind) -> SmallVec<[u64; 1]> {
+    match entry {
+        Entry::Event { target, .. } if kind == Kind::Event => {
+            target.topics.iter().map(record::hash).collect()
+        }
+        Entry::Release { topics, .. } => topics.iter().map(record::hash).collect(),
+        _ => SmallVec::new(),
+    }
+}

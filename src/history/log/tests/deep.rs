@@ -1,0 +1,316 @@
+//! Readers of what the rings have let go of, against a flat list of all there ever was.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::{super::disk::Disk, *};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// To some topics, perhaps for readers of another only.
+    Publish(BTreeSet<u8>, Option<u8>),
+    /// Not kept.
+    LiveOnly(u8),
+    /// One of those there are.
+    Retract(prop::sample::Index),
+    Delete(u8),
+    /// The live reader takes what there is.
+    Read,
+    /// Another comes with the id of one of those there were.
+    Come(prop::sample::Index, BTreeSet<u8>),
+    /// In good order, or not.
+    Restart(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let some = || proptest::collection::btree_set(0u8..3, 1..3);
+    let to = proptest::option::weighted(0.2, 0u8..3);
+    prop_oneof![
+        12 => (some(), to).prop_map(|(topics, to)| Step::Publish(topics, to)),
+        1 => (0u8..3).prop_map(Step::LiveOnly),
+        1 => any::<prop::sample::Index>().prop_map(Step::Retract),
+        1 => (0u8..3).prop_map(Step::Delete),
+        2 => Just(Step::Read),
+        3 => (any::<prop::sample::Index>(), some()).prop_map(|(at, topics)| Step::Come(at, topics)),
+        1 => any::<bool>().prop_map(Step::Restart),
+    ]
+}
+
+/// An event that there was.
+#[derive(Debug)]
+struct Known {
+    number: u64,
+    data: String,
+    /// The topics that it is still in.
+    topics: BTreeSet<u8>,
+    to: Option<u8>,
+    is_retracted: bool,
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    events: Vec<Known>,
+    /// When each topic was deleted last.
+    deleted: [u64; 3],
+    last: u64,
+}
+
+impl Model {
+    /// What a reader of some topics is given that has all up to a number.
+    fn after(&self, number: u64, reads: &BTreeSet<u8>) -> Vec<String> {
+        let later = self.events.iter().filter(|event| event.number > number);
+        let meant = later.filter(|event| {
+            !event.is_retracted
+                && event.topics.iter().any(|topic| reads.contains(topic))
+                && event.to.is_none_or(|to| reads.contains(&to))
+        });
+        meant.map(|event| event.data.clone()).collect()
+    }
+}
+
+/// The topic of a number.
+fn one(topic: u8) -> Vec<Topic> {
+    topics(&[NAMES[usize::from(topic)]])
+}
+
+fn names(topics: &BTreeSet<u8>) -> Vec<&'static str> {
+    topics
+        .iter()
+        .map(|topic| NAMES[usize::from(*topic)])
+        .collect()
+}
+
+/// What was given, without what was told of deletions.
+fn without_deletions(said: Vec<String>) -> Vec<String> {
+    said.into_iter()
+        .filter(|said| said != "gap:deleted")
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn whoever_comes_with_an_id_is_given_all_that_came_after_it(
+        steps in proptest::collection::vec(step(), 0..80), events in 1usize..4, indexed in any::<bool>(),
+    ) {
+        let disk = TornDisk::default();
+        let kept = Keeping { segment_bytes: 4400, ..keeping(SyncPolicy::Always) };
+        let retention = Retention { total_bytes: if indexed { 1 } else { 1 << 20 }, ..small(events) };
+        let mut edge = Edge::try_open(&disk, kept, retention).expect("it opens");
+        let mut model = Model::default();
+        let live_reads: BTreeSet<u8> = [0, 1].into();
+        let mut live = edge.subscribe(&["a", "b"], Resume::Live);
+        let mut live_after = 0;
+        for step in steps {
+            match step {
+                Step::Publish(topics, to) => {
+                    let data = format!("{} {}", model.events.len(), "x".repeat(60));
+                    let mut entry = event(&names(&topics), &data);
+                    if let Entry::Event { target, .. } = &mut entry {
+                        target.to = to.map(one);
+                    }
+                    let receipt = edge.put(entry).expect("it is stored");
+                    model.last = number(&receipt);
+                    model.events.push(Known { number: model.last, data, topics, to, is_retracted: false });
+                }
+                Step::LiveOnly(topic) => {
+                    let mut entry = event(&[NAMES[usize::from(topic)]], "live");
+                    if let Entry::Event { target, .. } = &mut entry {
+                        target.is_live_only = true;
+                    }
+                    model.last = number(&edge.put(entry).expect("it is numbered"));
+                }
+                Step::Retract(at) => {
+                    let Some(at) = (!model.events.is_empty()).then(|| at.index(model.events.len())) else { continue };
+                    let id = edge.id(model.events[at].number).into();
+                    let topics = topics(&NAMES).into();
+                    let receipt = edge.put(Entry::Retract { topics, id }).expect("it is stored");
+                    model.last = number(&receipt);
+                    model.events[at].is_retracted |= receipt.removed == Some(1);
+                }
+                Step::Delete(topic) => {
+                    let receipt = edge.put(Entry::Delete(one(topic)[0].clone()));
+                    model.last = number(&receipt.expect("it is stored"));
+                    model.deleted[usize::from(topic)] = model.last;
+                    for event in &mut model.events {
+                        event.topics.remove(&topic);
+                    }
+                }
+                Step::Read => {
+                    let got = without_deletions(edge.take(&mut live));
+                    let got: Vec<String> = got.into_iter().filter(|data| data != "live").collect();
+                    prop_assert_eq!(got, model.after(live_after, &live_reads));
+                    live_after = model.last;
+                }
+                Step::Come(at, topics) => {
+                    let number = at.index(usize::try_from(model.last).expect("few") + 1) as u64;
+                    let got = edge.after(&names(&topics), &edge.id(number));
+                    let expected = model.after(number, &topics);
+                    prop_assert_eq!(without_deletions(got), expected);
+                }
+                Step::Restart(in_order) => {
+                    drop(live);
+                    if in_order {
+                        edge.close();
+                    } else {
+                        drop(edge);
+                    }
+                    edge = Edge::try_open(&disk, kept, retention).expect("it opens");
+                    live = edge.subscribe(&["a", "b"], Resume::After(&edge.id(live_after)));
+                    let id = edge.log.hub.cursor().sequence;
+                    prop_assert!(id >= model.last.min(id));
+                }
+            }
+        }
+        // All that a stream was addressed is settled once it has caught up.
+        let got = without_deletions(edge.take(&mut live));
+        let got: Vec<String> = got.into_iter().filter(|data| data != "live").collect();
+        prop_assert_eq!(got, model.after(live_after, &live_reads));
+        prop_assert_eq!(live.settled(), live.handle().mailbox().addressed(live.handle().key()));
+    }
+}
+
+#[test]
+fn a_deletion_that_a_reader_comes_across_is_told() {
+    let edge = Edge::try_open(&TornDisk::default(), keeping(SyncPolicy::Always), small(1))
+        .expect("it opens");
+    edge.publish(&["a"], "1").expect("it is stored");
+    edge.publish(&["a", "b"], "2").expect("it is stored");
+    edge.put(Entry::Delete(topics(&["a"])[0].clone()))
+        .expect("it is stored");
+    for n in 3..6 {
+        edge.publish(&["a"], &n.to_string()).expect("it is stored");
+    }
+    assert_eq!(edge.all(&["a"]), ["gap:deleted", "3", "4", "5"]);
+    assert_eq!(edge.all(&["b"]), ["2"]);
+}
+
+#[test]
+fn an_event_that_is_no_longer_in_memory_can_be_taken_back() {
+    let disk = TornDisk::default();
+    let edge = Edge::try_open(&disk, keeping(SyncPolicy::Always), small(1)).expect("it opens");
+    let first = edge.publish(&["a"], "1").expect("it is stored");
+    edge.publish(&["a"], "2").expect("it is stored");
+    edge.publish(&["a"], "3").expect("it is stored");
+    let retract = |id: &str| Entry::Retract {
+        topics: topics(&["a"]).into(),
+        id: id.into(),
+    };
+    let receipt = edge.put(retract(&first.id)).expect("it is stored");
+    assert_eq!(receipt.removed, Some(1));
+    // Not twice, and not what is none.
+    assert_eq!(
+        edge.put(retract(&first.id)).expect("it is stored").removed,
+        None
+    );
+    assert_eq!(
+        edge.put(retract(&edge.id(77)))
+            .expect("it is stored")
+            .removed,
+        None
+    );
+    assert_eq!(edge.all(&["a"]), ["2", "3"]);
+    edge.close();
+    let edge = Edge::try_open(&disk, keeping(SyncPolicy::Always), small(1)).expect("it opens");
+    assert_eq!(edge.all(&["a"]), ["2", "3"]);
+}
+
+/// Whatever was in memory then, and is not read at the next start.
+#[test]
+fn what_was_taken_back_stays_so_though_it_is_not_read_at_the_start() {
+    let disk = TornDisk::default();
+    let little = Retention {
+        total_bytes: 1,
+        ..Retention::default()
+    };
+    let edge = Edge::try_open(&disk, keeping(SyncPolicy::Always), Retention::default());
+    let edge = edge.expect("it opens");
+    let mut entry = event(&["a"], "own");
+    if let Entry::Event { target, .. } = &mut entry {
+        target.id = Some("own".into());
+    }
+    edge.put(entry).expect("it is stored");
+    edge.publish(&["a"], "stays").expect("it is stored");
+    let fill = |edge: &Edge| {
+        for n in 0..100 {
+            let data = format!("{n} {}", "x".repeat(100));
+            edge.publish(&["other"], &data).expect("it is stored");
+        }
+    };
+    fill(&edge);
+    let taken = edge.put(Entry::Retract {
+        topics: topics(&["a"]).into(),
+        id: "own".into(),
+    });
+    assert_eq!(taken.expect("it is stored").removed, Some(1));
+    for _ in 0..2 {
+        let left = disk.after_kill();
+        let edge = Edge::try_open(&left, keeping(SyncPolicy::Always), little).expect("it opens");
+        assert_eq!(edge.all(&["a"]), ["stays"]);
+    }
+    fill(&edge);
+    edge.close();
+    let edge = Edge::try_open(&disk, keeping(SyncPolicy::Always), little).expect("it opens");
+    assert_eq!(edge.all(&["a"]), ["stays"]);
+}
+
+#[test]
+fn a_file_that_is_missing_is_named() {
+    let disk = TornDisk::default();
+    let edge = Edge::open(&disk, SyncPolicy::Always);
+    for n in 0..150 {
+        let data = format!("{n} {}", "x".repeat(100));
+        edge.publish(&["a"], &data).expect("it is stored");
+    }
+    edge.close();
+    let mut names = Disk::list(&disk).expect("names");
+    names.retain(|name| name.ends_with(".seg"));
+    names.sort();
+    Disk::remove(&disk, &names[1]).expect("it is there");
+    let opened = Edge::try_open(&disk, keeping(SyncPolicy::Always), Retention::default());
+    let Err(OpenError::Missing(file, from, through)) = opened.map(|_| ()) else {
+        panic!("it is missing");
+    };
+    assert_eq!(file, names[0]);
+    let checked = super::super::check::look(&disk).expect("it can be read");
+    let missing: Vec<(u64, u64)> = checked
+        .missing
+        .iter()
+        .map(|m| (m.from, m.through))
+        .collect();
+    assert_eq!(missing, [(from, through)]);
+    let cuts = super::super::check::mend(&disk).expect("it can be mended");
+    assert_eq!(cuts.len(), 1);
+    let edge = Edge::open(&disk, SyncPolicy::Always);
+    let got = edge.all(&["a"]);
+    assert_eq!(got.iter().filter(|said| *said == "gap:lost").count(), 1);
+    assert_eq!(got.len() as u64, 151 - (through - from + 1));
+}
+
+/// A topic that is so busy that a part of its entries is all that is looked at, beside a quiet one.
+#[test]
+fn no_part_of_an_index_is_taken_for_all_of_it() {
+    let disk = TornDisk::default();
+    let kept = Keeping {
+        segment_bytes: 1 << 20,
+        ..keeping(SyncPolicy::Always)
+    };
+    let edge = Edge::try_open(&disk, kept, small(1)).expect("it opens");
+    let many: Vec<Entry> = (0..3000)
+        .map(|n| event(&["busy"], &n.to_string()))
+        .collect();
+    assert!(edge.put_all(many).iter().all(Result::is_ok));
+    edge.publish(&["quiet"], "quiet").expect("it is stored");
+    edge.publish(&["quiet"], "again").expect("it is stored");
+    let expected = || (0..3000).map(|n| n.to_string());
+    let got = edge.all(&["busy", "quiet"]);
+    let tail = ["quiet".to_owned(), "again".to_owned()];
+    assert_eq!(got, expected().chain(tail.clone()).collect::<Vec<_>>());
+    // The same from the index on disk.
+    edge.close();
+    let edge = Edge::try_open(&disk, kept, small(1)).expect("it opens");
+    assert_eq!(edge.all(&["busy"]), expected().collect::<Vec<_>>());
+    assert_eq!(edge.all(&["quiet"]), tail);
+}
