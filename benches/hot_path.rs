@@ -3,12 +3,13 @@
 mod crowd;
 mod parts;
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seventh::{
     clock,
     hub::{Next, Resume, mailbox::Mailbox},
+    measured::History,
     sse::{Epoch, EventId},
     topic::Topic,
 };
@@ -138,8 +139,54 @@ fn pure_parts(c: &mut Criterion) {
     group.finish();
 }
 
+/// What it costs that events outlive the process: 64 publishers that wait for each answer, and some that send many at
+/// once.
+fn history(c: &mut Criterion) {
+    const PUBLISHERS: usize = 64;
+    const EACH: usize = 50;
+    const AT_ONCE: usize = 512;
+    let data = "x".repeat(300);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let folder = || tempfile::tempdir_in(".").expect("a folder");
+    let folders = [folder(), folder()];
+    let homes = [
+        ("memory", History::in_memory()),
+        (
+            "log, synced always",
+            History::in_log(folders[0].path(), None),
+        ),
+        (
+            "log, synced each 100 ms",
+            History::in_log(folders[1].path(), Some(Duration::from_millis(100))),
+        ),
+    ];
+    let mut group = c.benchmark_group("history");
+    for (name, home) in &homes {
+        group.throughput(Throughput::Elements((PUBLISHERS * EACH) as u64));
+        group.bench_function(format!("{name}: 64 publishers"), |b| {
+            b.iter(|| {
+                runtime.block_on(async {
+                    let publishers = (0..PUBLISHERS).map(|_| {
+                        let (home, data) = (home.clone(), data.clone());
+                        tokio::spawn(async move { home.publish(EACH, &data).await })
+                    });
+                    for publisher in publishers.collect::<Vec<_>>() {
+                        publisher.await.expect("it ends well");
+                    }
+                });
+            });
+        });
+        group.throughput(Throughput::Elements(AT_ONCE as u64));
+        group.bench_function(format!("{name}: 512 at once"), |b| {
+            b.iter(|| runtime.block_on(home.publish_at_once(AT_ONCE, &data)));
+        });
+    }
+    group.finish();
+}
+
 criterion_group!(
     benches,
+    history,
     fan_out,
     replay,
     publish_alone,

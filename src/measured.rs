@@ -1,12 +1,17 @@
 //! Doors for the benches to what is private otherwise. Nothing else may use them.
 
-use std::hint::black_box;
+use std::{hint::black_box, path::Path, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     access::{Groups, Identity, Member, Name},
+    clock,
+    history::{LogSettings, Order, SyncPolicy},
+    hub::{Entry, HubBounds, Retention, Target, TopicRules},
     proxy::{Facts, HostPattern, PathPattern, find_route, from_app, to_app},
+    sse::Draft,
+    topic::Topic,
 };
 
 /// Groups that are nested in one another, each with users of its own.
@@ -139,5 +144,81 @@ impl Fields {
         let mut answer = self.answer.clone();
         from_app(&mut answer);
         black_box((request, answer));
+    }
+}
+
+/// The one order, in memory or in a log.
+#[derive(Clone, Debug)]
+pub struct History {
+    order: Arc<Order>,
+    topics: Arc<[Topic]>,
+}
+
+impl History {
+    /// In memory.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        let (retention, rules) = (Retention::default(), TopicRules::default());
+        Self::of(Order::in_memory(retention, rules, HubBounds::default(), 7))
+    }
+
+    /// In a log that is synced before anything is seen, or so often.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be opened.
+    #[must_use]
+    pub fn in_log(directory: &Path, sync: Option<Duration>) -> Self {
+        let settings = LogSettings {
+            directory: directory.to_owned(),
+            sync: sync.map_or(SyncPolicy::Always, SyncPolicy::Every),
+            bytes: 4 << 30,
+            age: Duration::from_secs(3600),
+        };
+        let (retention, rules) = (Retention::default(), TopicRules::default());
+        let order = Order::in_log(&settings, retention, &rules, HubBounds::default());
+        Self::of(order.expect("it opens"))
+    }
+
+    fn of(order: Order) -> Self {
+        let topic = |n: u32| Topic::parse(&format!("bench/{n}")).expect("a topic");
+        Self {
+            order: Arc::new(order),
+            topics: (0..1000).map(topic).collect(),
+        }
+    }
+
+    fn entry(&self, n: usize, data: &str) -> Entry {
+        Entry::Event {
+            draft: Draft::new(None, data, None),
+            target: Target {
+                topics: vec![self.topics[n % self.topics.len()].clone()],
+                ..Target::default()
+            },
+        }
+    }
+
+    /// Publishes so many events, one after the other.
+    ///
+    /// # Panics
+    ///
+    /// When one is not stored.
+    pub async fn publish(&self, events: usize, data: &str) {
+        for n in 0..events {
+            let receipt = self.order.put(self.entry(n, data), clock::now()).await;
+            black_box(receipt.expect("it is stored"));
+        }
+    }
+
+    /// Publishes so many events at once.
+    ///
+    /// # Panics
+    ///
+    /// When one is not stored.
+    pub async fn publish_at_once(&self, events: usize, data: &str) {
+        let entries = (0..events).map(|n| self.entry(n, data)).collect();
+        for receipt in self.order.put_all(entries, clock::now()).await {
+            black_box(receipt.expect("it is stored"));
+        }
     }
 }
