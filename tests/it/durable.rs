@@ -11,12 +11,16 @@ use std::{
 
 use http::StatusCode;
 use serde_json::Value;
-use seventh::client::{Connection, EventSource, Origin, Protocol, Signal, Trust};
+use seventh::{
+    client::{Connection, EventSource, Origin, Protocol, Signal, Trust},
+    process::Process,
+};
 use tokio::{process::Command, task::JoinSet};
 
 use crate::{
+    abuse::{begin_anew, most_memory},
     commands::{Server, ask, program, refused},
-    harness::{TestEdge, every_protocol, patiently},
+    harness::{Events, TestEdge, every_protocol, patiently},
 };
 
 every_protocol!(
@@ -447,4 +451,108 @@ async fn damage_is_named_and_cut_out_and_told() {
     };
     assert!(number(&next) > number(&ids[19]), "{next} after {}", ids[19]);
     edge.drain().await;
+}
+
+/// Readers who come from long ago, each of a topic of its own, while events come live.
+async fn deep_beside_live(readers: usize, events: usize, live: usize) {
+    const STREAMS: usize = 100;
+    let text = format!(
+        "{LOG}history.events = 1\nlimits.exempt = [\"127.0.0.0/8\"]\nlimits.topics = 100000"
+    );
+    let server = Server::start(&text).await;
+    let mut publisher = control(&server, Protocol::Http1).await;
+    let mut first = None;
+    for n in 0..events {
+        // A part of them at a time: the lines of a request are as many as its body may be long.
+        let lines: String = (0..readers)
+            .map(|topic| {
+                format!(
+                    "{{\"topic\":\"t/{topic}\",\"data\":\"{n} {}\"}}\n",
+                    "x".repeat(280)
+                )
+            })
+            .collect();
+        let request =
+            http::Request::post("/publish").header("content-type", "application/x-ndjson");
+        let request = request
+            .body(seventh::client::full(lines))
+            .expect("a request");
+        let answer = crate::harness::Answer::of(&mut publisher, request).await;
+        assert_eq!(answer.text.matches("\"stored\":\"disk\"").count(), readers);
+        first.get_or_insert_with(|| {
+            let line = answer.text.lines().next().expect("a line");
+            let id: Value = serde_json::from_str(line).expect("JSON");
+            let (epoch, _) = id["id"]
+                .as_str()
+                .and_then(|id| id.split_once('-'))
+                .expect("an id");
+            format!("{epoch}-0")
+        });
+    }
+    let first = first.expect("something was published");
+    let mut looking = server
+        .events(Protocol::Http2, "topic=live")
+        .await
+        .opened()
+        .await;
+    let before = Process::new(server.pid()).resident().expect("it runs");
+    begin_anew(server.pid());
+    let mut all = JoinSet::new();
+    let mut connections = Vec::new();
+    for from in (0..readers).step_by(STREAMS) {
+        let mut connection = server.connect(Protocol::Http2).await;
+        for topic in from..(from + STREAMS).min(readers) {
+            let query = format!("topic=t/{topic}");
+            let id = [("last-event-id", first.as_str())];
+            let mut stream = Events::open(&mut connection, &query, &id)
+                .await
+                .opened()
+                .await;
+            all.spawn(async move {
+                for n in 0..events {
+                    let got = stream.message().await;
+                    assert_eq!(got.event, "message", "{}", got.data);
+                    assert_eq!(got.data.split(' ').next(), Some(n.to_string().as_str()));
+                }
+            });
+        }
+        connections.push(connection);
+    }
+    let mut late = Vec::new();
+    for n in 0..live {
+        let at = seventh::clock::now();
+        let answer = ask(&mut publisher, "POST", "/topics/live", n.to_string()).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(looking.data(1).await, [n.to_string()]);
+        late.push(seventh::clock::now() - at);
+    }
+    let left = all.len();
+    while let Some(reader) = patiently("a reader", all.join_next()).await {
+        reader.expect("each event once, in its order");
+    }
+    let more = most_memory(server.pid()).saturating_sub(before);
+    late.sort_unstable();
+    println!(
+        "{readers} readers, {events} events behind each: a live event took {:?} at most, {:?} half of the time; {left} were \
+         at it still after {live}; {} MiB more at most",
+        late.last().expect("some"),
+        late[late.len() / 2],
+        more >> 20
+    );
+    // A slice for each that is open, and what is on its way.
+    assert!(
+        more < (64 << 20) + (readers as u64) * (96 << 10),
+        "{more} bytes"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_readers_are_served_beside_those_from_long_ago() {
+    deep_beside_live(100, 100, 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a soak"]
+async fn a_thousand_readers_come_back_a_million_events_behind() {
+    deep_beside_live(1000, 1000, 2000).await;
 }

@@ -4,13 +4,14 @@
 //!   `noted` about what an index is told.
 //! - `queue` is between publishers and the one thread that writes, `writer`.
 //! - `segments` are the files there are, and reading what the rings have let go of; `disk` is the directory.
-//! - `start` opens a log, `error` says why not, `check` looks at one and mends it.
+//! - `start` opens a log, `load` fills the rings, `error` says why not, `check` looks at one and mends it.
 
 mod check;
 mod disk;
 mod error;
 mod format;
 mod index;
+mod load;
 mod metrics;
 mod noted;
 mod queue;
@@ -129,6 +130,7 @@ impl Log {
         let segments = Segments::new(disk, hub.clone(), wall, opened.state);
         let (segments, queue) = (Arc::new(segments), Arc::new(Queue::new()));
         let metrics = LogMetrics::default();
+        metrics.see(&segments.state());
         let writer = Writer {
             hub: hub.clone(),
             queue: queue.clone(),

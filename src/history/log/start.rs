@@ -2,27 +2,23 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use smallvec::SmallVec;
-
 use super::{
     disk::{self, Disk, DiskFile},
     error::{Damage, OpenError},
     format::{End, HEADER, Header, Place, Record, Scan, Unreadable},
     index::{Front, Index},
-    noted::Noted,
-    record::{self, Content, Kind},
+    load::load,
+    record::{self, Content},
     segments::{self, Segment, State, name},
     wall::Wall,
     writer::{Tail, create},
 };
 use crate::{
     clock,
-    hub::{Entry, Hub, Judged, LostRange, Placed, Retention},
+    hub::{Hub, LostRange, Retention},
     sse::Epoch,
 };
 
-/// How many entries are applied at once.
-const BATCH: usize = 256;
 /// How late an event goes out at most whose turn has come, in milliseconds.
 const LATE: u64 = 60_000;
 
@@ -91,13 +87,13 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
         sealed.push_back(Arc::new(found.sealed()));
     }
     for found in loaded {
-        let (_, end) = load(&hub, &wall, &found)?;
+        let (_, end) = load(&hub, &wall, &found.header, &*found.file, false)?;
         if let End::Torn(at) | End::Damaged(at) = end {
             return Err(Damage::of(found.header.first, at).into());
         }
         sealed.push_back(Arc::new(found.sealed()));
     }
-    let (index, end) = load(&hub, &wall, &last)?;
+    let (index, end) = load(&hub, &wall, &last.header, &*last.file, true)?;
     let is_closed = match end {
         End::Whole { closed } => closed,
         End::Torn(at) => {
@@ -396,115 +392,4 @@ fn recall(hub: &Hub, opening: &Opening<'_>, found: &Found) -> Result<(), OpenErr
         }
     }
     Ok(())
-}
-
-/// Has the hub apply the entries of a segment. Its index, and how it ends.
-fn load(hub: &Hub, wall: &Wall, found: &Found) -> Result<(Index, End), OpenError> {
-    let first = found.header.first;
-    let bytes = disk::read_all(&*found.file)?;
-    let mut scan = Scan::new(&bytes, &found.header);
-    let mut filling = Filling {
-        hub,
-        wall,
-        index: Index::new(first),
-        batch: Vec::new(),
-    };
-    let end = loop {
-        let records = match scan.commit() {
-            Ok(records) => records,
-            Err(end) => break end,
-        };
-        for record in records {
-            filling.index.front.newest = record.place.millis;
-            if !filling.take(&record) {
-                return Err(Damage::of(first, record.offset).into());
-            }
-        }
-    };
-    filling.apply();
-    let mut index = filling.index;
-    index.front.next = scan.next();
-    index.front.length = scan.offset();
-    Ok((index, end))
-}
-
-/// Entries on their way into a hub.
-struct Filling<'a> {
-    hub: &'a Hub,
-    wall: &'a Wall,
-    index: Index,
-    batch: Vec<Placed>,
-}
-
-impl Filling<'_> {
-    /// Takes a record; `false` if it is of nothing that is known.
-    fn take(&mut self, record: &Record<'_>) -> bool {
-        let Some(content) = record::decode(record.kind, record.body) else {
-            return false;
-        };
-        let Place { sequence, millis } = record.place;
-        let at = self.wall.past(millis);
-        let noted = Noted::new(sequence, record.offset);
-        let (entry, turn, noted) = match content {
-            Content::Passed => return true,
-            Content::Repeat(identity, first) => {
-                self.apply();
-                self.hub.remember(&identity, first, true, at);
-                return true;
-            }
-            Content::Event {
-                draft,
-                target,
-                turn,
-            } => {
-                let noted = noted.with_turn(turn);
-                let waits = turn.map(|turn| turn.saturating_sub(millis));
-                let waits = waits.map(std::time::Duration::from_millis);
-                // As long as it was to: a clock that was set back is no reason to wait.
-                let turn = waits.and_then(|waits| at.checked_add(waits));
-                (Entry::Event { draft, target }, turn, noted)
-            }
-            Content::Release {
-                draft,
-                target,
-                published: (published, since),
-            } => {
-                let topics = target.topics.clone().into();
-                let place = (published, self.wall.past(since));
-                let waiting = self.hub.waited(place, draft, target);
-                (Entry::Release { topics, waiting }, None, noted)
-            }
-            Content::Other(entry, taken) => {
-                let noted = noted.of(&entry, taken);
-                (entry, None, noted)
-            }
-        };
-        noted
-            .found_by(record.kind, topics(&entry, record.kind))
-            .put_into(&mut self.index);
-        self.batch.push(Placed {
-            sequence,
-            at,
-            judged: Judged::Again(turn),
-            entry,
-        });
-        if self.batch.len() == BATCH {
-            self.apply();
-        }
-        true
-    }
-
-    fn apply(&mut self) {
-        drop(self.hub.apply(self.batch.drain(..)));
-    }
-}
-
-fn topics(entry: &Entry, kind: Kind) -> SmallVec<[u64; 1]> {
-    match entry {
-        Entry::Event { target, .. } if kind == Kind::Event => {
-            target.topics.iter().map(record::hash).collect()
-        }
-        Entry::Release { topics, .. } => topics.iter().map(record::hash).collect(),
-        _ => SmallVec::new(),
-    }
 }

@@ -82,11 +82,11 @@ fn p99(mut rounds: Vec<Duration>) -> Duration {
 }
 
 /// The most memory that a process had since it was asked to begin anew (proc(5)).
-fn begin_anew(pid: u32) {
+pub fn begin_anew(pid: u32) {
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("it is our own");
 }
 
-fn most_memory(pid: u32) -> u64 {
+pub fn most_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.split_whitespace().next());

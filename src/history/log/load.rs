@@ -1,0 +1,171 @@
+//! Having a hub apply what a segment holds: one thread reads while another applies.
+
+use std::{sync::mpsc, thread, time::Duration, time::Instant};
+
+use smallvec::SmallVec;
+
+use super::{
+    disk::{self, DiskFile},
+    error::{Damage, OpenError},
+    format::{End, Header, Place, Record, Scan},
+    index::Index,
+    noted::Noted,
+    record::{self, Content, Kind},
+    wall::Wall,
+};
+use crate::hub::{Entry, Hub, Identity, Judged, Placed};
+
+/// How many entries are applied at once, and how many such batches may wait.
+const BATCH: usize = 256;
+const BATCHES: usize = 16;
+
+/// What the hub is to do.
+enum Step {
+    Apply(Vec<Placed>),
+    /// Know what repeated the event with a number.
+    Remember(Identity, u64, Instant),
+}
+
+/// Has the hub apply the entries of a segment. Its index, if that `is_wanted`, and how it ends.
+pub(super) fn load(
+    hub: &Hub,
+    wall: &Wall,
+    header: &Header,
+    file: &dyn DiskFile,
+    is_wanted: bool,
+) -> Result<(Index, End), OpenError> {
+    let bytes = disk::read_all(file)?;
+    thread::scope(|scope| {
+        let (steps, taken) = mpsc::sync_channel(BATCHES);
+        let reader = Reader {
+            hub,
+            wall,
+            index: is_wanted.then(|| Index::new(header.first)),
+            batch: Vec::with_capacity(BATCH),
+            steps,
+        };
+        let reading = scope.spawn(|| reader.read(&bytes, header));
+        for step in taken {
+            match step {
+                Step::Apply(batch) => drop(hub.apply(batch)),
+                Step::Remember(identity, first, at) => hub.remember(&identity, first, true, at),
+            }
+        }
+        let read = reading.join();
+        read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Entries on their way from a segment to a hub.
+struct Reader<'a> {
+    hub: &'a Hub,
+    wall: &'a Wall,
+    index: Option<Index>,
+    batch: Vec<Placed>,
+    steps: mpsc::SyncSender<Step>,
+}
+
+impl Reader<'_> {
+    fn read(mut self, segment: &[u8], header: &Header) -> Result<(Index, End), OpenError> {
+        let mut scan = Scan::new(segment, header);
+        let mut newest = 0;
+        let end = loop {
+            let records = match scan.commit() {
+                Ok(records) => records,
+                Err(end) => break end,
+            };
+            for record in records {
+                newest = record.place.millis;
+                if !self.take(&record) {
+                    return Err(Damage::of(header.first, record.offset).into());
+                }
+            }
+        };
+        self.send_batch();
+        let mut index = self.index.unwrap_or_default();
+        index.front.next = scan.next();
+        index.front.newest = newest;
+        index.front.length = scan.offset();
+        Ok((index, end))
+    }
+
+    /// Takes a record; `false` if it is of nothing that is known.
+    fn take(&mut self, record: &Record<'_>) -> bool {
+        let Some(content) = record::decode(record.kind, record.body) else {
+            return false;
+        };
+        let Place { sequence, millis } = record.place;
+        let at = self.wall.past(millis);
+        let (mut written_turn, mut turn, mut taken) = (None, None, None);
+        let entry = match content {
+            Content::Passed => return true,
+            Content::Repeat(identity, first) => {
+                self.send_batch();
+                self.send(Step::Remember(identity, first, at));
+                return true;
+            }
+            Content::Event {
+                draft,
+                target,
+                turn: until,
+            } => {
+                written_turn = until;
+                // As long as it was to: a clock that was set back is no reason to wait.
+                let waits = until.map(|until| Duration::from_millis(until.saturating_sub(millis)));
+                turn = waits.and_then(|waits| at.checked_add(waits));
+                Entry::Event { draft, target }
+            }
+            Content::Release {
+                draft,
+                target,
+                published: (published, since),
+            } => {
+                let topics = target.topics.clone().into();
+                let place = (published, self.wall.past(since));
+                let waiting = self.hub.waited(place, draft, target);
+                Entry::Release { topics, waiting }
+            }
+            Content::Other(entry, number) => {
+                taken = number;
+                entry
+            }
+        };
+        if let Some(index) = &mut self.index {
+            let noted = Noted::new(sequence, record.offset).of(&entry, taken);
+            let noted = noted.found_by(record.kind, topics(&entry, record.kind));
+            noted.with_turn(written_turn).put_into(index);
+        }
+        self.batch.push(Placed {
+            sequence,
+            at,
+            judged: Judged::Again(turn),
+            entry,
+        });
+        if self.batch.len() == BATCH {
+            self.send_batch();
+        }
+        true
+    }
+
+    fn send_batch(&mut self) {
+        if !self.batch.is_empty() {
+            let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
+            self.send(Step::Apply(batch));
+        }
+    }
+
+    fn send(&self, step: Step) {
+        // Whoever applies takes all there is.
+        let _: Result<(), _> = self.steps.send(step);
+    }
+}
+
+fn topics(entry: &Entry, kind: Kind) -> SmallVec<[u64; 1]> {
+    match entry {
+        Entry::Event { target, .. } if kind == Kind::Event => {
+            target.topics.iter().map(record::hash).collect()
+        }
+        Entry::Release { topics, .. } => topics.iter().map(record::hash).collect(),
+        _ => SmallVec::new(),
+    }
+}
