@@ -94,6 +94,12 @@ impl Identity {
         }
     }
 
+    /// Whether it is known by anything.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.key.is_some() || self.content.is_some()
+    }
+
     /// What it is made of again, with its topics: the key with its request, and the content.
     #[must_use]
     pub fn parts(&self) -> IdentityParts {

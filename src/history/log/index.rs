@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file    magic 8 | front length u32 | front crc u32 | front | rest crc u32 | rest
-//! front   first u64 | next u64 | newest u64 | length u64 | last turn u64 | deletes | retracts | closed, each a count u32
+//! front   first u64 | next u64 | newest u64 | length u64 | last turn u64 | identified u64 | deletes | retracts | closed, each a count u32
 //!         and its items
 //! rest    topics u32, each a hash u64, where its entries begin u32, how many u32, sorted | entries, each a number u32
 //!         after the first and an offset u32
@@ -38,6 +38,8 @@ pub(super) struct Front {
     pub(super) length: u64,
     /// When the turn of the last of its events is that wait for it, in unix ms; 0 if none does.
     pub(super) last_turn: u64,
+    /// How many of its entries are known if they come again.
+    pub(super) identified: u64,
     /// The topics that were deleted, and at which numbers.
     pub(super) deletes: Vec<(Topic, u64)>,
     /// The numbers of the events that were taken back, whatever segment they stand in.
@@ -146,9 +148,10 @@ impl Front {
             newest,
             length,
             last_turn,
+            identified,
             ..
         } = self;
-        for number in [first, next, newest, length, last_turn] {
+        for number in [first, next, newest, length, last_turn, identified] {
             bytes.extend(number.to_le_bytes());
         }
         put_u32(&mut bytes, self.deletes.len());
@@ -168,7 +171,7 @@ impl Front {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut all = Items(bytes);
         let [first, next, newest] = [all.u64()?, all.u64()?, all.u64()?];
-        let [length, last_turn] = [all.u64()?, all.u64()?];
+        let [length, last_turn, identified] = [all.u64()?, all.u64()?, all.u64()?];
         let count = all.u32()?;
         let deletes: Option<Vec<_>> = (0..count)
             .map(|_| Some((all.topic()?, all.u64()?)))
@@ -183,6 +186,7 @@ impl Front {
             newest,
             length,
             last_turn,
+            identified,
             deletes: deletes?,
             retracts: retracts?,
             closed: closed?,

@@ -100,6 +100,10 @@ impl Reader<'_> {
         let entry = match content {
             Content::Passed => return true,
             Content::Repeat(identity, first) => {
+                if let Some(index) = &mut self.index {
+                    let noted = Noted::new(sequence, record.offset).identified(true);
+                    noted.put_into(index);
+                }
                 self.send_batch();
                 self.send(Step::Remember(identity, first, at));
                 return true;
@@ -133,7 +137,9 @@ impl Reader<'_> {
         if let Some(index) = &mut self.index {
             let noted = Noted::new(sequence, record.offset).of(&entry, taken);
             let noted = noted.found_by(record.kind, topics(&entry, record.kind));
-            noted.with_turn(written_turn).put_into(index);
+            let is_identified = record::is_identified(record.kind, record.body);
+            let noted = noted.with_turn(written_turn).identified(is_identified);
+            noted.put_into(index);
         }
         self.batch.push(Placed {
             sequence,

@@ -21,6 +21,8 @@ pub(super) struct Noted {
     topics: SmallVec<[u64; 1]>,
     /// When its turn is, in unix ms, if it waits for it.
     turn: Option<u64>,
+    /// It is known if it comes again.
+    is_identified: bool,
 }
 
 impl Noted {
@@ -33,6 +35,7 @@ impl Noted {
             taken: None,
             topics: SmallVec::new(),
             turn: None,
+            is_identified: false,
         }
     }
 
@@ -62,10 +65,19 @@ impl Noted {
         Self { turn, ..self }
     }
 
+    /// Whether it is known if it comes again.
+    pub(super) fn identified(self, is_identified: bool) -> Self {
+        Self {
+            is_identified,
+            ..self
+        }
+    }
+
     /// Has an index know it.
     pub(super) fn put_into(&self, index: &mut Index) {
         let front = &mut index.front;
         front.next = self.sequence + 1;
+        front.identified += u64::from(self.is_identified);
         front.last_turn = front.last_turn.max(self.turn.unwrap_or(0));
         let deletion = self.deletion.clone();
         front

@@ -332,6 +332,17 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// Whether an entry is known if it comes again.
+pub(super) fn is_identified(kind: Kind, body: &[u8]) -> bool {
+    let flags = match kind {
+        Kind::Event => body.first(),
+        Kind::Waits => body.get(8),
+        Kind::Repeat => return true,
+        _ => None,
+    };
+    flags.is_some_and(|flags| flags & (IDEMPOTENCY_KEY | CONTENT) != 0)
+}
+
 /// What a record is of; `None` if it is of nothing that this program writes.
 pub(super) fn decode(kind: Kind, body: &[u8]) -> Option<Content> {
     let mut body = Reading(body);

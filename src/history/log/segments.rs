@@ -428,7 +428,8 @@ pub(super) fn index_of(segment: &[u8], header: &Header) -> (Index, End) {
         for record in records {
             let Place { sequence, millis } = record.place;
             index.front.newest = millis;
-            let noted = Noted::new(sequence, record.offset);
+            let is_identified = record::is_identified(record.kind, record.body);
+            let noted = Noted::new(sequence, record.offset).identified(is_identified);
             let noted = match record::decode(record.kind, record.body) {
                 Some(Content::Event { target, turn, .. }) => {
                     let topics = target.topics.iter().map(record::hash).collect();

@@ -371,7 +371,7 @@ fn recall(hub: &Hub, opening: &Opening<'_>, found: &Found) -> Result<(), OpenErr
     hub.were_closed(&front.closed);
     let known = opening.retention.duplicates_age.as_millis();
     let age = wall.began().1.saturating_sub(front.newest);
-    if u128::from(age) > known || front.next == front.first {
+    if u128::from(age) > known || front.identified == 0 {
         return Ok(());
     }
     let bytes = disk::read_all(&*found.file)?;
@@ -380,6 +380,8 @@ fn recall(hub: &Hub, opening: &Opening<'_>, found: &Found) -> Result<(), OpenErr
         for Record {
             kind, place, body, ..
         } in records
+            .into_iter()
+            .filter(|record| record::is_identified(record.kind, record.body))
         {
             let at = wall.past(place.millis);
             match record::decode(kind, body) {

@@ -372,6 +372,13 @@ impl Writer {
                 _ => None,
             };
             let noted = Noted::new(placed.sequence, one.offset).of(&placed.entry, taken);
+            let is_identified = match &placed.entry {
+                Entry::Event { target, .. } => {
+                    encoded.kind != Kind::Passed && target.identity.is_known()
+                }
+                _ => false,
+            };
+            let noted = noted.identified(is_identified);
             let noted = noted.found_by(encoded.kind, encoded.topics);
             state.note(&noted.with_turn(turn));
             asked.push((one.asked, taken));
