@@ -93,6 +93,9 @@ impl Folder {
     pub(super) fn open(path: &Path) -> Result<Self, Unopened> {
         // What is published is nobody else's to read.
         let is_new = !path.exists();
+        if !is_new && !path.is_dir() {
+            return Err(io::Error::from(ErrorKind::NotADirectory).into());
+        }
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

@@ -209,12 +209,12 @@ impl Segments {
         state.sealed.push_back(Arc::new(sealed));
     }
 
-    /// Removes the oldest segments until all are no more than so many bytes, and those whose entries are all from
-    /// before a moment. The open one stays.
+    /// Removes the oldest segments until all but the open one are no more than so many bytes, and those whose entries are all
+    /// from before a moment.
     pub(super) fn let_go(&self, bytes: u64, before: u64) -> io::Result<()> {
         loop {
             let state = self.state();
-            let is_too_much = state.size().1 > bytes;
+            let is_too_much = state.sealed_bytes > bytes;
             let Some(oldest) = state.sealed.front().cloned() else {
                 return Ok(());
             };

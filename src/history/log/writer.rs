@@ -452,14 +452,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets go of what is too much or too old.
+    /// Lets go of what is too much, with what the open segment is yet to be, or too old.
     fn tidy(&self) {
+        let Keeping {
+            bytes,
+            age,
+            segment_bytes,
+            ..
+        } = self.keeping;
         let now = self.wall.millis(clock::now());
-        let age = u64::try_from(self.keeping.age.as_millis()).unwrap_or(u64::MAX);
-        if let Err(error) = self
-            .segments
-            .let_go(self.keeping.bytes, now.saturating_sub(age))
-        {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let most = bytes.saturating_sub(segment_bytes);
+        if let Err(error) = self.segments.let_go(most, now.saturating_sub(age)) {
             tracing::warn!("old history is not removed: {error}");
         }
         self.metrics.see(&self.segments.state());

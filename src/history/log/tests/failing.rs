@@ -96,7 +96,7 @@ fn what_is_too_much_or_too_old_goes_by_whole_segments() {
     }
     let (segments, bytes) = edge.log.segments.state().size();
     assert!(
-        bytes <= 20_000 + 5_000,
+        bytes <= 20_000 + 500,
         "{bytes} bytes in {segments} segments"
     );
     let files = super::super::disk::Disk::list(&disk).expect("names");
