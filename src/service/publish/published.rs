@@ -40,8 +40,10 @@ impl Published {
         is_to_people: bool,
     ) -> Result<Self, Problem> {
         Self::check_memory(context)?;
-        let mut all = Self::put_all(context, permit, vec![event], is_to_people).await;
-        all.pop().expect("there is one for each event")
+        let is_told = permit.is_told_receivers(&event);
+        log(permit);
+        let receipt = context.order.put(event.into_entry(), clock::now()).await?;
+        Ok(Self::answer(receipt, is_told, is_to_people))
     }
 
     /// Whether there is memory for more.
@@ -59,9 +61,7 @@ impl Published {
         events: Vec<Event>,
         is_to_people: bool,
     ) -> Vec<Result<Self, Problem>> {
-        if let Some(publisher) = permit.name() {
-            tracing::debug!(publisher, "publishes");
-        }
+        log(permit);
         let told = events.iter().map(|event| permit.is_told_receivers(event));
         let told: SmallVec<[bool; 1]> = told.collect();
         let entries = events.into_iter().map(Event::into_entry).collect();
@@ -83,5 +83,11 @@ impl Published {
             deferred: receipt.deferred,
             stored: receipt.durability,
         }
+    }
+}
+
+fn log(permit: &Permit) {
+    if let Some(publisher) = permit.name() {
+        tracing::debug!(publisher, "publishes");
     }
 }
