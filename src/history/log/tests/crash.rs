@@ -254,18 +254,19 @@ proptest! {
     }
 }
 
+/// An event with an `Idempotency-Key`.
+fn keyed(key: &str, data: &str) -> Entry {
+    let mut entry = event(&["a"], data);
+    if let Entry::Event { target, .. } = &mut entry {
+        target.identity = Identity::of_key(Some(Key::new(key.as_bytes(), &[data.as_bytes()])));
+    }
+    entry
+}
+
 #[test]
 fn a_key_is_known_again_after_a_restart() {
     let disk = TornDisk::default();
     let edge = Edge::open(&disk, SyncPolicy::Always);
-    let keyed = |key: &str, data: &str| {
-        let identity = Identity::of_key(Some(Key::new(key.as_bytes(), &[data.as_bytes()])));
-        let mut entry = event(&["a"], data);
-        if let Entry::Event { target, .. } = &mut entry {
-            target.identity = identity;
-        }
-        entry
-    };
     let first = edge.put(keyed("k", "x")).expect("it is stored");
     let left = disk.after_kill();
     drop(edge);
@@ -316,14 +317,7 @@ fn a_key_is_known_again_though_its_event_is_not_read() {
         ..Retention::default()
     };
     let edge = Edge::open(&disk, SyncPolicy::Always);
-    let keyed = || {
-        let mut entry = event(&["a"], "x");
-        if let Entry::Event { target, .. } = &mut entry {
-            target.identity = Identity::of_key(Some(Key::new(b"k", &[b"x"])));
-        }
-        entry
-    };
-    let first = edge.put(keyed()).expect("it is stored");
+    let first = edge.put(keyed("k", "x")).expect("it is stored");
     edge.put(Entry::Close(topics(&["closed"])[0].clone()))
         .expect("it is stored");
     for n in 0..100 {
@@ -333,7 +327,7 @@ fn a_key_is_known_again_though_its_event_is_not_read() {
     let left = disk.after_kill();
     drop(edge);
     let edge = Edge::try_open(&left, keeping(SyncPolicy::Always), little).expect("it opens");
-    let again = edge.put(keyed()).expect("it is known");
+    let again = edge.put(keyed("k", "x")).expect("it is known");
     assert_eq!((again.duplicate, again.id), (true, first.id));
     assert!(edge.subscribe(&["closed"], Resume::Live).is_finished());
 }
@@ -343,20 +337,13 @@ fn a_key_is_known_again_though_its_event_is_not_read() {
 fn a_key_that_was_not_stored_is_not_known() {
     let disk = TornDisk::default();
     let edge = Edge::open(&disk, SyncPolicy::Always);
-    let keyed = || {
-        let mut entry = event(&["a"], "x");
-        if let Entry::Event { target, .. } = &mut entry {
-            target.identity = Identity::of_key(Some(Key::new(b"k", &[b"x"])));
-        }
-        entry
-    };
     disk.fail(Faults {
         write: true,
         ..Faults::default()
     });
-    assert!(edge.put(keyed()).is_err());
+    assert!(edge.put(keyed("k", "x")).is_err());
     disk.fail(Faults::default());
-    let stored = edge.put(keyed()).expect("it is stored");
+    let stored = edge.put(keyed("k", "x")).expect("it is stored");
     assert!(!stored.duplicate);
     assert_eq!(edge.all(&["a"]), ["x"]);
 }
