@@ -101,7 +101,10 @@ impl Log {
         };
         Folder::open(&settings.directory)
             .map_err(OpenError::from)
-            .and_then(|folder| Self::of(Arc::new(folder), keeping, retention, rules, bounds))
+            .and_then(|folder| {
+                let wall = Wall::new(clock::now(), clock::wall());
+                Self::of(Arc::new(folder), wall, keeping, retention, rules, bounds)
+            })
             .map_err(|error| LogError {
                 directory: settings.directory.clone(),
                 error,
@@ -110,12 +113,12 @@ impl Log {
 
     fn of(
         disk: Arc<dyn Disk>,
+        wall: Wall,
         keeping: Keeping,
         retention: Retention,
         rules: &TopicRules,
         bounds: HubBounds,
     ) -> Result<Self, OpenError> {
-        let wall = Wall::new(clock::now(), clock::wall());
         let make = |epoch, floor, lost: &[LostRange]| {
             Hub::new(retention, rules.clone(), bounds, epoch, floor, lost)
         };

@@ -22,6 +22,7 @@ use super::{
     wall::Wall,
 };
 use crate::{
+    clock,
     hub::{Ask, Found, FoundEvent, Hub, LostRange, Target},
     sse::EventId,
     topic::Topic,
@@ -581,7 +582,10 @@ impl Reading<'_> {
             (state.retracted.contains(&sequence), kept)
         };
         let is_deleted = kept.is_empty();
-        let event = hub.kept((sequence, wall.past(millis)), draft, target, published);
+        // An event of this life ends when it does in the rings; one that a clock which was set back has yet to come is
+        // as new as can be.
+        let at = wall.moment(millis).min(clock::now());
+        let event = hub.kept((sequence, at), draft, target, published);
         Some(FoundEvent {
             event: if is_deleted || is_retracted {
                 Arc::new(event.retracted())

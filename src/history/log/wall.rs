@@ -52,7 +52,7 @@ impl Wall {
         moment.unwrap_or(self.at)
     }
 
-    /// The same of what has been: a clock that was set back does not make it come.
+    /// The same of what was before this process: a clock that was set back does not make it come.
     pub(super) fn past(&self, millis: u64) -> Instant {
         self.moment(millis.min(self.millis))
     }

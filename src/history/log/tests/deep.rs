@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{super::disk::Disk, *};
+use super::{
+    super::{disk::Disk, wall::Wall},
+    *,
+};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -287,6 +290,24 @@ fn a_file_that_is_missing_is_named() {
     let got = edge.all(&["a"]);
     assert_eq!(got.iter().filter(|said| *said == "gap:lost").count(), 1);
     assert_eq!(got.len() as u64, 151 - (through - from + 1));
+}
+
+/// An event's time begins when it is published, not when the process began.
+#[test]
+fn an_event_ends_in_the_log_when_it_would_have_in_memory() {
+    let age = Duration::from_secs(30);
+    // A process that began a minute ago.
+    let wall = Wall::new(clock::now() - 2 * age, clock::wall() - 2 * age);
+    let edge = Edge::since(&TornDisk::default(), wall, small(1));
+    let mut entry = event(&["a"], "1");
+    if let Entry::Event { target, .. } = &mut entry {
+        target.ttl = Some(age);
+    }
+    edge.put(entry).expect("it is stored");
+    for n in 2..5 {
+        edge.publish(&["a"], &n.to_string()).expect("it is stored");
+    }
+    assert_eq!(edge.all(&["a"]), ["1", "2", "3", "4"]);
 }
 
 /// A topic that is so busy that a part of its entries is all that is looked at, beside a quiet one.

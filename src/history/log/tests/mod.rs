@@ -10,7 +10,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use tokio::runtime::Runtime;
 
-use super::{Log, SyncPolicy, error::OpenError, writer::Keeping};
+use super::{Log, SyncPolicy, error::OpenError, wall::Wall, writer::Keeping};
 use crate::{
     clock,
     history::{NotStored, Receipt},
@@ -66,8 +66,25 @@ impl Edge {
         retention: Retention,
         rules: TopicRules,
     ) -> Result<Self, OpenError> {
+        let wall = Wall::new(clock::now(), clock::wall());
+        Self::of(disk, wall, keeping, retention, &rules)
+    }
+
+    /// One that began at another moment.
+    fn since(disk: &TornDisk, wall: Wall, retention: Retention) -> Self {
+        let kept = keeping(SyncPolicy::Always);
+        Self::of(disk, wall, kept, retention, &TopicRules::default()).expect("it opens")
+    }
+
+    fn of(
+        disk: &TornDisk,
+        wall: Wall,
+        keeping: Keeping,
+        retention: Retention,
+        rules: &TopicRules,
+    ) -> Result<Self, OpenError> {
         let disk = Arc::new(disk.clone());
-        let log = Log::of(disk, keeping, retention, &rules, HubBounds::default())?;
+        let log = Log::of(disk, wall, keeping, retention, rules, HubBounds::default())?;
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.enable_time().build().expect("a runtime");
         Ok(Self { log, runtime })
