@@ -188,6 +188,8 @@ pub struct Subscription {
     gap: Option<GapReason>,
     /// How many gaps it was told of since it had caught up.
     gaps: u8,
+    /// Nobody knows how many of those events it was told of as missing, so `settled` is less.
+    is_uncounted: bool,
     /// Each event is preceded by one that names its topics.
     tells_topics: bool,
 }
@@ -267,6 +269,7 @@ impl Hub {
             settled: 0,
             gap: None,
             gaps: 0,
+            is_uncounted: false,
             tells_topics: false,
         };
         drop(guard);
@@ -350,6 +353,9 @@ impl Subscription {
         let mut watermark = self.hub.watermark();
         if self.gap.is_none() && self.cursor >= watermark {
             self.gaps = 0;
+            if self.is_uncounted {
+                self.count_anew();
+            }
             return Next::Nothing;
         }
         let cursor = self.cursor;
@@ -447,9 +453,10 @@ impl Subscription {
             .collect();
         self.skip_outdone(&mut meant);
         let wires = meant.iter();
-        let wires: Wires = wires
+        let mut wires: Wires = wires
             .map(|(found, is_skipped)| Picked::of(&found.event, *is_skipped))
             .collect();
+        self.add_live_only(&mut wires, through);
         let deleted = meant.iter().filter(|(found, _)| found.is_deleted);
         let deleted: Vec<&FoundEvent> = deleted.map(|(found, _)| *found).collect();
         self.settle(&wires);
@@ -457,7 +464,10 @@ impl Subscription {
         self.cursor = through;
         let chunk = self.join(wires, |number| {
             let at = events.binary_search_by_key(&number, |found| found.event.sequence);
-            at.map_or_else(|_| Vec::new(), |at| self.named_of(&events[at].topics))
+            at.map_or_else(
+                |_| self.bringing(number),
+                |at| self.named_of(&events[at].topics),
+            )
         });
         let Some((notice, missed)) = deleted else {
             return chunk.map_or(Next::Nothing, Next::Chunk);
@@ -480,6 +490,26 @@ impl Subscription {
             events,
             missed: Some(missed),
         })
+    }
+
+    /// Adds what is kept nowhere but in the rings, which hold it yet.
+    fn add_live_only(&self, wires: &mut Wires, through: u64) {
+        if through <= self.joined {
+            return;
+        }
+        let found = wires.len();
+        for read in &self.reads {
+            let ring = read.cell.ring();
+            let held = ring.after(self.cursor);
+            let held = held.take_while(|event| event.sequence <= through);
+            let live =
+                held.filter(|event| event.is_live_only() && self.is_for_it(read, &ring, event));
+            wires.extend(live.map(|event| Picked::of(event, false)));
+        }
+        if wires.len() > found {
+            wires.sort_unstable_by_key(|event| event.sequence);
+            wires.dedup_by_key(|event| event.sequence);
+        }
     }
 
     /// Skips those that come again of which only the newest of each series does, and another of which was found.
@@ -580,9 +610,19 @@ impl Subscription {
         })
     }
 
+    /// It has all there is, so what it was addressed is settled, whatever of it was missing.
+    fn count_anew(&mut self) {
+        let position = self.position();
+        if let Some(position) = position.filter(|position| position.through <= self.cursor) {
+            self.settled += position.outstanding;
+            self.is_uncounted = false;
+        }
+    }
+
     /// Tells that what is next is missing, or what the reader had seen, and goes on behind it.
     fn tell_missing(&mut self, reason: GapReason, from: Option<u64>, through: u64) -> Next {
         self.cursor = through;
+        self.is_uncounted |= through > self.joined;
         let gap = Gap {
             reason,
             missed: None,
@@ -932,7 +972,10 @@ impl Subscription {
             }
         };
         let known = self.gap.take();
-        let gap = gap::measure(&looks, position, known);
+        let mut gap = gap::measure(&looks, position, known);
+        if self.is_uncounted {
+            gap.missed = None;
+        }
         let overflow = self.overflow(&gap);
         match overflow {
             Overflow::Gap => {}

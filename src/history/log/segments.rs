@@ -134,7 +134,12 @@ impl State {
 
     /// The number of the first entry that is kept, or of the first before it that is known to be lost.
     pub(super) fn oldest(&self) -> u64 {
-        let oldest = self.sealed.front().unwrap_or(&self.open);
+        self.from_segment(0)
+    }
+
+    /// The same once so many segments are gone.
+    fn from_segment(&self, gone: usize) -> u64 {
+        let oldest = self.sealed.get(gone).unwrap_or(&self.open);
         let mut first = oldest.first();
         for range in self.open.header.lost.iter().rev() {
             if range.through + 1 == first {
@@ -223,13 +228,16 @@ impl Segments {
                 return Ok(());
             }
             let next = state.sealed.get(1).unwrap_or(&state.open).first();
+            let kept_from = state.from_segment(1);
             drop(state);
             // Nobody asks for it any more once it begins to go, and it goes before the next: there is no hole.
-            self.hub.keeps_from(next);
-            self.disk.remove(&name(oldest.first()))?;
-            match self.disk.remove(&index_name(oldest.first())) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+            self.hub.keeps_from(kept_from);
+            for file in [name(oldest.first()), index_name(oldest.first())] {
+                match self.disk.remove(&file) {
+                    // It went before, and what followed failed.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    removed => removed?,
+                }
             }
             self.disk.sync()?;
             let mut state = self.change();
@@ -274,8 +282,18 @@ impl Segments {
                 break;
             }
         }
-        let nothing = through == ask.after && self.hub.damage_after(ask.after).is_none();
-        (!nothing).then(|| Found::new(&self.hub, found.events, through))
+        // What was found to be damaged meanwhile is told before what is behind it.
+        let damaged_from = self
+            .hub
+            .damage_after(ask.after)
+            .map_or(u64::MAX, |damage| damage.from);
+        let mut events = found.events;
+        if damaged_from <= through {
+            through = (damaged_from - 1).max(ask.after);
+            events.retain(|found| found.event.sequence <= through);
+        }
+        let nothing = through == ask.after && damaged_from > ask.after + 1;
+        (!nothing).then(|| Found::new(&self.hub, events, through))
     }
 
     /// The number of the event of some topics that has this id, the edge's, if it is there to be taken back.

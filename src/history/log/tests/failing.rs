@@ -1,6 +1,6 @@
 //! Disks that are full, and disks that fail.
 
-use super::{torn_disk::Faults, *};
+use super::{super::disk::Disk, torn_disk::Faults, *};
 
 #[test]
 fn a_full_disk_is_told_and_written_to_again_once_there_is_room() {
@@ -82,6 +82,33 @@ fn after_a_sync_that_failed_nothing_is_acknowledged_any_more() {
     }
 }
 
+/// A segment that went before the disk failed is gone: what follows it goes yet.
+#[test]
+fn what_is_half_let_go_of_goes() {
+    let disk = TornDisk::default();
+    let kept = Keeping {
+        bytes: 20_000,
+        ..keeping(SyncPolicy::Always)
+    };
+    let edge = Edge::try_open(&disk, kept, small(1)).expect("it opens");
+    let publish = |count: usize| {
+        for n in 0..count {
+            let data = format!("{n} {}", "x".repeat(100));
+            edge.publish(&["a"], &data).expect("it is stored");
+        }
+    };
+    publish(100);
+    let mut names = Disk::list(&disk).expect("names");
+    names.sort();
+    // As if the end of the process, or of the disk, had come between the two.
+    let (index, segment) = (&names[0], &names[1]);
+    assert!(index.ends_with(".idx") && segment.ends_with(".seg"));
+    Disk::remove(&disk, segment).expect("it is there");
+    publish(100);
+    let (count, bytes) = edge.log.segments.state().size();
+    assert!(bytes <= 20_500, "{bytes} bytes in {count} segments");
+}
+
 #[test]
 fn what_is_too_much_or_too_old_goes_by_whole_segments() {
     let disk = TornDisk::default();
@@ -99,7 +126,7 @@ fn what_is_too_much_or_too_old_goes_by_whole_segments() {
         bytes <= 20_000 + 500,
         "{bytes} bytes in {segments} segments"
     );
-    let files = super::super::disk::Disk::list(&disk).expect("names");
+    let files = Disk::list(&disk).expect("names");
     assert_eq!(
         files.iter().filter(|name| name.ends_with(".seg")).count(),
         segments
