@@ -141,7 +141,15 @@ pub(super) struct Duplicates {
     /// Invariant: those in `order`, each once.
     seen: HashMap<Digest, Seen>,
     /// Oldest first.
-    order: VecDeque<(Instant, Digest)>,
+    order: VecDeque<Remembered>,
+}
+
+/// What is known, since when, and by which entry: a repetition of another is known by itself.
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    at: Instant,
+    by: u64,
+    digest: Digest,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -183,17 +191,22 @@ impl Duplicates {
             let first = seen.map(|seen| seen.sequence).min();
             first.map(Repeat::Of)
         });
+        let by = sequence;
         let sequence = match repeat {
             Some(Repeat::OfKey) => return repeat,
             Some(Repeat::Of(first)) => first,
             None => sequence,
         };
+        let mut remember = |digest, request| {
+            let seen = Seen { sequence, request };
+            self.remember(seen, Remembered { at, by, digest });
+        };
         if let Some(Key { key, request }) = identity.key {
-            self.remember(key, sequence, Some(request), at);
+            remember(key, Some(request));
         }
         if repeat.is_none() {
             for id in &identity.ids {
-                self.remember(*id, sequence, None, at);
+                remember(*id, None);
             }
         }
         while self.order.len() > self.most {
@@ -202,45 +215,46 @@ impl Duplicates {
         repeat
     }
 
-    fn remember(&mut self, digest: Digest, sequence: u64, request: Option<Digest>, at: Instant) {
-        if let hash_map::Entry::Vacant(place) = self.seen.entry(digest) {
-            place.insert(Seen { sequence, request });
-            self.order.push_back((at, digest));
+    fn remember(&mut self, seen: Seen, remembered: Remembered) {
+        if let hash_map::Entry::Vacant(place) = self.seen.entry(remembered.digest) {
+            place.insert(seen);
+            self.order.push_back(remembered);
         }
     }
 
     /// An entry comes again under a key of its own, as it was judged before.
     pub(super) fn repeats(&mut self, identity: &Identity, first: u64, at: Instant) {
         if let Some(Key { key, request }) = identity.key {
-            self.remember(key, first, Some(request), at);
+            let (sequence, request) = (first, Some(request));
+            let seen = Seen { sequence, request };
+            let remembered = Remembered {
+                at,
+                by: first,
+                digest: key,
+            };
+            self.remember(seen, remembered);
         }
     }
 
     /// Forgets the entries from a number on, which were judged and are not in the order after all.
     pub(super) fn undo(&mut self, from: u64) {
-        while let Some((_, digest)) = self.order.back()
-            && self
-                .seen
-                .get(digest)
-                .is_some_and(|seen| seen.sequence >= from)
-        {
-            let (_, digest) = self.order.pop_back().expect("there is one");
-            self.seen.remove(&digest);
+        while let Some(undone) = self.order.pop_back_if(|last| last.by >= from) {
+            self.seen.remove(&undone.digest);
         }
     }
 
     /// Forgets what was published more than `age` before `now`.
     pub(super) fn forget_older(&mut self, now: Instant) {
-        while let Some((at, _)) = self.order.front()
-            && now.saturating_duration_since(*at) > self.age
+        while let Some(oldest) = self.order.front()
+            && now.saturating_duration_since(oldest.at) > self.age
         {
             self.forget();
         }
     }
 
     fn forget(&mut self) {
-        if let Some((_, digest)) = self.order.pop_front() {
-            self.seen.remove(&digest);
+        if let Some(oldest) = self.order.pop_front() {
+            self.seen.remove(&oldest.digest);
         }
         if self.order.is_empty() {
             // What a burst took is given back.
@@ -302,6 +316,26 @@ mod tests {
         let other = key("n", "z").with_id("1", &topics(&["a"]), None, "z");
         assert_eq!(judge(other.clone(), 6), Some(Repeat::Of(5)));
         assert_eq!(judge(other, 7), Some(Repeat::Of(5)));
+    }
+
+    #[test]
+    fn what_is_undone_is_not_known_though_a_part_of_it_repeated_another() {
+        let now = crate::clock::now();
+        let mut duplicates = Duplicates::new(AGE, 100);
+        let of_id = |name, n: &str| key(name, "x").with_id(n, &topics(&["a"]), None, n);
+        duplicates.judge(&of_id("k", "1"), 1, now);
+        duplicates.judge(&key("new", "x"), 2, now);
+        assert_eq!(
+            duplicates.judge(&of_id("l", "1"), 3, now),
+            Some(Repeat::Of(1))
+        );
+        duplicates.undo(2);
+        assert_eq!(duplicates.order.len(), 2);
+        assert_eq!(duplicates.judge(&key("new", "x"), 2, now), None);
+        assert_eq!(
+            duplicates.judge(&of_id("m", "1"), 3, now),
+            Some(Repeat::Of(1))
+        );
     }
 
     proptest! {
