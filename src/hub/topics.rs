@@ -756,9 +756,11 @@ impl Topics {
     /// Forgets a topic without history and readers, all but where its history ended.
     fn forget_if_idle(&mut self, id: Id) {
         let known = &self.known[id];
+        if known.last != 0 || !known.readers.is_empty() {
+            return;
+        }
         let waits = known.pace.as_ref();
-        let waits = waits.is_some_and(|pace| pace.waiting().next().is_some());
-        if known.last != 0 || !known.readers.is_empty() || waits {
+        if waits.is_some_and(|pace| pace.waiting().next().is_some()) {
             return;
         }
         self.paced(id, Pace::clear);
