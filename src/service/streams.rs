@@ -310,12 +310,11 @@ impl Streams {
         users.filter_map(Identity::user).cloned().collect()
     }
 
-    /// Ends every stream that `ends` says.
-    pub(super) fn end_where(&self, why: Ended, ends: impl Fn(&StreamInfo) -> bool) {
+    /// Ends every stream that `ends` says; how many.
+    pub(super) fn end_where(&self, why: Ended, ends: impl Fn(&StreamInfo) -> bool) -> usize {
         let all: Vec<Arc<StreamInfo>> = self.lock().by_id.values().cloned().collect();
-        all.iter()
-            .filter(|info| ends(info))
-            .for_each(|info| info.end(why));
+        let ended = all.iter().filter(|info| ends(info));
+        ended.inspect(|info| info.end(why)).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -19,6 +19,7 @@ use tokio::{process::Command, task::JoinSet};
 
 use crate::{
     abuse::{begin_anew, most_memory},
+    access::{SECRET, claims, token},
     commands::{Server, ask, program, refused},
     harness::{Events, TestEdge, every_protocol, patiently},
 };
@@ -279,10 +280,23 @@ fn failing(call: &str, error: &str, from: usize) -> Command {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_fails_is_told_and_streams_go_on() {
+    let config = format!(
+        "{LOG}access.subscribe = [\"authenticated\", \"anonymous\"]\naccess.audience = \"seventh\"\n\
+         [[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
+    );
     // The first is of the directory's first segment.
-    let server = Server::start_by(failing("fdatasync", "EIO", 4), LOG).await;
+    let server = Server::start_by(failing("fdatasync", "EIO", 4), &config).await;
     let mut events = server
         .events(Protocol::Http2, "topic=a")
+        .await
+        .opened()
+        .await;
+    let mut claims = claims();
+    claims["sub"] = "bob".into();
+    let bearer = format!("Bearer {}", token(&claims));
+    let headers = [("authorization", bearer.as_str())];
+    let mut connection = server.connect(Protocol::Http2).await;
+    let mut bobs = Events::open(&mut connection, "topic=b", &headers)
         .await
         .opened()
         .await;
@@ -308,6 +322,11 @@ async fn a_disk_that_fails_is_told_and_streams_go_on() {
     assert!(!acked.is_empty());
     assert_eq!(events.data(acked.len()).await, acked);
     assert_eq!(server.metric("seventh_history_failed").await, 1);
+    // Who is to go goes, though no order takes it.
+    let mut control = server.control().await;
+    let ended = ask(&mut control, "POST", "/users/bob/disconnect", "").await;
+    assert_eq!(ended.json()["streams"], 1);
+    while bobs.item().await.is_some() {}
     // Streams are let in still, and given what there is.
     let mut late = server
         .events(Protocol::Http1, "topic=a&last=100")

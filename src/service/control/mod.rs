@@ -10,7 +10,11 @@ use std::time::UNIX_EPOCH;
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use serde_json::json;
 
-use super::{Context, query, routes::Route};
+use super::{
+    Context, query,
+    routes::Route,
+    streams::{Ended, StreamInfo},
+};
 use crate::{
     access::{MOST_REVOKED, Name},
     clock,
@@ -96,7 +100,15 @@ async fn end_streams(context: &Context, user: &Name) -> Result<usize, Problem> {
     // First: whoever comes back is asked about anew.
     context.access.forget(user);
     let entry = Entry::Disconnect(user.user_topic());
-    Ok(context.order.put(entry, clock::now()).await?.receivers)
+    match context.order.put(entry, clock::now()).await {
+        Ok(receipt) => Ok(receipt.receivers),
+        // Though the order takes nothing, as its disk is full or fails, their streams end.
+        Err(error) => {
+            tracing::warn!("streams are ended though it is in no history: {error}");
+            let is_theirs = |info: &StreamInfo| info.identity.user() == Some(user);
+            Ok(context.streams.end_where(Ended::Operator, is_theirs))
+        }
+    }
 }
 
 fn ready(context: &Context) -> Result<Reply, Problem> {

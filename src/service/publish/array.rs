@@ -54,9 +54,19 @@ pub(super) async fn publish(
             }
             let batch = events.by_ref().take(context.order.batch()).collect();
             let batch = Published::put_all(&context, &permit, batch, kind.is_to_people()).await;
-            published.extend(batch);
+            for answer in batch {
+                // What follows one that is not stored is not published before it.
+                let part = || {
+                    let at = published.len() + 1;
+                    format!(
+                        "event {at} of {all}, before which {} were published",
+                        at - 1
+                    )
+                };
+                published.push(answer.map_err(|problem| problem.within(&part()))?);
+            }
         }
-        published.into_iter().collect()
+        Ok(published)
     });
     publishing
         .await
