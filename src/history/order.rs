@@ -106,12 +106,12 @@ impl Order {
     }
 
     /// How many entries are best put in at once: in memory few, so that readers get their turn, as the ring is
-    /// their queue; else as many as make a write worth it.
+    /// their queue; else as many as make a write worth it, and no more than half of what a ring holds.
     #[must_use]
     pub fn batch(&self) -> usize {
         match self {
             Self::Memory(_) => 32,
-            Self::Log(_) => 1000,
+            Self::Log(log) => (log.hub().retention().events / 2).clamp(32, 1000),
         }
     }
 

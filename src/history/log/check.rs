@@ -104,8 +104,8 @@ struct Looked {
 pub(super) fn look(disk: &dyn Disk) -> Result<Checked, OpenError> {
     let mut topics = BTreeMap::new();
     let all = look_at_all(disk, &mut topics)?;
-    let header = all.iter().rev().find_map(|looked| looked.header.as_ref());
-    let lost = header.map(|header| header.lost.clone()).unwrap_or_default();
+    let headers = || all.iter().filter_map(|looked| looked.header.as_ref());
+    let (header, lost) = (headers().next_back(), start::all_lost(headers()));
     Ok(Checked {
         epoch: header.map(|header| Epoch::from_random(header.epoch)),
         missing: holes(&all, &lost),
@@ -252,7 +252,7 @@ pub(super) fn mend(disk: &dyn Disk) -> Result<Vec<Cut>, OpenError> {
             None => Ok(Vec::new()),
         };
     };
-    let mut lost = newest.lost.clone();
+    let mut lost = start::all_lost(all.iter().filter_map(|looked| looked.header.as_ref()));
     let (mut cuts, mut mended) = (Vec::new(), Vec::new());
     let mut before = 1;
     for (at, looked) in all.iter().enumerate() {
@@ -304,6 +304,7 @@ pub(super) fn mend(disk: &dyn Disk) -> Result<Vec<Cut>, OpenError> {
     }
     lost.extend(cuts.iter().map(|cut| cut.lost));
     lost.sort_unstable_by_key(|range| range.from);
+    start::fit(&mut lost);
     go_on(disk, &all, newest, lost, &mended)?;
     Ok(cuts)
 }

@@ -39,7 +39,7 @@ const SUMMED: usize = 16;
 const FIXED: usize = SUMMED + 8 + 8 + 8 + 4 + 4 + 4;
 const RANGE: usize = 17;
 /// The most ranges that a header has room for.
-const RANGES: usize = (HEADER - FIXED) / RANGE;
+pub(super) const RANGES: usize = (HEADER - FIXED) / RANGE;
 /// All that is acknowledged of this segment was synced before.
 const ALWAYS: u32 = 1;
 

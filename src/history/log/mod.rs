@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{NotStored, Receipt};
 use crate::{
@@ -216,16 +216,22 @@ impl Log {
 
     /// Finds what the rings do not hold any more.
     pub(super) async fn read(&self, ask: Ask) -> Option<Found> {
-        let turn = self.reading.clone().acquire_owned().await.ok()?;
-        self.metrics.deep_reads.inc();
+        let (turn, metrics) = (self.reading.clone().acquire_owned(), self.metrics.clone());
         let segments = self.segments.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let found = segments.read(&ask);
-            // A reader that does not take what was found keeps nobody waiting.
-            drop(turn);
-            found
+        // A reader that is given its turn, or what was found, and does not take it keeps nobody waiting: a task of its
+        // own does, which ends if nobody asks any more.
+        let mut reading = JoinSet::new();
+        reading.spawn(async move {
+            let turn = turn.await.ok()?;
+            metrics.deep_reads.inc();
+            let read = tokio::task::spawn_blocking(move || {
+                let found = segments.read(&ask);
+                drop(turn);
+                found
+            });
+            read.await.ok()?
         });
-        read.await.ok()?
+        reading.join_next().await?.ok()?
     }
 
     /// Writes what was handed over, and ends the log in good order.

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use indexmap::IndexSet;
 use smallvec::SmallVec;
 
 use super::{
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     clock,
-    hub::{Ask, Found, FoundEvent, Hub, LostRange, Target},
+    hub::{Ask, Entry, Found, FoundEvent, Hub, LostRange, Target},
     sse::EventId,
     topic::Topic,
 };
@@ -134,11 +135,11 @@ impl State {
 
     /// The number of the first entry that is kept, or of the first before it that is known to be lost.
     pub(super) fn oldest(&self) -> u64 {
-        self.from_segment(0)
+        self.kept_without(0)
     }
 
     /// The same once so many segments are gone.
-    fn from_segment(&self, gone: usize) -> u64 {
+    fn kept_without(&self, gone: usize) -> u64 {
         let oldest = self.sealed.get(gone).unwrap_or(&self.open);
         let mut first = oldest.first();
         for range in self.open.header.lost.iter().rev() {
@@ -228,7 +229,7 @@ impl Segments {
                 return Ok(());
             }
             let next = state.sealed.get(1).unwrap_or(&state.open).first();
-            let kept_from = state.from_segment(1);
+            let kept_from = state.kept_without(1);
             drop(state);
             // Nobody asks for it any more once it begins to go, and it goes before the next: there is no hole.
             self.hub.keeps_from(kept_from);
@@ -356,7 +357,7 @@ impl Segments {
         let bytes = bytes
             .map_err(|error| self.cannot_read(segment, &error))
             .ok()?;
-        let (mut index, _) = index_of(&bytes, &segment.header);
+        let (mut index, _) = index_of(&bytes, &segment.header, Vec::new());
         let Front { next, length, .. } = index.front;
         if next < segment.front.next {
             self.is_damaged(segment, length, next..segment.front.next);
@@ -435,9 +436,10 @@ fn is_indexed(disk: &dyn Disk, segment: &Segment) -> bool {
     index.is_some_and(|index| index.front == segment.front)
 }
 
-/// The index of a segment, made of nothing but that, and how the segment ends.
-pub(super) fn index_of(segment: &[u8], header: &Header) -> (Index, End) {
+/// The index of a segment, made of nothing but that and of which topics were closed before it, and how the segment ends.
+pub(super) fn index_of(segment: &[u8], header: &Header, closed: Vec<Topic>) -> (Index, End) {
     let mut index = Index::new(header.first);
+    let mut closed: IndexSet<Topic> = closed.into_iter().collect();
     let mut scan = Scan::new(segment, header);
     let end = loop {
         let records = match scan.commit() {
@@ -451,14 +453,27 @@ pub(super) fn index_of(segment: &[u8], header: &Header) -> (Index, End) {
             let noted = Noted::new(sequence, record.offset).identified(is_identified);
             let noted = match record::decode(record.kind, record.body) {
                 Some(Content::Event { target, turn, .. }) => {
+                    target
+                        .topics
+                        .iter()
+                        .for_each(|topic| open(&mut closed, topic));
                     let topics = target.topics.iter().map(record::hash).collect();
                     noted.found_by(record.kind, topics).with_turn(turn)
                 }
                 Some(Content::Release { target, .. }) => {
+                    target
+                        .topics
+                        .iter()
+                        .for_each(|topic| open(&mut closed, topic));
                     let topics = target.topics.iter().map(record::hash).collect();
                     noted.found_by(record.kind, topics)
                 }
-                Some(Content::Other(entry, taken)) => noted.of(&entry, taken),
+                Some(Content::Other(entry, taken)) => {
+                    if let Entry::Close(topic) = &entry {
+                        closed.insert(topic.clone());
+                    }
+                    noted.of(&entry, taken)
+                }
                 Some(Content::Passed | Content::Repeat(..)) | None => noted,
             };
             noted.put_into(&mut index);
@@ -466,7 +481,15 @@ pub(super) fn index_of(segment: &[u8], header: &Header) -> (Index, End) {
     };
     index.front.next = scan.next();
     index.front.length = scan.offset();
+    index.front.closed = closed.into_iter().collect();
     (index, end)
+}
+
+/// Something is published to a topic, which is closed no more.
+fn open(closed: &mut IndexSet<Topic>, topic: &Topic) {
+    if !closed.is_empty() {
+        closed.shift_remove(topic);
+    }
 }
 
 /// Writes an index. That it is there can be made good, so nothing is synced.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use super::{
     disk::{self, Disk, DiskFile},
     error::{Damage, OpenError},
-    format::{End, HEADER, Header, Place, Record, Scan, Unreadable},
+    format::{End, HEADER, Header, Place, RANGES, Record, Scan, Unreadable},
     index::{Front, Index},
     load::load,
     record::{self, Content},
@@ -17,6 +17,7 @@ use crate::{
     clock,
     hub::{Hub, LostRange, Retention},
     sse::Epoch,
+    topic::Topic,
 };
 
 /// How late an event goes out at most whose turn has come, in milliseconds.
@@ -71,17 +72,26 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
         return begin(opening);
     };
     last.front = None;
+    let mut closed = Vec::new();
     for found in &mut found {
-        complete(disk, found)?;
+        closed = complete(disk, found, closed)?;
     }
-    is_whole(&found, &last.header)?;
-    let lost = last.header.lost.clone();
-    let loaded = split_loaded(&mut found, &last, &opening.retention);
+    let headers = found.iter().chain([&last]).map(|found| &found.header);
+    let lost = all_lost(headers);
+    is_whole(&found, &last.header, &lost)?;
+    let loaded = split_loaded(&mut found, &last, &lost, &opening.retention);
 
     let first = loaded.front().unwrap_or(&last).header.first;
     let epoch = Epoch::from_random(last.header.epoch);
     let hub = make(epoch, first - 1, &lost);
     let mut sealed = VecDeque::new();
+    // The last of them knows all that were closed before it.
+    if let Some(Found {
+        front: Some(front), ..
+    }) = found.back()
+    {
+        hub.were_closed(&front.closed);
+    }
     for found in found {
         recall(&hub, &opening, &found)?;
         sealed.push_back(Arc::new(found.sealed()));
@@ -147,6 +157,7 @@ fn resume(
     let oldest = sealed.front();
     let oldest = oldest.map_or(found.header.first, |segment| segment.header.first);
     lost.retain(|range| range.through + 1 >= oldest);
+    fit(&mut lost);
     let header = Header {
         first: next,
         made: millis,
@@ -275,23 +286,49 @@ pub(super) fn header(file: &dyn DiskFile, first: u64) -> Result<Header, OpenErro
     }
 }
 
-/// Makes the index of a sealed segment if it is not there.
-fn complete(disk: &dyn Disk, found: &mut Found) -> Result<(), OpenError> {
-    if found.front.is_some() {
-        return Ok(());
+/// Makes the index of a sealed segment if it is not there. Which topics are closed behind it, of those before.
+fn complete(
+    disk: &dyn Disk,
+    found: &mut Found,
+    closed: Vec<Topic>,
+) -> Result<Vec<Topic>, OpenError> {
+    if let Some(front) = &found.front {
+        return Ok(front.closed.clone());
     }
     let bytes = disk::read_all(&*found.file)?;
-    let (index, end) = segments::index_of(&bytes, &found.header);
+    let (index, end) = segments::index_of(&bytes, &found.header, closed);
     if let End::Torn(at) | End::Damaged(at) = end {
         return Err(Damage::of(found.header.first, at).into());
     }
     segments::write_index(disk, &index)?;
-    found.front = Some(index.front);
-    Ok(())
+    let front = found.front.insert(index.front);
+    Ok(front.closed.clone())
+}
+
+/// What is known to be lost by any of some segments, oldest first: each has room for the last of it.
+pub(super) fn all_lost<'a>(headers: impl Iterator<Item = &'a Header>) -> Vec<LostRange> {
+    let mut lost: Vec<LostRange> = headers.flat_map(|header| &header.lost).copied().collect();
+    lost.sort_unstable_by_key(|range| (range.from, range.through, range.is_damage));
+    lost.dedup();
+    lost
+}
+
+/// Has ranges fit into a header: those that touch become one, as far as they have to, and else the oldest are left out.
+pub(super) fn fit(lost: &mut Vec<LostRange>) {
+    while lost.len() > RANGES {
+        let mut pairs = lost.iter().zip(&lost[1..]);
+        let touching = pairs.position(|(one, next)| {
+            one.is_damage == next.is_damage && one.through + 1 == next.from
+        });
+        let gone = lost.remove(touching.unwrap_or(0));
+        if let Some(at) = touching {
+            lost[at].from = gone.from;
+        }
+    }
 }
 
 /// Whether no entries are missing between the segments but those that are known to be lost.
-fn is_whole(sealed: &VecDeque<Found>, last: &Header) -> Result<(), OpenError> {
+fn is_whole(sealed: &VecDeque<Found>, last: &Header, lost: &[LostRange]) -> Result<(), OpenError> {
     let headers = sealed
         .iter()
         .map(|found| &found.header)
@@ -299,7 +336,7 @@ fn is_whole(sealed: &VecDeque<Found>, last: &Header) -> Result<(), OpenError> {
         .chain([last]);
     for (found, following) in sealed.iter().zip(headers) {
         let next = found.front.as_ref().map_or(0, |front| front.next);
-        if let Some((from, through)) = hole(next, following.first, &last.lost) {
+        if let Some((from, through)) = hole(next, following.first, lost) {
             let file = name(found.header.first);
             return Err(OpenError::Missing(file, from, through));
         }
@@ -328,9 +365,10 @@ pub(super) fn hole(next: u64, following: u64, lost: &[LostRange]) -> Option<(u64
 fn split_loaded(
     found: &mut VecDeque<Found>,
     last: &Found,
+    lost: &[LostRange],
     retention: &Retention,
 ) -> VecDeque<Found> {
-    let damaged = last.header.lost.iter().filter(|range| range.is_damage);
+    let damaged = lost.iter().filter(|range| range.is_damage);
     let whole_from = damaged
         .map(|range| range.through + 1)
         .max()
@@ -360,15 +398,13 @@ impl Found {
     }
 }
 
-/// What has to be known of a segment that is not loaded: when it was, which topics are closed, and what is known if it
-/// comes again.
+/// What has to be known of a segment that is not loaded: when it was, and what is known if it comes again.
 fn recall(hub: &Hub, opening: &Opening<'_>, found: &Found) -> Result<(), OpenError> {
     let wall = &opening.wall;
     let Some(front) = &found.front else {
         return Ok(());
     };
     hub.remember_moment(found.header.first, wall.past(found.header.made));
-    hub.were_closed(&front.closed);
     let known = opening.retention.duplicates_age.as_millis();
     let age = wall.began().1.saturating_sub(front.newest);
     if u128::from(age) > known || front.identified == 0 {

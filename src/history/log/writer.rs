@@ -4,6 +4,7 @@
 use std::{
     io,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -32,6 +33,8 @@ const SEGMENT_AGE: Duration = Duration::from_secs(3600);
 const TIDY: Duration = Duration::from_secs(60);
 /// What is kept of the room for a commit.
 const BUFFER: usize = 1 << 20;
+/// How many entries are applied at most before readers get their turn.
+const AT_ONCE: usize = 64;
 
 /// How a log is kept.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +105,7 @@ impl Writer {
             let mut until = now + TIDY;
             if let SyncPolicy::Every(interval) = self.keeping.sync
                 && self.end.synced < self.end.offset
+                && self.end.failed.is_none()
             {
                 until = until.min(self.end.synced_at + interval);
             }
@@ -121,6 +125,7 @@ impl Writer {
             let now = clock::now();
             if let SyncPolicy::Every(interval) = self.keeping.sync
                 && self.end.synced_at + interval <= now
+                && self.end.failed.is_none()
             {
                 // What fails is met by the next commit.
                 let _: Result<(), NotStored> = self.sync();
@@ -358,6 +363,21 @@ impl Writer {
 
     /// Has the hub apply what is written, and the index know it.
     fn apply(&mut self, written: Vec<Written>) -> Answers {
+        let mut answers = Vec::with_capacity(written.len());
+        let slice = (self.hub.retention().events / 8).clamp(1, AT_ONCE);
+        let mut written = written.into_iter().peekable();
+        while written.peek().is_some() {
+            if !answers.is_empty() {
+                // The ring is the readers' queue: they get their turn.
+                thread::yield_now();
+            }
+            self.apply_some(written.by_ref().take(slice), &mut answers);
+        }
+        answers
+    }
+
+    /// Applies some entries, and has those readers woken that they are for.
+    fn apply_some(&mut self, written: impl Iterator<Item = Written>, answers: &mut Answers) {
         let (mut asked, mut batch) = (Vec::new(), Vec::new());
         let mut state = self.segments.change();
         for one in written {
@@ -391,8 +411,8 @@ impl Writer {
         self.metrics.see(&state);
         drop(state);
         drop(outcome.wakes);
-        let answers = asked.into_iter().zip(outcome.applied);
-        let answers = answers.filter_map(|((asked, taken), mut applied)| {
+        let applied = asked.into_iter().zip(outcome.applied);
+        answers.extend(applied.filter_map(|((asked, taken), mut applied)| {
             // The hub does not know what only the log has.
             applied.removed = applied.removed.or(taken.map(|_| 1));
             let Asked {
@@ -403,8 +423,7 @@ impl Writer {
             Some(Receipt::of(
                 &self.hub, sequence, own_id, &applied, durability,
             ))
-        });
-        answers.collect()
+        }));
     }
 
     /// Begins a new segment when the open one has no room for so many entries, or is old.
@@ -541,7 +560,7 @@ struct Alarm;
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             eprintln!("seventh: history panicked, which is a bug; the process ends");
             std::process::abort();
         }

@@ -332,6 +332,75 @@ fn a_key_is_known_again_though_its_event_is_not_read() {
     assert!(edge.subscribe(&["closed"], Resume::Live).is_finished());
 }
 
+/// A machine that has no luck: each life ends without a word.
+#[test]
+fn a_log_opens_however_often_it_was_not_closed() {
+    let little = Retention {
+        total_bytes: 1,
+        ..Retention::default()
+    };
+    let open = |disk: &TornDisk| {
+        Edge::try_open(disk, keeping(SyncPolicy::Never), little).expect("it opens")
+    };
+    for events in [0, 1] {
+        let mut disk = TornDisk::default();
+        let mut sent = Vec::new();
+        let mut publish = |edge: &Edge, data: String| {
+            edge.publish(&["a"], &data).expect("it is stored");
+            sent.push(data);
+        };
+        for life in 0..300 {
+            let edge = open(&disk);
+            let before = if life == 0 { 1 } else { events };
+            (0..before).for_each(|n| publish(&edge, format!("{life}.{n}")));
+            disk = disk.after_kill();
+        }
+        let edge = open(&disk);
+        assert_eq!(edge.all(&["a"]), sent);
+        drop(edge);
+        let checked = super::super::check::look(&disk).expect("it can be read");
+        assert_eq!(checked.missing, []);
+        let cuts = super::super::check::mend(&disk).expect("nothing to mend");
+        assert_eq!(cuts.len(), 0);
+    }
+}
+
+/// Whatever is read at the start, the topics are closed then that were before.
+#[test]
+fn a_topic_that_was_opened_again_is_not_closed_by_a_restart() {
+    let disk = TornDisk::default();
+    let little = Retention {
+        total_bytes: 1,
+        ..Retention::default()
+    };
+    let edge = Edge::open(&disk, SyncPolicy::Always);
+    let fill = || {
+        for n in 0..100 {
+            let data = format!("{n} {}", "x".repeat(100));
+            edge.publish(&["other"], &data).expect("it is stored");
+        }
+    };
+    for name in ["again", "closed"] {
+        edge.put(Entry::Close(topics(&[name])[0].clone()))
+            .expect("it is stored");
+    }
+    fill();
+    edge.publish(&["again"], "more").expect("it is stored");
+    fill();
+    let kept = disk.after_kill();
+    let without_indexes = disk.after_kill();
+    for name in super::super::disk::Disk::list(&without_indexes).expect("names") {
+        if name.ends_with(".idx") {
+            super::super::disk::Disk::remove(&without_indexes, &name).expect("it is there");
+        }
+    }
+    for left in [kept, without_indexes] {
+        let edge = Edge::try_open(&left, keeping(SyncPolicy::Always), little).expect("it opens");
+        let is_closed = |name| edge.subscribe(&[name], Resume::Live).is_finished();
+        assert_eq!([is_closed("again"), is_closed("closed")], [false, true]);
+    }
+}
+
 /// What was judged for a commit that was not written is forgotten.
 #[test]
 fn a_key_that_was_not_stored_is_not_known() {

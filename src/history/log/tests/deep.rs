@@ -1,6 +1,12 @@
 //! Readers of what the rings have let go of, against a flat list of all there ever was.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    future::poll_fn,
+    net::Ipv4Addr,
+    sync::Mutex,
+    task::{Poll, Wake},
+};
 
 use proptest::prelude::*;
 
@@ -8,6 +14,7 @@ use super::{
     super::{disk::Disk, wall::Wall},
     *,
 };
+use crate::hub::{Ask, mailbox::Mailbox};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -351,6 +358,83 @@ fn a_reader_that_the_log_did_not_wait_for_is_counted_anew() {
     let got = edge.take(&mut reader);
     assert_eq!(got[0], "gap:trimmed");
     assert_settled(&reader);
+}
+
+/// A reader that takes what there is whenever it is woken, in the thread that wakes it.
+struct Awake {
+    mailbox: Arc<Mailbox>,
+    reader: Mutex<Option<Subscription>>,
+    taken: Mutex<Vec<Next>>,
+}
+
+impl Wake for Awake {
+    fn wake(self: Arc<Self>) {
+        self.mailbox
+            .take_ready(&self.clone().into(), &mut Vec::new());
+        let mut reader = self.reader.lock().expect("it does not panic");
+        if let Some(reader) = reader.as_mut() {
+            let mut taken = self.taken.lock().expect("it does not panic");
+            loop {
+                match reader.next(1 << 20) {
+                    Next::Nothing => break,
+                    next => taken.push(next),
+                }
+            }
+        }
+    }
+}
+
+/// Many that are published at once are no reason to lose any.
+#[test]
+fn a_commit_that_is_larger_than_a_ring_reaches_whoever_is_awake() {
+    let edge = Edge::try_open(&TornDisk::default(), keeping(SyncPolicy::Always), small(10))
+        .expect("it opens");
+    let mailbox = Mailbox::new(Ipv4Addr::LOCALHOST.into());
+    let reader = edge
+        .log
+        .hub
+        .subscribe(&topics(&["a"]), Resume::Live, &mailbox, clock::now());
+    let awake = Arc::new(Awake {
+        mailbox,
+        reader: Mutex::new(Some(reader.expect("there is room").0)),
+        taken: Mutex::default(),
+    });
+    awake.clone().wake();
+    let many: Vec<Entry> = (0..1000).map(|n| event(&["a"], &n.to_string())).collect();
+    assert!(edge.put_all(many).iter().all(Result::is_ok));
+    let taken = awake.taken.lock().expect("it does not panic");
+    let events = taken.iter().map(|next| match next {
+        Next::Chunk(chunk) => chunk.events,
+        next => panic!("{next:?}"),
+    });
+    assert_eq!(events.sum::<u64>(), 1000);
+    drop(awake.reader.lock().expect("it does not panic").take());
+}
+
+/// Readers that asked and are not polled any more, as their clients take nothing.
+#[test]
+fn readers_that_do_not_take_what_was_found_hold_nobody_up() {
+    let edge = Edge::try_open(&TornDisk::default(), keeping(SyncPolicy::Always), small(1))
+        .expect("it opens");
+    for n in 0..9 {
+        edge.publish(&["a"], &n.to_string()).expect("it is stored");
+    }
+    let ask = || Ask {
+        topics: topics(&["a"]).into(),
+        after: 0,
+        through: 5,
+        max_bytes: 1,
+    };
+    edge.runtime.block_on(async {
+        let mut stuck: Vec<_> = (0..20).map(|_| Box::pin(edge.log.read(ask()))).collect();
+        for read in &mut stuck {
+            let polled = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
+            assert!(polled.is_pending());
+        }
+        let found = edge.log.read(ask());
+        let found = tokio::time::timeout(Duration::from_secs(60), found).await;
+        assert!(found.expect("it has its turn").is_some());
+    });
 }
 
 /// The names of the segments there are.
