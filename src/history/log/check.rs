@@ -319,12 +319,20 @@ fn go_on(
     mended: &[Mended<'_>],
 ) -> Result<(), OpenError> {
     let kept = |mended: &Mended<'_>| format!("{}.tmp", mended.looked.segment.file);
-    for one in mended.iter().filter(|one| one.keeps > 0) {
-        let file = disk.create(&kept(one))?;
-        let keeps = usize::try_from(one.keeps).unwrap_or(usize::MAX);
+    let write = |name: &str, bytes: &[u8]| {
+        let file = disk.create(name)?;
+        file.write_at(bytes, 0)?;
+        file.sync()
+    };
+    for one in mended {
         let bytes = &one.looked.bytes;
-        file.write_at(&bytes[..keeps.min(bytes.len())], 0)?;
-        file.sync()?;
+        if one.keeps > 0 {
+            let keeps = usize::try_from(one.keeps).unwrap_or(usize::MAX);
+            write(&kept(one), &bytes[..keeps.min(bytes.len())])?;
+        }
+        if one.looked.segment.damage.is_some() {
+            write(&saved(&one.looked.segment), bytes)?;
+        }
     }
     let last = all.last().map_or(1, |looked| looked.segment.numbers.1);
     let behind = lost.iter().map(|range| range.through + 1).max();
@@ -342,17 +350,11 @@ fn go_on(
     };
     create(disk, header)?;
     for one in mended {
-        let CheckedSegment {
-            file,
-            numbers,
-            damage,
-            ..
-        } = &one.looked.segment;
-        if damage.is_some() {
-            disk.rename(file, &saved(&one.looked.segment))?;
-        }
+        let CheckedSegment { file, numbers, .. } = &one.looked.segment;
         if one.keeps > 0 {
             disk.rename(&kept(one), file)?;
+        } else {
+            disk.remove(file)?;
         }
         // It is made anew.
         let _: std::io::Result<()> = disk.remove(&segments::index_name(numbers.0));

@@ -289,6 +289,8 @@ pub(super) struct Scan<'a> {
     at: usize,
     /// The number that is next.
     next: u64,
+    /// Up to where the file was synced before the last commit.
+    synced: u64,
     closed: bool,
 }
 
@@ -299,8 +301,14 @@ impl<'a> Scan<'a> {
             salt: header.salt,
             at: HEADER.min(segment.len()),
             next: header.first,
+            synced: HEADER as u64,
             closed: false,
         }
+    }
+
+    /// Up to where the file was synced for certain before the last commit was written that was read.
+    pub(super) fn synced(&self) -> u64 {
+        self.synced
     }
 
     /// Where the last commit ended that was read.
@@ -321,10 +329,10 @@ impl<'a> Scan<'a> {
                     closed: self.closed,
                 });
             }
-            let Some((records, end)) = self.whole_commit() else {
+            let Some((records, synced, end)) = self.whole_commit() else {
                 return Err(self.bad_end());
             };
-            self.at = end;
+            (self.at, self.synced) = (end, synced);
             self.closed = records.is_empty();
             if let Some(last) = records.last() {
                 self.next = last.place.sequence + 1;
@@ -333,7 +341,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn whole_commit(&self) -> Option<(Vec<Record<'a>>, usize)> {
+    /// The records of the next commit, up to where the file was synced before it, and where it ends.
+    fn whole_commit(&self) -> Option<(Vec<Record<'a>>, u64, usize)> {
         let head = commit(self.segment, self.at, self.salt)?;
         let end = (self.at + COMMIT).checked_add(head.bytes)?;
         if end > self.segment.len() || head.first != self.next {
@@ -349,7 +358,7 @@ impl<'a> Scan<'a> {
             at += record.len;
             records.push(record);
         }
-        (records.len() == head.count as usize).then_some((records, end))
+        (records.len() == head.count as usize).then_some((records, head.synced, end))
     }
 
     /// What follows a commit that is not whole proves nothing, as sectors reach the disk in any order, unless it says

@@ -26,14 +26,23 @@ enum Step {
     Remember(Identity, u64, Instant),
 }
 
-/// Has the hub apply the entries of a segment. Its index, if that `is_wanted`, and how it ends.
+/// What was read of a segment.
+pub(super) struct Loaded {
+    /// Its index, if it was wanted; its front in any case.
+    pub(super) index: Index,
+    pub(super) end: End,
+    /// The bytes that may not have been synced before the last commit, and where they begin.
+    pub(super) unsynced: (Vec<u8>, u64),
+}
+
+/// Has the hub apply the entries of a segment, and makes its index if that `is_wanted`.
 pub(super) fn load(
     hub: &Hub,
     wall: &Wall,
     header: &Header,
     file: &dyn DiskFile,
     is_wanted: bool,
-) -> Result<(Index, End), OpenError> {
+) -> Result<Loaded, OpenError> {
     let bytes = disk::read_all(file)?;
     thread::scope(|scope| {
         let (steps, taken) = mpsc::sync_channel(BATCHES);
@@ -66,7 +75,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read(mut self, segment: &[u8], header: &Header) -> Result<(Index, End), OpenError> {
+    fn read(mut self, segment: &[u8], header: &Header) -> Result<Loaded, OpenError> {
         let mut scan = Scan::new(segment, header);
         let mut newest = 0;
         let end = loop {
@@ -86,7 +95,13 @@ impl Reader<'_> {
         index.front.next = scan.next();
         index.front.newest = newest;
         index.front.length = scan.offset();
-        Ok((index, end))
+        let (from, to) = (scan.synced(), scan.offset());
+        let unsynced = segment.get(from as usize..to as usize).unwrap_or_default();
+        Ok(Loaded {
+            index,
+            end,
+            unsynced: (unsynced.to_vec(), from),
+        })
     }
 
     /// Takes a record; `false` if it is of nothing that is known.

@@ -35,6 +35,7 @@ use super::{NotStored, Receipt};
 use crate::{
     clock,
     hub::{Ask, Entry, Found, Hub, HubBounds, LostRange, Retention, TopicRules},
+    topic::Topic,
 };
 use disk::{Disk, Folder};
 use metrics::LogMetrics;
@@ -194,19 +195,18 @@ impl Log {
     }
 
     async fn put_batch(&self, items: Vec<Item>) -> Result<queue::Answers, NotStored> {
-        let mut prepared = Vec::new();
+        let mut prepared = Prepared {
+            hub: &self.hub,
+            topics: Vec::new(),
+        };
         for Item { entry, .. } in &items {
             self.hub.prepare(entry);
-            prepared.extend(entry.prepared().iter().cloned());
+            prepared.topics.extend(entry.prepared().iter().cloned());
         }
-        match self.queue.push(items).await {
-            // The thread answers all that it takes, and takes all that there is.
-            Ok(answers) => answers.await.map_err(|_| NotStored::Unknown),
-            Err(error) => {
-                self.hub.unjudge(u64::MAX, &prepared);
-                Err(error)
-            }
-        }
+        let answers = self.queue.push(items).await?;
+        prepared.topics.clear();
+        // The thread answers all that it takes, and takes all that there is.
+        answers.await.map_err(|_| NotStored::Unknown)
     }
 
     fn item(&self, entry: Entry, at: Instant) -> Item {
@@ -244,6 +244,20 @@ impl Log {
             .take();
         if let Some(thread) = thread {
             let _: Result<_, _> = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+/// Topics that were made known for entries which are not handed over yet: forgotten if they never are.
+struct Prepared<'a> {
+    hub: &'a Hub,
+    topics: Vec<Topic>,
+}
+
+impl Drop for Prepared<'_> {
+    fn drop(&mut self) {
+        if !self.topics.is_empty() {
+            self.hub.unjudge(u64::MAX, &self.topics);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     error::{Damage, OpenError},
     format::{End, HEADER, Header, Place, RANGES, Record, Scan, Unreadable},
     index::{Front, Index},
-    load::load,
+    load::{Loaded, load},
     record::{self, Content},
     segments::{self, Segment, State, name},
     wall::Wall,
@@ -97,13 +97,17 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
         sealed.push_back(Arc::new(found.sealed()));
     }
     for found in loaded {
-        let (_, end) = load(&hub, &wall, &found.header, &*found.file, false)?;
-        if let End::Torn(at) | End::Damaged(at) = end {
+        let loaded = load(&hub, &wall, &found.header, &*found.file, false)?;
+        if let End::Torn(at) | End::Damaged(at) = loaded.end {
             return Err(Damage::of(found.header.first, at).into());
         }
         sealed.push_back(Arc::new(found.sealed()));
     }
-    let (index, end) = load(&hub, &wall, &last.header, &*last.file, true)?;
+    let Loaded {
+        index,
+        end,
+        unsynced: (unsynced, from),
+    } = load(&hub, &wall, &last.header, &*last.file, true)?;
     let is_closed = match end {
         End::Whole { closed } => closed,
         End::Torn(at) => {
@@ -118,7 +122,11 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
         }
         End::Damaged(at) => return Err(Damage::of(last.header.first, at).into()),
     };
-    // What was found is shown from now on: it has to last.
+    // What was found is shown from now on: it has to last. If a sync failed before, the system may take what it has
+    // in memory for what is on disk, unless it is written again.
+    if !is_closed {
+        last.file.write_at(&unsynced, from)?;
+    }
     last.file.sync()?;
     let last = Last {
         found: last,
@@ -156,7 +164,7 @@ fn resume(
     hub.pass(next - 1, wall.past(millis));
     let oldest = sealed.front();
     let oldest = oldest.map_or(found.header.first, |segment| segment.header.first);
-    lost.retain(|range| range.through + 1 >= oldest);
+    forget_before(&mut lost, oldest);
     fit(&mut lost);
     let header = Header {
         first: next,
@@ -311,6 +319,16 @@ pub(super) fn all_lost<'a>(headers: impl Iterator<Item = &'a Header>) -> Vec<Los
     lost.sort_unstable_by_key(|range| (range.from, range.through, range.is_damage));
     lost.dedup();
     lost
+}
+
+/// Forgets what is lost of the numbers before the first that is kept, but for what leads up to it without a hole.
+fn forget_before(lost: &mut Vec<LostRange>, mut oldest: u64) {
+    let forgotten = lost.iter().rposition(|range| {
+        let is_before = range.through + 1 < oldest;
+        oldest = oldest.min(range.from);
+        is_before
+    });
+    lost.drain(..forgotten.map_or(0, |at| at + 1));
 }
 
 /// Has ranges fit into a header: those that touch become one, as far as they have to, and else the oldest are left out.

@@ -118,6 +118,8 @@ fn two_lives(
         disk.after_power_cut(&mut chance)
     };
     drop(before);
+    // The next start does not come far either.
+    let left = interrupted(&left, sync, is_kill, &mut chance);
 
     let after = Edge::open(&left, sync);
     prop_assert_eq!(after.log.hub.id(0).epoch, epoch);
@@ -157,6 +159,20 @@ fn two_lives(
         Vec::<String>::new()
     );
     Ok(())
+}
+
+/// A disk whose log is opened, which ends in the middle of it, or right after.
+fn interrupted(disk: &TornDisk, sync: SyncPolicy, is_kill: bool, chance: &mut Numbers) -> TornDisk {
+    disk.fail(Faults {
+        power_until: Some(disk.asked() + chance.below(16)),
+        ..Faults::default()
+    });
+    drop(Edge::try_open(disk, keeping(sync), Retention::default()));
+    if is_kill {
+        disk.after_kill()
+    } else {
+        disk.after_power_cut(chance)
+    }
 }
 
 fn lives(cases: u32) -> Config {

@@ -1,6 +1,10 @@
 //! Disks that are full, and disks that fail.
 
-use super::{super::disk::Disk, torn_disk::Faults, *};
+use super::{
+    super::disk::Disk,
+    torn_disk::{Chance, Faults},
+    *,
+};
 
 #[test]
 fn a_full_disk_is_told_and_written_to_again_once_there_is_room() {
@@ -79,6 +83,38 @@ fn after_a_sync_that_failed_nothing_is_acknowledged_any_more() {
         let after = edge.publish(&["a"], "4");
         assert!(matches!(after, Err(NotStored::Failed(_))), "{after:?}");
         assert_eq!(edge.all(&["a"])[0], "1");
+    }
+}
+
+/// Whoever starts the edge again is shown what is on disk, though a sync failed before and the next does not say so.
+#[test]
+fn what_is_found_after_a_sync_that_failed_lasts() {
+    struct Nothing;
+    impl Chance for Nothing {
+        /// What was not synced is not there.
+        fn below(&mut self, most: usize) -> usize {
+            if most == 2 { 1 } else { 0 }
+        }
+    }
+    for sync in [SyncPolicy::Always, SyncPolicy::Never] {
+        let disk = TornDisk::default();
+        let edge = Edge::open(&disk, sync);
+        edge.publish(&["a"], "1").expect("it is stored");
+        disk.fail(Faults {
+            sync: true,
+            ..Faults::default()
+        });
+        let second = edge.publish(&["a"], "2");
+        assert_eq!(second.is_err(), sync == SyncPolicy::Always);
+        edge.close();
+        disk.fail(Faults::default());
+        let left = disk.after_kill();
+        let edge = Edge::open(&left, sync);
+        assert_eq!(edge.all(&["a"]), ["1", "2"]);
+        let left = left.after_power_cut(&mut Nothing);
+        drop(edge);
+        let edge = Edge::open(&left, sync);
+        assert_eq!(edge.all(&["a"]), ["1", "2"]);
     }
 }
 

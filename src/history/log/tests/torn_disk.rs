@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, ErrorKind},
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -30,6 +31,24 @@ struct Inner {
 struct Content {
     now: Vec<u8>,
     synced: Vec<u8>,
+    /// What was written since a sync was asked for: one that failed is not made good by the next, which takes what
+    /// it was asked for before for what is on disk.
+    dirty: Vec<Range<usize>>,
+}
+
+impl Content {
+    fn sync(&mut self, fails: bool) {
+        let dirty = std::mem::take(&mut self.dirty);
+        if fails {
+            return;
+        }
+        self.synced.resize(self.now.len(), 0);
+        for range in dirty {
+            let end = range.end.min(self.now.len());
+            let range = range.start.min(end)..end;
+            self.synced[range.clone()].copy_from_slice(&self.now[range]);
+        }
+    }
 }
 
 /// What goes wrong.
@@ -64,7 +83,13 @@ impl TornDisk {
     /// The same after its process was killed: all that was written is there.
     pub(super) fn after_kill(&self) -> Self {
         let inner = self.lock();
-        Self::of(inner.files.clone(), inner.names.clone())
+        let inner = Inner {
+            files: inner.files.clone(),
+            names: inner.names.clone(),
+            synced: inner.synced.clone(),
+            ..Inner::default()
+        };
+        Self(Arc::new(Mutex::new(inner)))
     }
 
     /// The same after its power was cut: of what was not synced each sector is there, or as it was, or zero, or
@@ -83,13 +108,6 @@ impl TornDisk {
             }
         }
         let files = inner.files.iter().map(|file| torn(file, chance)).collect();
-        Self::of(files, names)
-    }
-
-    fn of(mut files: Vec<Content>, names: BTreeMap<String, usize>) -> Self {
-        for file in &mut files {
-            file.synced.clone_from(&file.now);
-        }
         Self(Arc::new(Mutex::new(Inner {
             files,
             synced: names.clone(),
@@ -117,7 +135,7 @@ impl TornDisk {
 
 /// A file after the power was cut.
 fn torn(file: &Content, chance: &mut impl Chance) -> Content {
-    let Content { now, synced } = file;
+    let Content { now, synced, .. } = file;
     let longest = now.len().max(synced.len());
     let mut bytes = synced.clone();
     if now.len() > synced.len() {
@@ -142,6 +160,7 @@ fn torn(file: &Content, chance: &mut impl Chance) -> Content {
     Content {
         now: bytes.clone(),
         synced: bytes,
+        dirty: Vec::new(),
     }
 }
 
@@ -264,7 +283,9 @@ impl DiskFile for TornFile {
         if now.len() < offset as usize + fits {
             now.resize(offset as usize + fits, 0);
         }
-        now[offset as usize..offset as usize + fits].copy_from_slice(&bytes[..fits]);
+        let written = offset as usize..offset as usize + fits;
+        now[written.clone()].copy_from_slice(&bytes[..fits]);
+        inner.files[self.place].dirty.push(written);
         if offset as usize + fits < end {
             return Err(ErrorKind::StorageFull.into());
         }
@@ -281,9 +302,8 @@ impl DiskFile for TornFile {
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.disk.lock();
         let fails = inner.faults.sync;
-        inner.ask(fails)?;
-        let file = &mut inner.files[self.place];
-        file.synced.clone_from(&file.now);
-        Ok(())
+        let asked = inner.ask(fails);
+        inner.files[self.place].sync(asked.is_err());
+        asked
     }
 }
