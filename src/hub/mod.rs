@@ -7,7 +7,8 @@
 //! - [`stored`] is an event, and on what terms it is kept.
 //! - [`Subscription`] is a set of topics and a cursor; `resume` says where it begins, `gap` what it
 //!   missed.
-//! - `page` is history as a list, `lost` what nobody has any more.
+//! - `page` is history as a list, `lost` what nobody has any more, `ahead` what other hubs of the same order know
+//!   already.
 //! - Rings that hold no more ask whoever keeps the order ([`Ask`]).
 //! - `wire` is events as rings, readers and sockets share them, and the ledger of what is unread.
 //! - `topic_rules` says which topics are treated in another way than most.
@@ -20,6 +21,7 @@
 //! Readers take only events at or below the watermark, which is stored once what is at or below it
 //! has been applied everywhere, so one number is a sound cursor over any number of topics.
 
+mod ahead;
 mod duplicates;
 mod entry;
 mod evicted;
@@ -44,7 +46,7 @@ mod wire;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -57,6 +59,7 @@ use crate::{
     sse::{Draft, Epoch, EventId},
     topic::Topic,
 };
+use ahead::Ahead;
 use entry::UNDER_ONE_LOCK;
 use lost::Lost;
 use mailbox::Wakes;
@@ -66,6 +69,7 @@ use stored::{Stored, Terms};
 use topics::{Cell, Ids, Topics};
 use wire::Ledger;
 
+pub use ahead::{OWN_PLACES, PLACE_BITS, end_of_frame};
 pub use duplicates::{Identity, IdentityParts, Key, Repeat};
 pub use entry::{Applied, Entry, Judged, Outcome, Placed, Target, Verdict};
 pub use gap::GapReason;
@@ -122,7 +126,12 @@ pub struct TopicInfo {
 /// The hub: a ring for each topic, filled in the one order.
 #[derive(Debug)]
 pub struct Hub {
-    epoch: Epoch,
+    /// [`Epoch::number`].
+    epoch: AtomicU64,
+    /// How often it has begun anew.
+    generation: AtomicU32,
+    /// Other hubs apply the same order, and may be ahead: who waits for what they know.
+    ahead: OnceLock<Ahead>,
     /// When it began, by both clocks.
     began: (Instant, SystemTime),
     metrics: HubMetrics,
@@ -165,7 +174,9 @@ impl Hub {
     ) -> Arc<Self> {
         let now = clock::now();
         Arc::new(Self {
-            epoch,
+            epoch: AtomicU64::new(epoch.number()),
+            generation: AtomicU32::new(0),
+            ahead: OnceLock::new(),
             began: (now, clock::wall()),
             metrics: HubMetrics::default(),
             retention,
@@ -197,9 +208,43 @@ impl Hub {
     #[must_use]
     pub fn id(&self, sequence: u64) -> EventId {
         EventId {
-            epoch: self.epoch,
+            epoch: self.epoch(),
             sequence,
         }
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch::from_random(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// From now on other hubs apply the same order too: an id that is ahead of this one waits.
+    pub fn share(&self) {
+        self.ahead.get_or_init(Ahead::default);
+    }
+
+    /// There is nothing in the order behind this number by now: who waits for what is ahead of it for long is told.
+    pub fn settle_ahead(&self, end: u64, now: Instant) {
+        if let Some(ahead) = self.ahead.get() {
+            ahead.settle(end, now);
+        }
+    }
+
+    /// All that it held is of no history any more: it begins anew in another, whose entries up to `floor` are gone, and
+    /// the streams that read end.
+    pub fn begin_anew(&self, epoch: Epoch, floor: u64) {
+        let mut wakes = Wakes::default();
+        let mut topics = self.lock();
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.epoch.store(epoch.number(), Ordering::Release);
+        topics.begin_anew(floor, clock::now(), &mut wakes);
+        self.any_closed.store(false, Ordering::Relaxed);
+        self.watermark.store(floor, Ordering::Release);
+        drop(topics);
+        drop(wakes);
+    }
+
+    fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// The id that stands for now, over all topics: whoever begins after it gets what comes.
@@ -551,7 +596,13 @@ impl Hub {
 
     /// The number that an id of the edge's own stands for.
     fn place(&self, id: &str, joined: u64) -> Result<u64, GapReason> {
-        resume::place(id, self.epoch, joined, &self.lost)
+        resume::place(
+            id,
+            self.epoch(),
+            joined,
+            &self.lost,
+            self.ahead.get().is_some(),
+        )
     }
 
     /// The id that clients know an event by.
@@ -569,7 +620,7 @@ impl Hub {
         if let Some(event) = own.find_map(|sequence| ring.published(*sequence)) {
             return Some(event.clone());
         }
-        let id = EventId::parse(id).filter(|id| id.epoch == self.epoch)?;
+        let id = EventId::parse(id).filter(|id| id.epoch == self.epoch())?;
         ring.published(id.sequence).cloned()
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{GapReason, lost::Lost, ring::Ring, stored::Stored};
+use super::{GapReason, ahead::end_of_frame, lost::Lost, ring::Ring, stored::Stored};
 use crate::sse::{Epoch, EventId};
 
 /// The most events that a first visit is given, whatever it asks for.
@@ -30,11 +30,20 @@ pub(super) fn own(id: &str, ring: &Ring, joined: u64) -> Option<u64> {
     first.filter(|number| *number <= joined)
 }
 
-/// The number that the edge's own id stands for, if that is no later than `joined`.
-pub(super) fn place(id: &str, epoch: Epoch, joined: u64, lost: &Lost) -> Result<u64, GapReason> {
+/// The number that the edge's own id stands for, if that is no later than `joined`; of an order that `is_shared` it may
+/// be, as another edge is ahead.
+pub(super) fn place(
+    id: &str,
+    epoch: Epoch,
+    joined: u64,
+    lost: &Lost,
+    is_shared: bool,
+) -> Result<u64, GapReason> {
     match EventId::parse(id) {
         Some(id) if id.epoch != epoch => Err(GapReason::Restart),
         Some(id) if lost.end_of(id.sequence).is_some() => Err(GapReason::Lost),
+        // What is another edge's own is no place here.
+        Some(id) if is_shared => Ok(id.sequence.min(end_of_frame(id.sequence))),
         Some(id) if id.sequence <= joined => Ok(id.sequence),
         _ => Err(GapReason::Unknown),
     }

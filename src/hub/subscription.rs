@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::{
     GapReason, Hub, NoRoom, Overflow, Replay, Resume, Treatment,
+    ahead::Awaited,
     gap::{self, Gap, Look, Position, View},
     mailbox::{Mailbox, StreamHandle},
     resume::{self, Newest},
@@ -192,6 +193,10 @@ pub struct Subscription {
     is_uncounted: bool,
     /// Each event is preceded by one that names its topics.
     tells_topics: bool,
+    /// How often the hub had begun anew when it began.
+    generation: u32,
+    /// It came with the id of an event that is not applied yet.
+    ahead: Option<Awaited>,
 }
 
 impl fmt::Debug for Subscription {
@@ -271,11 +276,20 @@ impl Hub {
             gaps: 0,
             is_uncounted: false,
             tells_topics: false,
+            generation: self.generation(),
+            ahead: None,
         };
         drop(guard);
         subscription.belong(belongs, resume);
         subscription.start(resume);
-
+        if subscription.cursor > joined
+            && let Some(ahead) = self.ahead.get()
+        {
+            // What comes until then was addressed to it, and it has it.
+            subscription.is_uncounted = true;
+            let awaited = ahead.wait(subscription.cursor, &subscription.handle, now);
+            subscription.ahead = Some(awaited);
+        }
         let comes_back = matches!(resume, Resume::After(_));
         let is_partial = comes_back && subscription.is_partial();
         let behind = subscription.cursor < joined || subscription.gap.is_some();
@@ -351,9 +365,20 @@ impl Subscription {
         let max_bytes = if self.hub.is_pressed() { 0 } else { max_bytes };
         // Loaded before the rings are looked at, so that all of them hold what is at or below it.
         let mut watermark = self.hub.watermark();
+        if self.is_of_before() {
+            return Next::Ended;
+        }
+        if let Some(awaited) = &self.ahead {
+            if self.cursor <= watermark {
+                self.ahead = None;
+            } else if awaited.is_unknown() {
+                self.ahead = None;
+                self.start_at_what_is_held(GapReason::Unknown);
+            }
+        }
         if self.gap.is_none() && self.cursor >= watermark {
             self.gaps = 0;
-            if self.is_uncounted {
+            if self.is_uncounted && self.ahead.is_none() {
                 self.count_anew();
             }
             return Next::Nothing;
@@ -377,6 +402,9 @@ impl Subscription {
             (Some(read), None) => self.take_of_one(read, watermark, max_bytes),
             _ => self.take_of_many(watermark, max_bytes),
         };
+        if self.is_of_before() {
+            return Next::Ended;
+        }
         match taken {
             Ok((wires, cursor)) => {
                 self.settle(&wires);
@@ -641,9 +669,17 @@ impl Subscription {
         })
     }
 
-    /// Whether it was ended by a disconnect.
+    /// Whether the hub has begun anew since.
+    fn is_of_before(&self) -> bool {
+        self.generation != self.hub.generation()
+    }
+
+    /// Whether it was ended by a disconnect, or with the history that it read.
     #[must_use]
     pub fn is_ended(&self) -> bool {
+        if self.is_of_before() {
+            return true;
+        }
         let mut reads = self.reads.iter();
         reads.any(|read| read.cell.was_ended_after(self.joined))
     }
@@ -916,17 +952,7 @@ impl Subscription {
                                 told_through(&read.cell, end, joined).max(read.from());
                         }
                     }
-                    // What is held follows the gap, all of it. What has left by now is the gap;
-                    // what leaves from now on will be told.
-                    Err(reason) => {
-                        self.gap = Some(reason);
-                        let mut cursor = joined;
-                        self.pass_over(|ring, _| {
-                            let oldest = ring.oldest().map(|event| event.sequence - 1);
-                            cursor = oldest.unwrap_or(joined).min(cursor);
-                        });
-                        self.cursor = cursor;
-                    }
+                    Err(reason) => self.start_at_what_is_held(reason),
                 }
             }
             Resume::Last(events) => {
@@ -935,6 +961,18 @@ impl Subscription {
                 self.cursor = newest.before().unwrap_or(joined);
             }
         }
+    }
+
+    /// What is held follows a gap, all of it. What has left by now is the gap; what leaves from now on will be told.
+    fn start_at_what_is_held(&mut self, reason: GapReason) {
+        let joined = self.joined;
+        self.gap = Some(reason);
+        let mut cursor = joined;
+        self.pass_over(|ring, _| {
+            let oldest = ring.oldest().map(|event| event.sequence - 1);
+            cursor = oldest.unwrap_or(joined).min(cursor);
+        });
+        self.cursor = cursor;
     }
 
     /// Looks at the rings one by one. What has left them by then was not asked for.

@@ -397,6 +397,43 @@ impl Topics {
             .collect()
     }
 
+    /// Forgets all that was, of every topic, and has all readers look. History up to `floor` is gone.
+    pub(super) fn begin_anew(&mut self, floor: u64, now: Instant, wakes: &mut Wakes) {
+        let ids: Vec<Id> = self.known.iter().map(|(id, _)| id).collect();
+        (self.sequence, self.floor) = (floor, floor);
+        self.tombstones.clear();
+        self.closed.clear();
+        self.timeline = Timeline::default();
+        let Retention {
+            duplicates_age,
+            duplicates,
+            ..
+        } = self.retention;
+        self.duplicates = Duplicates::new(duplicates_age, duplicates);
+        self.origin = now;
+        for id in ids {
+            self.paced(id, Pace::clear);
+            let known = &mut self.known[id];
+            if let Some(end) = known.ends.take() {
+                self.ends.remove(&(end, id));
+            }
+            let known = &self.known[id];
+            let bytes = {
+                let mut ring = known.ring();
+                let bytes = ring.bytes();
+                *ring = Ring::starting_after(floor, false);
+                bytes
+            };
+            known.cell.changed.store(floor, Ordering::Release);
+            known.cell.ended.store(0, Ordering::Release);
+            known.cell.closed.store(false, Ordering::Release);
+            known.tell(wakes);
+            self.bytes -= bytes;
+            self.used(id, 0);
+            self.forget_if_idle(id);
+        }
+    }
+
     /// Drops the history of a topic.
     pub(super) fn delete(&mut self, topic: &Topic) -> Applied {
         let Some(id) = self.id(topic) else {

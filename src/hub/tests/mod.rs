@@ -1,6 +1,7 @@
 //! What the hub promises, by examples and against models.
 
 mod every_beginning;
+mod shared;
 mod treatment;
 
 use std::{

@@ -1,0 +1,107 @@
+//! A hub of an order that others apply too.
+
+use super::*;
+
+fn shared() -> Arc<Hub> {
+    let hub = hub(100);
+    hub.share();
+    hub
+}
+
+/// Applies an event as the one entry of a frame.
+fn frame(hub: &Hub, frame: u64, data: &str) {
+    let sequence = frame << PLACE_BITS;
+    hub.apply([Placed::new(sequence, clock::now(), event(&["a"], data))]);
+    hub.pass(end_of_frame(sequence), clock::now());
+}
+
+fn id(hub: &Hub, frame: u64) -> String {
+    hub.id(frame << PLACE_BITS).to_string()
+}
+
+/// All that there is for a reader, and whether a gap was told.
+fn all(reader: &mut Subscription) -> (Vec<String>, bool) {
+    let (mut data, mut is_gap) = (Vec::new(), false);
+    while let Some(chunk) = chunk(reader.next(1 << 20)) {
+        is_gap |= chunk.missed != Some(0);
+        let mut items = Vec::new();
+        let bytes = chunk.wire.payload();
+        Parser::new(usize::MAX)
+            .push(&bytes, &mut items)
+            .expect("no limit");
+        data.extend(items.into_iter().filter_map(|item| match item {
+            Item::Message(message) if message.event != "edge-gap" => Some(message.data),
+            _ => None,
+        }));
+    }
+    (data, is_gap)
+}
+
+#[test]
+fn who_comes_from_a_hub_that_is_ahead_waits_and_misses_nothing() {
+    let hub = shared();
+    frame(&hub, 1, "1");
+    let mut reader = subscribe(&hub, &["a"], Resume::After(&id(&hub, 3)));
+    for n in 2..=3 {
+        frame(&hub, n, &n.to_string());
+        assert_eq!(all(&mut reader), (vec![], false), "it has it");
+    }
+    // Whatever is asked for meanwhile, there is more to come.
+    hub.settle_ahead(end_of_frame(1 << PLACE_BITS), clock::now());
+    frame(&hub, 4, "4");
+    assert_eq!(all(&mut reader), (vec!["4".to_owned()], false));
+    // All that came is settled, though a part of it was not taken.
+    assert_eq!(all(&mut reader), (vec![], false));
+    assert_eq!(reader.settled(), reader.handle().addressed());
+}
+
+#[test]
+fn who_comes_with_an_id_of_nothing_is_told_so_after_a_while() {
+    let hub = shared();
+    frame(&hub, 1, "1");
+    let bogus = hub.id(u64::MAX).to_string();
+    let mut reader = subscribe(&hub, &["a"], Resume::After(&bogus));
+    let end = end_of_frame(1 << PLACE_BITS);
+    hub.settle_ahead(end, clock::now());
+    assert_eq!(all(&mut reader), (vec![], false));
+    hub.settle_ahead(end, clock::now() + Duration::from_secs(6));
+    let mut ready = Vec::new();
+    let mailbox = reader.handle().mailbox().clone();
+    mailbox.take_ready(Waker::noop(), &mut ready);
+    assert_eq!(ready, [reader.handle().key()]);
+    assert_eq!(all(&mut reader), (vec!["1".to_owned()], true));
+    frame(&hub, 2, "2");
+    assert_eq!(all(&mut reader), (vec!["2".to_owned()], false));
+}
+
+/// What is of the moment has numbers that are each hub's own.
+#[test]
+fn a_number_of_another_hubs_own_stands_for_the_end_of_its_frame() {
+    let hub = shared();
+    frame(&hub, 1, "1");
+    let own = hub.id(1 << PLACE_BITS | 700).to_string();
+    let mut reader = subscribe(&hub, &["a"], Resume::After(&own));
+    let of_the_moment = Placed::new(1 << PLACE_BITS | 512, clock::now(), event(&["a"], "own"));
+    hub.apply([of_the_moment]);
+    assert_eq!(all(&mut reader).0, ["own"]);
+}
+
+#[test]
+fn a_hub_that_begins_anew_ends_its_streams_and_knows_nothing_of_before() {
+    let hub = shared();
+    frame(&hub, 5, "old");
+    let before = id(&hub, 5);
+    let mut reader = subscribe(&hub, &["a"], Resume::Live);
+    frame(&hub, 6, "old too");
+    hub.begin_anew(Epoch::from_random(8), end_of_frame(0));
+    assert_eq!(reader.next(1 << 20), Next::Ended);
+    assert!(reader.is_ended());
+    drop(reader);
+    hub.lock().audit();
+    frame(&hub, 1, "new");
+    let (data, is_gap) = all(&mut subscribe(&hub, &["a"], Resume::After(&before)));
+    assert_eq!((data, is_gap), (vec!["new".to_owned()], true));
+    let (data, is_gap) = all(&mut subscribe(&hub, &["a"], Resume::After(&id(&hub, 1))));
+    assert_eq!((data, is_gap), (vec![], false));
+    hub.lock().audit();
+}
