@@ -2,11 +2,15 @@
 //!
 //! Publishers hand an [`Entry`](crate::hub::Entry) to [`Order`], which gives it its place, keeps it
 //! as it promises to, and has the hub apply it: `memory` at once, `log` once it is written.
+//!
+//! `record` is what an entry looks like that leaves the process, `wall` what moments do.
 
 mod log;
 mod memory;
 mod order;
 mod receipt;
+mod record;
+mod wall;
 
 pub(crate) use log::{Checked, Cut, LogError, LogSettings, SyncPolicy, check, cut};
 pub(crate) use order::Order;

@@ -10,12 +10,14 @@ use super::{
     disk::{self, Disk, Folder},
     error::{Damage, LogError, OpenError},
     format::{End, Header, Record, SPAN, Scan},
-    record::{self, Content},
     segments::{self, name},
     start,
     writer::create,
 };
-use crate::{clock, hub::LostRange, sse::Epoch};
+use crate::{
+    history::record::{self, Content},
+    {clock, hub::LostRange, sse::Epoch},
+};
 
 /// What a log is found to hold.
 #[derive(Debug)]

@@ -17,8 +17,7 @@
 
 use memchr::memmem;
 
-use super::record::Kind;
-use crate::hub::LostRange;
+use crate::{history::record::Kind, hub::LostRange};
 
 /// How long the header of a segment is, in bytes.
 pub(super) const HEADER: usize = 4096;

@@ -10,10 +10,14 @@ use super::{
     format::{End, Header, Place, Record, Scan},
     index::Index,
     noted::Noted,
-    record::{self, Content, Kind},
-    wall::Wall,
 };
-use crate::hub::{Entry, Hub, Identity, Judged, Placed};
+use crate::{
+    history::{
+        record::{self, Content, Kind},
+        wall::Wall,
+    },
+    hub::{Entry, Hub, Identity, Judged, Placed},
+};
 
 /// How many entries are applied at once, and how many such batches may wait.
 const BATCH: usize = 256;

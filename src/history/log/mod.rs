@@ -1,7 +1,6 @@
 //! The order in a log of files: it outlives the process.
 //!
-//! - `format` is what segments look like, `record` what entries do, `index` where they stand; `wall` is about moments,
-//!   `noted` about what an index is told.
+//! - `format` is what segments look like, `index` where entries stand, `noted` what an index is told.
 //! - `queue` is between publishers and the one thread that writes, `writer`.
 //! - `segments` are the files there are, and reading what the rings have let go of; `disk` is the directory.
 //! - `start` opens a log, `load` fills the rings, `error` says why not, `check` looks at one and mends it.
@@ -15,11 +14,9 @@ mod load;
 mod metrics;
 mod noted;
 mod queue;
-mod record;
 mod segments;
 mod start;
 mod sync_policy;
-mod wall;
 mod writer;
 
 use std::{
@@ -31,7 +28,7 @@ use std::{
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{NotStored, Receipt};
+use super::{NotStored, Receipt, record, wall::Wall};
 use crate::{
     clock,
     hub::{Ask, Entry, Found, Hub, HubBounds, LostRange, Retention, TopicRules},
@@ -42,7 +39,6 @@ use metrics::LogMetrics;
 use queue::{Item, Queue};
 use segments::Segments;
 use start::Opening;
-use wall::Wall;
 use writer::{Keeping, Writer};
 
 pub(crate) use check::{Checked, Cut, check, cut};

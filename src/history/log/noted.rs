@@ -4,8 +4,8 @@
 
 use smallvec::SmallVec;
 
-use super::{index::Index, record::Kind};
-use crate::{hub::Entry, topic::Topic};
+use super::index::Index;
+use crate::{history::record::Kind, hub::Entry, topic::Topic};
 
 /// What is remembered of an entry while the hub applies it.
 #[derive(Debug)]

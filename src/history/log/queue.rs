@@ -8,9 +8,8 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::record::Encoded;
 use crate::{
-    history::{NotStored, Receipt},
+    history::{NotStored, Receipt, record::Encoded},
     hub::Entry,
 };
 

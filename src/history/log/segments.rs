@@ -19,11 +19,13 @@ use super::{
     format::{self, End, HEADER, Header, Place, Scan},
     index::{Front, Index, Lookup, Posting},
     noted::Noted,
-    record::{self, Content},
-    wall::Wall,
 };
 use crate::{
     clock,
+    history::{
+        record::{self, Content},
+        wall::Wall,
+    },
     hub::{Ask, Entry, Found, FoundEvent, Hub, LostRange, Target},
     sse::EventId,
     topic::Topic,

@@ -8,13 +8,15 @@ use super::{
     format::{End, HEADER, Header, Place, RANGES, Record, Scan, Unreadable},
     index::{Front, Index},
     load::{Loaded, load},
-    record::{self, Content},
     segments::{self, Segment, State, name},
-    wall::Wall,
     writer::{Tail, create},
 };
 use crate::{
     clock,
+    history::{
+        record::{self, Content},
+        wall::Wall,
+    },
     hub::{Hub, LostRange, Retention},
     sse::Epoch,
     topic::Topic,

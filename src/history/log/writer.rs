@@ -15,14 +15,16 @@ use super::{
     metrics::LogMetrics,
     noted::Noted,
     queue::{Answers, Batch, Item, News, Queue},
-    record::{self, Kind},
     segments::{self, Segment, Segments},
     sync_policy::SyncPolicy,
-    wall::Wall,
 };
 use crate::{
     clock,
-    history::{Durability, NotStored, Receipt},
+    history::{
+        Durability, NotStored, Receipt,
+        record::{self, Kind},
+        wall::Wall,
+    },
     hub::{Entry, Hub, Identity, Judged, Placed, Repeat, Verdict},
     topic::Topic,
 };

@@ -10,10 +10,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{
-    super::{disk::Disk, wall::Wall},
-    *,
-};
+use super::{super::disk::Disk, *};
 use crate::hub::{Ask, mailbox::Mailbox};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];

@@ -10,10 +10,10 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use tokio::runtime::Runtime;
 
-use super::{Log, SyncPolicy, error::OpenError, wall::Wall, writer::Keeping};
+use super::{Log, SyncPolicy, error::OpenError, writer::Keeping};
 use crate::{
     clock,
-    history::{NotStored, Receipt},
+    history::{NotStored, Receipt, wall::Wall},
     hub::{
         Entry, HubBounds, Identity, Next, Resume, Retention, Subscription, Target, TopicRules,
         mailbox::Mailbox,
