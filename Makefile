@@ -40,14 +40,15 @@ conformance: tools
 # What takes too long for every run.
 soak: tools
 	$(CARGO) build --locked
-	$(CARGO) test --locked --test it -- --ignored --skip conformance --skip durable
+	$(CARGO) test --locked --test it -- --ignored --skip conformance --skip durable --skip cluster
 	cd tests/browser && node --test --test-concurrency=1 --test-reporter=spec demo.soak.mjs
 
 # What history promises, on bad days: processes that are killed 600 times, 10,000 disks whose power is cut, a thousand
-# readers who are a million events behind.
-chaos:
+# readers who are a million events behind; and three edges with three NATS servers, of which something goes for ten minutes.
+chaos: tools
 	$(CARGO) test --locked --lib -- --ignored history
 	$(CARGO) test --locked --test it -- --ignored --nocapture durable
+	$(CARGO) test --locked --test it -- --ignored --nocapture cluster
 
 # Writes the pages that are made of the code.
 docs:

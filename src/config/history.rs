@@ -47,8 +47,15 @@ impl Setting for SyncPolicy {
     }
 }
 
-/// Where history is kept that outlives the process.
-pub(super) fn take_log(reader: &mut Reader, retention: &Retention) -> Option<LogSettings> {
+/// How much of history that outlives the process is kept, and where.
+pub(super) struct KeptHistory {
+    directory: Option<PathBuf>,
+    sync: SyncPolicy,
+    pub(super) bytes: u64,
+    pub(super) age: Duration,
+}
+
+pub(super) fn take_kept(reader: &mut Reader, retention: &Retention) -> KeptHistory {
     let directory: Option<PathBuf> = reader.take(
         "history.directory",
         None,
@@ -65,16 +72,15 @@ pub(super) fn take_log(reader: &mut Reader, retention: &Retention) -> Option<Log
         "history.disk.bytes",
         Bytes(BYTES),
         "The most bytes that history takes on disk, at least four times `history.total_bytes`; the oldest goes first, a \
-         sixteenth or 64 MiB at a time.",
+         sixteenth or 64 MiB at a time. With `[cluster]`, of the stream that is made.",
     );
     let age = reader.take(
         "history.disk.age",
         AGE,
         "How long history is kept on disk, up to an hour longer.",
     );
-    let directory = directory?;
     let least = retention.total_bytes.saturating_mul(TIMES);
-    if bytes.0 < least {
+    if directory.is_some() && bytes.0 < least {
         let what = format!(
             "is {}, and history.total_bytes is {}; make it {} at least",
             bytes.show(),
@@ -83,11 +89,31 @@ pub(super) fn take_log(reader: &mut Reader, retention: &Retention) -> Option<Log
         );
         reader.mistake("history.disk.bytes", what);
     }
-    Some(LogSettings {
+    KeptHistory {
         directory,
         sync,
         bytes: bytes.0 as u64,
         age,
+    }
+}
+
+/// Where history is kept that outlives the process, on this machine: not the one that a cluster keeps.
+pub(super) fn take_log(
+    reader: &mut Reader,
+    kept: &KeptHistory,
+    is_clustered: bool,
+) -> Option<LogSettings> {
+    let directory = kept.directory.clone()?;
+    if is_clustered {
+        let what = "is of an edge on its own; with [cluster] the NATS servers keep history, and this edge what its \
+                    rings hold: leave one of the two out";
+        reader.mistake("history.directory", what.to_owned());
+    }
+    Some(LogSettings {
+        directory,
+        sync: kept.sync,
+        bytes: kept.bytes,
+        age: kept.age,
     })
 }
 

@@ -4,6 +4,7 @@
 //! reference shows, and reports every mistake at once.
 
 mod access;
+mod cluster;
 mod control;
 mod drain;
 mod events;
@@ -30,7 +31,7 @@ use std::{
 use crate::{
     access::{AccessSettings, Rule},
     drain::DrainSettings,
-    history::LogSettings,
+    history::{ClusterSettings, LogSettings},
     hub::{Retention, TopicRules},
     limits::Limits,
     net::{Advertise, Http3Settings},
@@ -72,6 +73,8 @@ pub struct Config {
     pub history: Retention,
     /// `history.directory`, if history outlives the process.
     pub history_log: Option<LogSettings>,
+    /// `[cluster]`
+    pub cluster: Option<ClusterSettings>,
     /// `[[topic]]`
     pub topics: TopicRules,
     /// `[[route]]` and `proxy.upstream`
@@ -207,6 +210,9 @@ fn take(reader: &mut Reader) -> Config {
     own.pop();
     let (events_path, prefix) = hub_paths(&routes, &own);
     let history = history::take(reader);
+    let kept = history::take_kept(reader, &history);
+    let cluster = cluster::take(reader, &kept);
+    let history_log = history::take_log(reader, &kept, cluster.is_some());
     let config = Config {
         https,
         http3,
@@ -217,7 +223,8 @@ fn take(reader: &mut Reader) -> Config {
         events: events::take(reader, events_path),
         access: access::take(reader),
         history,
-        history_log: history::take_log(reader, &history),
+        history_log,
+        cluster,
         topics: topics::take(reader),
         relay: proxy::take_relay(reader),
         trusted: proxy::take_trusted(reader),

@@ -20,7 +20,7 @@ use crate::{
     clock,
     config::{Config, Control, ControlAt},
     drain,
-    history::{LogError, Order},
+    history::{ClusterError, LogError, Order},
     hub::{Hub, HubBounds, NameBounds},
     limits::{Admission, BURST, Hits, Lag, Memory, Places, Rates},
     metrics::{self, Registry},
@@ -55,6 +55,9 @@ pub enum StartError {
     /// History cannot be gone on with.
     #[error(transparent)]
     History(#[from] LogError),
+    /// It cannot be part of its cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
 }
 
 /// A running edge.
@@ -307,7 +310,7 @@ fn exempt(config: &Config) -> Arc<Networks> {
 }
 
 /// What keeps the events.
-fn order(config: &Config) -> Result<Order, LogError> {
+fn order(config: &Config) -> Result<Order, StartError> {
     let bounds = HubBounds {
         names: NameBounds {
             total: config.limits.topics.value,
@@ -317,15 +320,18 @@ fn order(config: &Config) -> Result<Order, LogError> {
         unread_bytes: config.limits.unread_bytes.value,
     };
     let (retention, rules) = (config.history, config.topics.clone());
-    match &config.history_log {
-        Some(settings) => Order::in_log(settings, retention, &rules, bounds),
-        None => Ok(Order::in_memory(
+    if let Some(settings) = &config.cluster {
+        return Ok(Order::in_cluster(
+            settings.clone(),
             retention,
-            rules,
+            &rules,
             bounds,
-            fastrand::u64(..),
-        )),
+        )?);
     }
+    Ok(match &config.history_log {
+        Some(settings) => Order::in_log(settings, retention, &rules, bounds)?,
+        None => Order::in_memory(retention, rules, bounds, fastrand::u64(..)),
+    })
 }
 
 /// What the requests of an edge share, which is counted in `registry`.

@@ -46,12 +46,14 @@ pub(crate) enum Named {
     HistoryFull,
     HistoryFailed,
     HistoryUnknown,
+    ClusterAway,
+    ClusterTooLarge,
 }
 
 impl Named {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::TopicReserved,
         Self::TopicForbidden,
         Self::TokenMissing,
@@ -73,6 +75,8 @@ impl Named {
         Self::HistoryFull,
         Self::HistoryFailed,
         Self::HistoryUnknown,
+        Self::ClusterAway,
+        Self::ClusterTooLarge,
     ];
 
     /// Whether it says something of who or what sent a request, and not of what was sent or of others.
@@ -89,6 +93,8 @@ impl Named {
                 | Self::HistoryFull
                 | Self::HistoryFailed
                 | Self::HistoryUnknown
+                | Self::ClusterAway
+                | Self::ClusterTooLarge
         )
     }
 
@@ -117,6 +123,8 @@ impl Named {
             Self::HistoryFull => "history-full",
             Self::HistoryFailed => "history-failed",
             Self::HistoryUnknown => "history-unknown",
+            Self::ClusterAway => "cluster-away",
+            Self::ClusterTooLarge => "cluster-too-large",
         }
     }
 }

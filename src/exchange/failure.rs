@@ -350,6 +350,14 @@ impl From<NotStored> for Problem {
                 Named::HistoryUnknown,
                 Some("10"),
             ),
+            NotStored::Away => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Named::ClusterAway,
+                Some("2"),
+            ),
+            NotStored::TooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, Named::ClusterTooLarge, None)
+            }
             NotStored::Ending => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 Named::EdgeEnding,

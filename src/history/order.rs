@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LogError, LogSettings, NotStored, Receipt, log::Log, memory::Memory};
+use super::{
+    ClusterError, ClusterSettings, ClusterStatus, LogError, LogSettings, NotStored, Receipt,
+    cluster::Cluster, log::Log, memory::Memory,
+};
 use crate::{
     clock,
     hub::{Ask, Entry, Found, Hub, HubBounds, Retention, TopicRules},
@@ -22,6 +25,8 @@ pub enum Order {
     Memory(Memory),
     /// Kept in files.
     Log(Log),
+    /// Numbered and kept by servers, for many edges.
+    Cluster(Box<Cluster>),
 }
 
 impl Order {
@@ -51,9 +56,43 @@ impl Order {
         Log::open(settings, retention, rules, bounds).map(Self::Log)
     }
 
+    /// An order that many edges have in common. It waits until that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`ClusterError`] says what is in the way.
+    pub fn in_cluster(
+        settings: ClusterSettings,
+        retention: Retention,
+        rules: &TopicRules,
+        bounds: HubBounds,
+    ) -> Result<Self, ClusterError> {
+        let cluster = Cluster::open(settings, retention, rules, bounds)?;
+        Ok(Self::Cluster(Box::new(cluster)))
+    }
+
+    /// Why nobody new is to come, if so.
+    #[must_use]
+    pub fn unready(&self, now: Instant) -> Option<String> {
+        match self {
+            Self::Memory(_) | Self::Log(_) => None,
+            Self::Cluster(cluster) => cluster.unready(now),
+        }
+    }
+
+    /// What is told of the cluster, if it is of one.
+    #[must_use]
+    pub(crate) fn cluster(&self, now: Instant) -> Option<ClusterStatus> {
+        match self {
+            Self::Memory(_) | Self::Log(_) => None,
+            Self::Cluster(cluster) => Some(cluster.status(now)),
+        }
+    }
+
     /// Has what it counts be told.
     pub fn register(&self, registry: &mut Registry) {
         match self {
+            Self::Cluster(cluster) => cluster.metrics().register(registry),
             Self::Memory(_) => {}
             Self::Log(log) => log.metrics().register(registry),
         }
@@ -65,6 +104,7 @@ impl Order {
         match self {
             Self::Memory(memory) => memory.hub(),
             Self::Log(log) => log.hub(),
+            Self::Cluster(cluster) => cluster.hub(),
         }
     }
 
@@ -77,6 +117,7 @@ impl Order {
         match self {
             Self::Memory(memory) => memory.put(entry, now),
             Self::Log(log) => log.put(entry, now).await,
+            Self::Cluster(cluster) => cluster.put(entry, now).await,
         }
     }
 
@@ -92,6 +133,7 @@ impl Order {
                 entries.into_iter().map(put).collect()
             }
             Self::Log(log) => log.put_all(entries, now).await,
+            Self::Cluster(cluster) => cluster.put_all(entries, now).await,
         }
     }
 
@@ -100,7 +142,7 @@ impl Order {
     pub fn keeps_for(&self) -> Duration {
         let age = self.hub().retention().age;
         match self {
-            Self::Memory(_) => age,
+            Self::Memory(_) | Self::Cluster(_) => age,
             Self::Log(log) => age.max(log.age()),
         }
     }
@@ -111,6 +153,7 @@ impl Order {
     pub fn batch(&self) -> usize {
         match self {
             Self::Memory(_) => 32,
+            Self::Cluster(cluster) => (cluster.hub().retention().events / 2).clamp(32, 500),
             Self::Log(log) => (log.hub().retention().events / 2).clamp(32, 1000),
         }
     }
@@ -120,6 +163,7 @@ impl Order {
         match self {
             Self::Memory(_) => {}
             Self::Log(log) => log.close().await,
+            Self::Cluster(cluster) => cluster.close().await,
         }
     }
 
@@ -128,6 +172,10 @@ impl Order {
         let hub = self.hub();
         loop {
             hub.until_turn().await;
+            if let Self::Cluster(cluster) = self {
+                // One edge of all does it, unless it does not.
+                tokio::time::sleep(cluster.pause_before_turns()).await;
+            }
             let now = clock::now();
             // The ring is the readers' queue: what is due goes out in parts that it holds a few of.
             let most = (hub.retention().events / 8).clamp(8, 256);
@@ -137,6 +185,7 @@ impl Order {
                 Self::Memory(memory) => memory.put_all(due, now),
                 // What fails is due again.
                 Self::Log(log) => drop(log.put_all(due, now).await),
+                Self::Cluster(cluster) => drop(cluster.put_all(due, now).await),
             }
             if !is_all {
                 tokio::time::sleep(BREATH).await;
@@ -149,7 +198,7 @@ impl Order {
         match self {
             Self::Log(log) => log.read(ask).await,
             // What has left the rings is gone.
-            Self::Memory(_) => None,
+            Self::Memory(_) | Self::Cluster(_) => None,
         }
     }
 }

@@ -15,6 +15,8 @@ pub enum Durability {
     Written,
     /// Both: it is on disk.
     Disk,
+    /// The end of any one machine: several NATS servers have it.
+    Replicated,
 }
 
 /// What whoever put in an entry is told.
@@ -22,8 +24,8 @@ pub enum Durability {
 pub struct Receipt {
     /// The id under which it can be resumed after: the publisher's own, or its place.
     pub id: String,
-    /// The event streams that it went to, told, or ended, each counted once.
-    pub receivers: usize,
+    /// The event streams that it went to, told, or ended, each counted once; `None` if nobody knows of all edges.
+    pub receivers: Option<usize>,
     /// The events that it took out of history; `None` when what it names is not there.
     pub removed: Option<usize>,
     /// An event that was published before under `id`; it was not published again.
@@ -50,7 +52,7 @@ impl Receipt {
         };
         Ok(Self {
             id: own_id.map_or_else(|| hub.id(sequence).to_string(), Into::into),
-            receivers: applied.receivers,
+            receivers: Some(applied.receivers),
             removed: applied.removed,
             duplicate,
             deferred: applied.deferred,
@@ -86,6 +88,22 @@ pub enum NotStored {
          with the same Idempotency-Key or id then"
     )]
     Unknown,
+    /// No server has the order just now.
+    #[error(
+        "no NATS server has the order of the cluster just now, so nothing is taken (cluster.nats); send it again in a moment"
+    )]
+    Away,
+    /// It does not fit into a message.
+    #[error(
+        "with its topics it is {bytes} bytes long, and a cluster takes {limit}; publish it to fewer topics or users at a \
+         time, or put less into it"
+    )]
+    TooLarge {
+        /// How long it is.
+        bytes: usize,
+        /// What would be taken.
+        limit: usize,
+    },
     /// The edge ends.
     #[error("the edge is ending; send it again")]
     Ending,

@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Passed = 7,
     /// An event that repeats another, under a key of its own.
     Repeat = 8,
+    /// The end of the streams of a user.
+    Disconnect = 9,
 }
 
 impl Kind {
@@ -46,6 +48,7 @@ impl Kind {
             6 => Self::Close,
             7 => Self::Passed,
             8 => Self::Repeat,
+            9 => Self::Disconnect,
             _ => return None,
         })
     }
@@ -90,6 +93,7 @@ const KEY: u8 = 4;
 const TTL: u8 = 8;
 const IDEMPOTENCY_KEY: u8 = 16;
 const CONTENT: u8 = 32;
+const LIVE_ONLY: u8 = 64;
 
 /// By what a topic is found in an index: FNV-1a. Two with one hash cost a look, as records have the names.
 pub(super) fn hash(topic: &Topic) -> u64 {
@@ -105,28 +109,44 @@ fn hashes(topics: &[Topic]) -> SmallVec<[u64; 1]> {
     topics.iter().map(hash).collect()
 }
 
-/// An entry as it is written. Of an event it is settled later whether it waits.
+/// Whether nothing of an entry need outlive the process: what is of the moment, or about streams that are open.
+fn is_passed(entry: &Entry) -> bool {
+    match entry {
+        Entry::Event { target, .. } => target.is_live_only || is_own(entry),
+        Entry::Release { topics, waiting } => topics.is_empty() || waiting.event().is_live_only(),
+        Entry::Disconnect(_) => true,
+        Entry::Delete(_) | Entry::Retract { .. } | Entry::Close(_) => false,
+    }
+}
+
+/// Whether an entry is of this edge alone: what it says of itself and of who is there.
+pub(super) fn is_own(entry: &Entry) -> bool {
+    match entry {
+        Entry::Event { target, .. } => target.topics.iter().all(Topic::is_of_the_moment),
+        Entry::Release { topics, .. } => topics.iter().all(Topic::is_of_the_moment),
+        _ => false,
+    }
+}
+
+/// An entry as it is kept. Of an event it is settled later whether it waits.
 pub(super) fn encode(entry: &Entry, wall: &Wall) -> Encoded {
-    let passed = Encoded {
-        kind: Kind::Passed,
-        body: Vec::new(),
-        topics: SmallVec::new(),
-    };
+    if is_passed(entry) {
+        return Encoded {
+            kind: Kind::Passed,
+            body: Vec::new(),
+            topics: SmallVec::new(),
+        };
+    }
+    encode_all(entry, wall)
+}
+
+/// An entry as others are told it, whatever of it is kept.
+pub(super) fn encode_all(entry: &Entry, wall: &Wall) -> Encoded {
     let (kind, body, topics): (_, _, &[Topic]) = match entry {
-        Entry::Event { target, .. }
-            if target.is_live_only || target.topics.iter().all(Topic::is_of_the_moment) =>
-        {
-            return passed;
-        }
         Entry::Event { draft, target } => {
             let mut body = Vec::with_capacity(draft.encoded().len() + 64);
             put_event(&mut body, target, draft);
             (Kind::Event, body, &target.topics)
-        }
-        Entry::Release { topics, waiting }
-            if topics.is_empty() || waiting.event().is_live_only() =>
-        {
-            return passed;
         }
         Entry::Release { topics, waiting } => {
             let mut body = Vec::new();
@@ -146,8 +166,7 @@ pub(super) fn encode(entry: &Entry, wall: &Wall) -> Encoded {
             (Kind::Retract, body, &[])
         }
         Entry::Close(topic) => (Kind::Close, text(topic.as_str()), &[]),
-        // It is about streams that are open.
-        Entry::Disconnect(_) => return passed,
+        Entry::Disconnect(topic) => (Kind::Disconnect, text(topic.as_str()), &[]),
     };
     Encoded {
         kind,
@@ -188,7 +207,7 @@ fn target_of(topics: &[Topic], waiting: &Released) -> Target {
         ttl: event
             .until()
             .map(|until| until.saturating_duration_since(event.at)),
-        is_live_only: false,
+        is_live_only: event.is_live_only(),
     }
 }
 
@@ -237,7 +256,8 @@ fn put_event(body: &mut Vec<u8>, target: &Target, draft: &Draft) {
         | flag(target.key.is_some(), KEY)
         | flag(target.ttl.is_some(), TTL)
         | flag(parts.key.is_some(), IDEMPOTENCY_KEY)
-        | flag(parts.content.is_some(), CONTENT);
+        | flag(parts.content.is_some(), CONTENT)
+        | flag(target.is_live_only, LIVE_ONLY);
     body.push(flags);
     put_topics(body, &target.topics);
     if let Some(to) = &target.to {
@@ -326,7 +346,7 @@ impl<'a> Reading<'a> {
             id,
             key,
             ttl,
-            is_live_only: false,
+            is_live_only: has(LIVE_ONLY),
         };
         Some((Draft::from_encoded(self.0), target))
     }
@@ -377,6 +397,7 @@ pub(super) fn decode(kind: Kind, body: &[u8]) -> Option<Content> {
             Content::Other(Entry::Retract { topics, id }, taken)
         }
         Kind::Close => Content::Other(Entry::Close(body.topic()?), None),
+        Kind::Disconnect => Content::Other(Entry::Disconnect(body.topic()?), None),
         Kind::Passed => Content::Passed,
         Kind::Repeat => {
             let first = body.u64()?;
@@ -408,7 +429,7 @@ mod tests {
         #[test]
         fn an_event_comes_back_as_it_was_written(
             topics in names(), to in proptest::option::of(names()),
-            id in proptest::option::of("[a-z ]{1,255}"), key in proptest::option::of("\\PC{0,80}"),
+            live: bool, id in proptest::option::of("[a-z ]{1,255}"), key in proptest::option::of("\\PC{0,80}"),
             ttl in proptest::option::of(0u64..u64::MAX), data: String,
             named in any::<bool>(), again in proptest::option::of("[a-z]{1,9}"),
         ) {
@@ -418,16 +439,17 @@ mod tests {
                 identity = identity.with_id("1", &topics, None, &data);
             }
             let target = Target {
-                topics, to, identity, is_live_only: false,
+                topics, to, identity, is_live_only: live,
                 id: id.map(Into::into), key: key.map(Into::into), ttl: ttl.map(Duration::from_millis),
             };
             let (said, of) = (format!("{target:?}"), hashes(&target.topics));
             let is_empty = target.topics.is_empty();
             let entry = Entry::Event { draft: Draft::new(Some("type"), &data, None), target };
-            let Encoded { kind, body, topics } = encode(&entry, &wall);
-            prop_assume!(!is_empty);
+            prop_assert_eq!(encode(&entry, &wall).kind == Kind::Passed, live || is_empty);
+            let Encoded { kind, body, topics } = encode_all(&entry, &wall);
             let Entry::Event { draft, .. } = entry else { unreachable!() };
             prop_assert_eq!(topics, of);
+            prop_assume!(!is_empty);
             let Some(Content::Event { draft: read, target, turn: None }) = decode(kind, &body) else {
                 panic!("an event");
             };
@@ -443,7 +465,7 @@ mod tests {
         }
 
         #[test]
-        fn anything_is_read_without_a_panic(kind in 0u8..10, body in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn anything_is_read_without_a_panic(kind in 0u8..11, body in proptest::collection::vec(any::<u8>(), 0..80)) {
             if let Some(kind) = Kind::from_u8(kind) {
                 let _: Option<Content> = decode(kind, &body);
             }
@@ -457,13 +479,14 @@ mod tests {
         let topics = vec![topic("a"), topic("b")].into();
         for entry in [
             Entry::Delete(topic("a")),
+            Entry::Disconnect(topic("a")),
             Entry::Close(topic("ä")),
             Entry::Retract {
                 topics,
                 id: "1".into(),
             },
         ] {
-            let Encoded { kind, body, .. } = encode(&entry, &wall);
+            let Encoded { kind, body, .. } = encode_all(&entry, &wall);
             let taken = (kind == Kind::Retract).then_some(7);
             let before = before(kind, None, taken, &wall);
             let body = [before.as_ref().map_or(&[][..], |b| b), &body].concat();

@@ -277,6 +277,12 @@ impl Hub {
         }
     }
 
+    /// How many entries are best applied at once before readers get their turn, as the ring is their queue.
+    #[must_use]
+    pub fn at_once(&self) -> usize {
+        (self.retention.events / 8).clamp(1, UNDER_ONE_LOCK)
+    }
+
     /// Applies entries, each above the last one.
     ///
     /// For each handful of them, under one hold of the lock: first the rings, then the watermark,

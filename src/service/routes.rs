@@ -54,6 +54,7 @@ pub(super) enum Route<'p> {
     EndStream(&'p str),
     Stats,
     Cursor,
+    Cluster,
     ListGroups,
     ShowGroup(&'p str),
     AddMember(&'p str, &'p str),
@@ -248,6 +249,7 @@ const TABLE: &[RouteRow] = &[
         Route::EndStream(p[0])
     }),
     row(&[By::Control], READ, "/cursor", |_| Route::Cursor),
+    row(&[By::Control], READ, "/cluster", |_| Route::Cluster),
     row(&[By::Control], READ, "/stats", |_| Route::Stats),
     row(&[By::Control], READ, "/groups", |_| Route::ListGroups),
     row(&[By::Control], READ, "/groups/*", |p| {

@@ -155,7 +155,7 @@ async fn publish_lines(mut control: Connection, name: String, count: Arc<AtomicU
 }
 
 /// All that a client gets that comes back whenever it is cut, up to the end.
-async fn read_to_end(server: String, protocol: Protocol) -> Vec<(u64, String)> {
+pub async fn read_to_end(server: String, protocol: Protocol) -> Vec<(u64, String)> {
     let url = format!("{server}/events?topic=a").parse().expect("a URL");
     let mut source = EventSource::new(url, protocol, Trust::Anyone, String::new());
     let mut got = Vec::new();

@@ -15,6 +15,7 @@ mod balancer;
 mod bench; // the load harness
 mod browsers_wire; // what makes hundreds of streams on one connection work
 mod certificates; // what handshakes get
+mod cluster; // one order over many edges
 mod commands; // the program as people start it
 mod conformance; // HTTP/2 as h2spec has it
 mod control; // the private listener

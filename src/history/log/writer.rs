@@ -35,8 +35,6 @@ const SEGMENT_AGE: Duration = Duration::from_secs(3600);
 const TIDY: Duration = Duration::from_secs(60);
 /// What is kept of the room for a commit.
 const BUFFER: usize = 1 << 20;
-/// How many entries are applied at most before readers get their turn.
-const AT_ONCE: usize = 64;
 
 /// How a log is kept.
 #[derive(Clone, Copy, Debug)]
@@ -366,7 +364,7 @@ impl Writer {
     /// Has the hub apply what is written, and the index know it.
     fn apply(&mut self, written: Vec<Written>) -> Answers {
         let mut answers = Vec::with_capacity(written.len());
-        let slice = (self.hub.retention().events / 8).clamp(1, AT_ONCE);
+        let slice = self.hub.at_once();
         let mut written = written.into_iter().peekable();
         while written.peek().is_some() {
             if !answers.is_empty() {

@@ -40,6 +40,7 @@ pub(super) async fn answer(
             let id = context.hub.cursor().to_string();
             Ok(Reply::json(&json!({ "id": id })))
         }
+        Route::Cluster => cluster(context),
         Route::ListStreams => streams::list(context, query),
         Route::EndStream(id) => streams::end(context, id),
         Route::ShowUser(user) => streams::of_user(context, user),
@@ -95,8 +96,8 @@ async fn revoke(context: &Context, user: &str) -> Result<Reply, Problem> {
     ))
 }
 
-/// Ends the streams of a user; how many.
-async fn end_streams(context: &Context, user: &Name) -> Result<usize, Problem> {
+/// Ends the streams of a user; how many, if that is known of all edges.
+async fn end_streams(context: &Context, user: &Name) -> Result<Option<usize>, Problem> {
     // First: whoever comes back is asked about anew.
     context.access.forget(user);
     let entry = Entry::Disconnect(user.user_topic());
@@ -106,15 +107,28 @@ async fn end_streams(context: &Context, user: &Name) -> Result<usize, Problem> {
         Err(error) => {
             tracing::warn!("streams are ended though it is in no history: {error}");
             let is_theirs = |info: &StreamInfo| info.identity.user() == Some(user);
-            Ok(context.streams.end_where(Ended::Operator, is_theirs))
+            Ok(Some(context.streams.end_where(Ended::Operator, is_theirs)))
         }
     }
+}
+
+/// What is known of the cluster that the edge is part of.
+fn cluster(context: &Context) -> Result<Reply, Problem> {
+    let status = context.order.cluster(clock::now());
+    let status = status.ok_or_else(|| {
+        Problem::not_found("this edge is part of no cluster; set cluster.name and cluster.nats")
+    })?;
+    Ok(Reply::json(&status))
 }
 
 fn ready(context: &Context) -> Result<Reply, Problem> {
     if context.drain.is_draining() {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the edge is ending")
             .named(Named::EdgeEnding);
+        return Err(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("5")));
+    }
+    if let Some(why) = context.order.unready(clock::now()) {
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, why).named(Named::ClusterAway);
         return Err(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("5")));
     }
     Ok(plain("ready\n"))

@@ -15,7 +15,8 @@ use crate::{
 #[derive(Serialize)]
 pub(super) struct Published {
     id: String,
-    /// None of a duplicate, which went out before; not said to whom it would tell who is there.
+    /// None of a duplicate, which went out before; not said to whom it would tell who is there, nor where it may be
+    /// others on other edges.
     #[serde(skip_serializing_if = "Option::is_none")]
     receivers: Option<usize>,
     /// Whether anyone got it, for who sends to people.
@@ -77,8 +78,11 @@ impl Published {
         let delivered = is_to_people && !receipt.duplicate;
         Self {
             id: receipt.id,
-            receivers: is_told.then_some(receipt.receivers),
-            delivered: delivered.then_some(receipt.receivers > 0),
+            receivers: receipt.receivers.filter(|_| is_told),
+            delivered: receipt
+                .receivers
+                .filter(|_| delivered)
+                .map(|receivers| receivers > 0),
             duplicate: receipt.duplicate,
             deferred: receipt.deferred,
             stored: receipt.durability,

@@ -1,0 +1,304 @@
+//! Having the hub apply what the order brings, and answering those of this edge who wait for it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::frame::{self, Frame, FrameId};
+use crate::{
+    clock,
+    history::{
+        Durability, NotStored, Receipt,
+        record::{self, Content},
+        wall::Wall,
+    },
+    hub::{Entry, Hub, OWN_PLACES, PLACE_BITS, Placed, end_of_frame},
+    sse::Epoch,
+};
+
+/// How long after a frame is stored its publishers wait for it to come back.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a publisher is told.
+pub(super) type Answer = Result<Receipt, NotStored>;
+
+/// One who waits for an entry to be applied.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) own_id: Option<Box<str>>,
+    /// It may be a repetition, which is known once it is applied.
+    pub(super) is_identified: bool,
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
+/// A frame on its way.
+#[derive(Debug)]
+struct Sent {
+    waiters: Vec<Waiter>,
+    /// Under which number it was stored, and when.
+    stored: Option<(u64, Instant)>,
+}
+
+/// The last frame that was applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    /// Its number in the stream; 0 before the first.
+    pub(super) sequence: u64,
+    /// By what the servers know it; `None` of the one before the first that is read.
+    pub(super) id: Option<String>,
+}
+
+/// What applies the order.
+#[derive(Debug)]
+pub(super) struct Applier {
+    pub(super) hub: Arc<Hub>,
+    wall: Wall,
+    durability: Durability,
+    /// Held while entries are applied, so that they are in the order of their numbers.
+    tail: Mutex<Tail>,
+    sent: Mutex<HashMap<FrameId, Sent>>,
+    position: watch::Sender<Position>,
+    /// There are no places left for what is this edge's own: a frame is wanted.
+    wants_frame: Notify,
+}
+
+/// The last entry.
+#[derive(Debug)]
+struct Tail {
+    sequence: u64,
+    at: Instant,
+}
+
+/// The number after the last that is given before a frame.
+fn floor(frame: u64) -> u64 {
+    (frame << PLACE_BITS).saturating_sub(1)
+}
+
+/// The last number before the frame with this one.
+pub(super) fn floor_before(first: u64) -> u64 {
+    end_of_frame(floor(first))
+}
+
+impl Applier {
+    /// Whose first frame has this number.
+    pub(super) fn new(hub: Arc<Hub>, wall: Wall, durability: Durability, first: u64) -> Self {
+        let position = Position {
+            sequence: first - 1,
+            id: None,
+        };
+        Self {
+            tail: Mutex::new(Tail {
+                sequence: floor_before(first),
+                at: wall.began().0,
+            }),
+            hub,
+            wall,
+            durability,
+            sent: Mutex::default(),
+            position: watch::Sender::new(position),
+            wants_frame: Notify::new(),
+        }
+    }
+
+    /// Where it is.
+    pub(super) fn position(&self) -> watch::Ref<'_, Position> {
+        self.position.borrow()
+    }
+
+    pub(super) fn wall(&self) -> &Wall {
+        &self.wall
+    }
+
+    /// Returns once a frame is wanted though nobody publishes.
+    pub(super) async fn wants_frame(&self) {
+        self.wants_frame.notified().await;
+    }
+
+    /// Applies a frame of the stream.
+    pub(super) fn apply(&self, sequence: u64, millis: u64, payload: &[u8]) {
+        let (id, contents) = match frame::decode(payload) {
+            Ok(Frame { id, entries }) => (Some(id), entries),
+            Err(error) => {
+                tracing::error!("message {sequence} of the order is passed over: {error}");
+                (None, Vec::new())
+            }
+        };
+        let mut tail = self.lock();
+        // In the order time does not go back, and it is never yet to come.
+        let at = self.wall.moment(millis).min(clock::now()).max(tail.at);
+        let first = sequence << PLACE_BITS;
+        let placed = contents.into_iter().zip(first..).map(|((kind, body), number)| {
+            let entry = record::decode(kind, body).and_then(|content| self.entry(content));
+            if entry.is_none() {
+                tracing::error!("entry {number} of the order is passed over: it is of nothing that this version knows");
+            }
+            entry.map(|entry| Placed::new(number, at, entry))
+        });
+        let placed: Vec<Option<Placed>> = placed.collect();
+        let known: Vec<bool> = placed.iter().map(Option::is_some).collect();
+        let mut placed = placed.into_iter().flatten().peekable();
+        let mut applied = Vec::new();
+        while placed.peek().is_some() {
+            if !applied.is_empty() {
+                std::thread::yield_now();
+            }
+            let outcome = self.hub.apply(placed.by_ref().take(self.hub.at_once()));
+            drop(outcome.wakes);
+            applied.extend(outcome.applied);
+        }
+        let end = end_of_frame(first);
+        self.hub.pass(end, at);
+        (tail.sequence, tail.at) = (end, at);
+        drop(tail);
+        self.position.send_replace(Position {
+            sequence,
+            id: Some(id.map(|id| id.to_string()).unwrap_or_default()),
+        });
+        let sent = id.and_then(|id| self.sent().remove(&id));
+        let Some(Sent { waiters, .. }) = sent else {
+            return;
+        };
+        let mut applied = applied.into_iter();
+        for ((waiter, number), is_known) in waiters.into_iter().zip(first..).zip(known) {
+            let answer = match is_known.then(|| applied.next()).flatten() {
+                Some(applied) => {
+                    Receipt::of(&self.hub, number, waiter.own_id, &applied, self.durability).map(
+                        |receipt| Receipt {
+                            // Those of the other edges are not known.
+                            receivers: None,
+                            ..receipt
+                        },
+                    )
+                }
+                None => Err(NotStored::Unknown),
+            };
+            // Nobody waits any more: it is stored all the same.
+            let _: Result<(), Answer> = waiter.answer.send(answer);
+        }
+    }
+
+    fn entry(&self, content: Content) -> Option<Entry> {
+        Some(match content {
+            Content::Event { draft, target, .. } => Entry::Event { draft, target },
+            Content::Release {
+                draft,
+                target,
+                published: (published, since),
+            } => {
+                let topics = target.topics.clone().into();
+                let place = (published, self.wall.past(since));
+                let waiting = self.hub.waited(place, draft, target);
+                Entry::Release { topics, waiting }
+            }
+            Content::Other(entry, _) => entry,
+            Content::Passed | Content::Repeat(..) => return None,
+        })
+    }
+
+    /// Applies an entry that is of this edge alone, as it is of the moment.
+    pub(super) fn apply_own(&self, entry: Entry, now: Instant) -> Answer {
+        let own_id = entry.own_id();
+        let mut tail = self.lock();
+        let sequence = tail.sequence + 1;
+        if sequence % (1 << PLACE_BITS) < OWN_PLACES {
+            drop(tail);
+            // Nothing was published for long, and much was said of the moment: the next will be told.
+            self.wants_frame.notify_one();
+            return Err(NotStored::Busy);
+        }
+        let at = tail.at.max(now);
+        let outcome = self.hub.apply([Placed::new(sequence, at, entry)]);
+        (tail.sequence, tail.at) = (sequence, at);
+        drop(tail);
+        let applied = outcome.applied[0];
+        drop(outcome.wakes);
+        Receipt::of(&self.hub, sequence, own_id, &applied, Durability::Memory)
+    }
+
+    /// All that was applied is of no history any more, or there is a hole before the frame that is first now.
+    pub(super) fn begin_anew(&self, epoch: Epoch, first: u64) {
+        let mut tail = self.lock();
+        let sequence = floor_before(first);
+        self.hub.begin_anew(epoch, sequence);
+        tail.sequence = sequence;
+        drop(tail);
+        self.position.send_replace(Position {
+            sequence: first - 1,
+            id: None,
+        });
+    }
+
+    /// A frame is about to be sent for some who wait.
+    pub(super) fn is_sent(&self, id: FrameId, waiters: Vec<Waiter>) {
+        let sent = Sent {
+            waiters,
+            stored: None,
+        };
+        self.sent().insert(id, sent);
+    }
+
+    /// A frame was stored under a number.
+    pub(super) fn is_stored(&self, id: FrameId, sequence: u64) {
+        if let Some(sent) = self.sent().get_mut(&id) {
+            sent.stored = Some((sequence, clock::now()));
+        }
+    }
+
+    /// Nothing came of a frame, or nobody knows.
+    pub(super) fn is_not_stored(&self, id: FrameId, why: &NotStored) {
+        let sent = self.sent().remove(&id);
+        for waiter in sent.into_iter().flat_map(|sent| sent.waiters) {
+            let _: Result<(), Answer> = waiter.answer.send(Err(why.clone()));
+        }
+    }
+
+    /// Answers those whose frame was stored a while ago and has not come back: this edge is behind.
+    pub(super) fn answer_late(&self, now: Instant) {
+        let mut sent = self.sent();
+        let is_late = |sent: &Sent| {
+            sent.stored
+                .is_some_and(|(_, at)| now.saturating_duration_since(at) >= PATIENCE)
+        };
+        let late: Vec<FrameId> = sent
+            .iter()
+            .filter(|(_, sent)| is_late(sent))
+            .map(|(id, _)| *id)
+            .collect();
+        let late: Vec<Sent> = late.iter().filter_map(|id| sent.remove(id)).collect();
+        drop(sent);
+        for Sent { waiters, stored } in late {
+            let first = stored.map_or(0, |(sequence, _)| sequence << PLACE_BITS);
+            for (waiter, number) in waiters.into_iter().zip(first..) {
+                let answer = if waiter.is_identified {
+                    // It may repeat another.
+                    Err(NotStored::Unknown)
+                } else {
+                    let id = waiter
+                        .own_id
+                        .map_or_else(|| self.hub.id(number).to_string(), Into::into);
+                    Ok(Receipt {
+                        id,
+                        receivers: None,
+                        removed: None,
+                        duplicate: false,
+                        deferred: false,
+                        durability: self.durability,
+                    })
+                };
+                let _: Result<(), Answer> = waiter.answer.send(answer);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().expect("no holder of this lock panics")
+    }
+
+    fn sent(&self) -> MutexGuard<'_, HashMap<FrameId, Sent>> {
+        self.sent.lock().expect("no holder of this lock panics")
+    }
+}

@@ -1,0 +1,532 @@
+//! What is asked of the NATS servers: the stream with the order, its frames, and the epoch.
+//!
+//! By the JetStream API in JSON (ADR-1, ADR-13, ADR-8), over a plain client.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, Subscriber};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::{frame::FrameId, settings::ClusterSettings};
+use crate::sse::Epoch;
+
+/// How long a server has to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked whether a server is there.
+const PING: Duration = Duration::from_secs(2);
+/// What is asked for in one pull: so many frames, so many bytes, for so long; and how often the server says that it is
+/// there.
+const PULL_FRAMES: usize = 500;
+const PULL_BYTES: usize = 4 << 20;
+const PULL_EXPIRES: Duration = Duration::from_secs(2);
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// What a consumer is for whom nobody asks any more.
+const INACTIVE: Duration = Duration::from_secs(30);
+/// The window in which a frame that comes again is known.
+const DUPLICATES: Duration = Duration::from_secs(120);
+/// What this program calls the form of its frames.
+const FORMAT: &str = "1";
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+
+/// The error codes of the JetStream API that are told apart.
+const NO_STREAM: u64 = 10059;
+const NO_MESSAGE: u64 = 10037;
+const WRONG_LAST: [u64; 2] = [10071, 10164];
+const IN_USE: u64 = 10058;
+const TOO_LARGE: u64 = 10054;
+const FULL: [u64; 4] = [10023, 10028, 10047, 10077];
+/// Too few servers are there yet.
+const NO_PEERS: u64 = 10005;
+
+/// Why something was not done.
+#[derive(Clone, Debug, Error)]
+pub(super) enum BrokerError {
+    /// Nobody answers: it may be done later.
+    #[error("{0}")]
+    Away(String),
+    /// A server refuses.
+    #[error("{text} (NATS error {error})")]
+    Refused {
+        /// `err_code`
+        error: u64,
+        text: String,
+    },
+    /// There is something that does not fit what is asked for.
+    #[error("{0}")]
+    Misfit(String),
+}
+
+impl BrokerError {
+    /// Whether there is no room for more.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if FULL.contains(error))
+    }
+
+    /// Whether the servers take no frame of this size.
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if *error == TOO_LARGE)
+    }
+
+    fn is(&self, code: u64) -> bool {
+        matches!(self, Self::Refused { error, .. } if *error == code)
+    }
+}
+
+/// What a stream is like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct StreamInfo {
+    /// The number of the first frame that is kept, and that of the last there was.
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) frames: u64,
+    pub(super) bytes: u64,
+    pub(super) replicas: u8,
+    pub(super) leader: Option<String>,
+}
+
+/// A frame as a stream has it.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    pub(super) sequence: u64,
+    /// Which of the consumer's it is, from 1.
+    pub(super) nth: u64,
+    /// When it was stored, in unix ms.
+    pub(super) millis: u64,
+    pub(super) payload: Bytes,
+}
+
+/// What comes for a pull.
+#[derive(Debug)]
+pub(super) enum Pulled {
+    Frame(Delivered),
+    /// The server is there.
+    Heartbeat,
+    /// The pull is over; the next is due.
+    Over,
+    /// The consumer is gone, or does not answer.
+    Gone(String),
+}
+
+/// The servers.
+#[derive(Clone, Debug)]
+pub(super) struct Broker {
+    client: Client,
+    settings: Arc<ClusterSettings>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    err_code: Option<u64>,
+    code: Option<u64>,
+    description: Option<String>,
+}
+
+impl Broker {
+    /// Connects to one of the servers. Whether there is a connection is told.
+    pub(super) async fn connect(
+        settings: Arc<ClusterSettings>,
+        connected: watch::Sender<bool>,
+    ) -> Result<Self, BrokerError> {
+        let away = |error: &dyn std::fmt::Display| BrokerError::Away(error.to_string());
+        let mut options = ConnectOptions::new()
+            .name(format!("seventh {}", settings.node))
+            .request_timeout(Some(PATIENCE))
+            .connection_timeout(PATIENCE)
+            .ping_interval(PING)
+            .max_reconnects(None)
+            .reconnect_delay_callback(|attempts| {
+                Duration::from_millis(100 << attempts.min(4)).min(Duration::from_secs(1))
+            })
+            .event_callback(move |event| {
+                match event {
+                    Event::Connected => drop(connected.send_replace(true)),
+                    Event::Disconnected | Event::Closed => drop(connected.send_replace(false)),
+                    other => tracing::debug!("NATS: {other}"),
+                }
+                std::future::ready(())
+            });
+        if let Some(file) = &settings.credentials {
+            options = options.credentials_file(file).await.map_err(|error| {
+                let file = file.display();
+                BrokerError::Misfit(format!("{file} (cluster.credentials): {error}"))
+            })?;
+        }
+        if let Some(ca) = &settings.ca {
+            options = options.add_root_certificates(ca.clone()).require_tls(true);
+        }
+        let client = options.connect(&settings.servers[..]).await;
+        Ok(Self {
+            client: client.map_err(|error| away(&error))?,
+            settings,
+        })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The server that is asked.
+    pub(super) fn server(&self) -> String {
+        self.client.server_info().server_name
+    }
+
+    async fn api(&self, what: &str, body: &Value) -> Result<Value, BrokerError> {
+        let subject = format!("$JS.API.{what}");
+        let asked = self.client.request(subject, body.to_string().into()).await;
+        answer(asked.map(|message| message.payload))
+    }
+
+    /// The stream, which is made if it is not there. One that is there is checked, and left as it is.
+    pub(super) async fn stream(&self) -> Result<StreamInfo, BrokerError> {
+        let settings = &*self.settings;
+        let name = settings.stream();
+        let info = self.api(&format!("STREAM.INFO.{name}"), &json!({})).await;
+        let info = match info {
+            Err(error) if error.is(NO_STREAM) => {
+                let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+                let config = json!({
+                    "name": name, "subjects": [settings.subject()], "retention": "limits", "discard": "old",
+                    "storage": "file", "num_replicas": settings.replicas, "max_bytes": settings.bytes,
+                    "max_age": nanos(settings.age), "duplicate_window": nanos(DUPLICATES), "max_msgs": -1,
+                    "max_msgs_per_subject": -1, "max_consumers": -1, "max_msg_size": -1, "allow_direct": true,
+                    "metadata": { "seventh.format": FORMAT },
+                });
+                tracing::info!(
+                    "the stream {name} is made, with {} replicas",
+                    settings.replicas
+                );
+                match self.api(&format!("STREAM.CREATE.{name}"), &config).await {
+                    // Another edge was first.
+                    Err(error) if error.is(IN_USE) => {
+                        self.api(&format!("STREAM.INFO.{name}"), &json!({})).await?
+                    }
+                    Err(BrokerError::Refused {
+                        error: NO_PEERS,
+                        text,
+                    }) => {
+                        return Err(BrokerError::Away(text));
+                    }
+                    made => made?,
+                }
+            }
+            info => info?,
+        };
+        self.check(&info["config"])?;
+        let state = &info["state"];
+        let number = |name: &str| state[name].as_u64().unwrap_or_default();
+        Ok(StreamInfo {
+            first: number("first_seq"),
+            last: number("last_seq"),
+            frames: number("messages"),
+            bytes: number("bytes"),
+            replicas: u8::try_from(info["config"]["num_replicas"].as_u64().unwrap_or(1))
+                .unwrap_or(u8::MAX),
+            leader: info["cluster"]["leader"].as_str().map(Into::into),
+        })
+    }
+
+    /// Whether a stream is one that the order can be kept in.
+    fn check(&self, config: &Value) -> Result<(), BrokerError> {
+        let settings = &*self.settings;
+        let (name, subject) = (settings.stream(), settings.subject());
+        let misfit = |what: &str, is: &Value, wanted: &Value| {
+            let text = format!(
+                "the stream {name} has {what} {is}, and {wanted} is needed; change it with `nats stream edit`, or remove \
+                 it if it is of something else"
+            );
+            Err(BrokerError::Misfit(text))
+        };
+        for (what, wanted) in [
+            ("subjects", json!([subject])),
+            ("retention", json!("limits")),
+            ("discard", json!("old")),
+            ("num_replicas", json!(settings.replicas)),
+            ("max_msgs_per_subject", json!(-1)),
+        ] {
+            if config[what] != wanted {
+                return misfit(what, &config[what], &wanted);
+            }
+        }
+        let format = &config["metadata"]["seventh.format"];
+        if *format != json!(FORMAT) {
+            return misfit("metadata seventh.format", format, &json!(FORMAT));
+        }
+        Ok(())
+    }
+
+    /// The epoch of the order, and at which revision: drawn at random if there is none.
+    pub(super) async fn epoch(&self) -> Result<(Epoch, u64), BrokerError> {
+        let stream = format!("KV_{}", self.settings.bucket());
+        let key = json!({ "last_by_subj": self.epoch_key() });
+        for _ in 0..3 {
+            let get = self.api(&format!("STREAM.MSG.GET.{stream}"), &key).await;
+            match get {
+                Ok(found) => {
+                    let message = &found["message"];
+                    let text = message["data"].as_str().unwrap_or_default();
+                    let text = BASE64_STANDARD.decode(text).unwrap_or_default();
+                    let number = std::str::from_utf8(&text)
+                        .ok()
+                        .and_then(|text| text.parse().ok());
+                    let number = number.ok_or_else(|| {
+                        BrokerError::Misfit(format!("the key {} holds no epoch", self.epoch_key()))
+                    })?;
+                    let revision = message["seq"].as_u64().unwrap_or_default();
+                    return Ok((Epoch::from_random(number), revision));
+                }
+                Err(error) if error.is(NO_STREAM) => self.make_bucket(&stream).await?,
+                Err(error) if error.is(NO_MESSAGE) => self.draw_epoch(0).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(BrokerError::Away("the epoch cannot be agreed upon".into()))
+    }
+
+    /// Draws a new epoch, unless another edge has since this revision.
+    pub(super) async fn draw_epoch(&self, revision: u64) -> Result<(), BrokerError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(EXPECTED, revision.to_string());
+        let epoch = Epoch::from_random(fastrand::u64(..)).number().to_string();
+        let asked = self
+            .client
+            .request_with_headers(self.epoch_key(), headers, epoch.into())
+            .await;
+        match answer(asked.map(|message| message.payload)) {
+            Err(BrokerError::Refused { error, .. }) if WRONG_LAST.contains(&error) => Ok(()),
+            drawn => drawn.map(drop),
+        }
+    }
+
+    fn epoch_key(&self) -> String {
+        format!("$KV.{}.epoch", self.settings.bucket())
+    }
+
+    async fn make_bucket(&self, stream: &str) -> Result<(), BrokerError> {
+        let config = json!({
+            "name": stream, "subjects": [format!("$KV.{}.>", self.settings.bucket())], "retention": "limits",
+            "max_msgs_per_subject": 1, "discard": "new", "storage": "file", "num_replicas": self.settings.replicas,
+            "max_msgs": -1, "max_bytes": 1 << 20, "max_age": 0, "max_consumers": -1, "max_msg_size": -1, "allow_rollup_hdrs": true,
+            "deny_delete": true, "allow_direct": true,
+        });
+        match self.api(&format!("STREAM.CREATE.{stream}"), &config).await {
+            Err(error) if error.is(IN_USE) => Ok(()),
+            Err(BrokerError::Refused {
+                error: NO_PEERS,
+                text,
+            }) => Err(BrokerError::Away(text)),
+            made => made.map(drop),
+        }
+    }
+
+    /// Stores a frame; its number in the stream. Sent again, it is stored once.
+    pub(super) async fn store(&self, id: FrameId, frame: Bytes) -> Result<u64, BrokerError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(MESSAGE_ID, id.to_string());
+        let subject = self.settings.subject();
+        let asked = self
+            .client
+            .request_with_headers(subject, headers, frame)
+            .await;
+        let acked = answer(asked.map(|message| message.payload))?;
+        acked["seq"]
+            .as_u64()
+            .ok_or_else(|| BrokerError::Away("an answer without a number".into()))
+    }
+
+    /// What the frame with this number is known by; `None` when it is not there.
+    pub(super) async fn frame_id(&self, sequence: u64) -> Result<Option<String>, BrokerError> {
+        let what = format!("STREAM.MSG.GET.{}", self.settings.stream());
+        let found = match self.api(&what, &json!({ "seq": sequence })).await {
+            Err(error) if error.is(NO_MESSAGE) => return Ok(None),
+            found => found?,
+        };
+        let headers = found["message"]["hdrs"].as_str().unwrap_or_default();
+        let headers = BASE64_STANDARD.decode(headers).unwrap_or_default();
+        let headers = String::from_utf8_lossy(&headers);
+        let id = headers
+            .lines()
+            .find_map(|line| line.strip_prefix(MESSAGE_ID)?.strip_prefix(':'));
+        Ok(Some(id.unwrap_or_default().trim().to_owned()))
+    }
+
+    /// Makes what brings the frames from this number on.
+    pub(super) async fn consume(&self, from: u64) -> Result<Consumer, BrokerError> {
+        let inbox = self.client.new_inbox();
+        let messages = self.client.subscribe(inbox.clone()).await;
+        let messages = messages.map_err(|error| BrokerError::Away(error.to_string()))?;
+        let name = format!("edge-{:016x}", fastrand::u64(..));
+        let stream = self.settings.stream();
+        let config = json!({
+            "stream_name": stream,
+            "config": {
+                "name": name, "deliver_policy": "by_start_sequence", "opt_start_seq": from, "ack_policy": "none",
+                "replay_policy": "instant", "num_replicas": 1, "mem_storage": true,
+                "inactive_threshold": nanos(INACTIVE), "description": self.settings.node,
+            },
+        });
+        self.api(&format!("CONSUMER.CREATE.{stream}.{name}"), &config)
+            .await?;
+        Ok(Consumer {
+            broker: self.clone(),
+            name,
+            inbox,
+            messages,
+            left: 0,
+        })
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a server answered.
+fn answer(asked: Result<Bytes, async_nats::RequestError>) -> Result<Value, BrokerError> {
+    let payload = asked.map_err(|error| {
+        BrokerError::Away(match error.kind() {
+            RequestErrorKind::NoResponders => "no server has the stream just now".to_owned(),
+            _ => error.to_string(),
+        })
+    })?;
+    let value: HashMap<String, Value> = serde_json::from_slice(&payload)
+        .map_err(|error| BrokerError::Away(format!("an answer that is no JSON: {error}")))?;
+    let Some(error) = value.get("error") else {
+        return Ok(Value::Object(value.into_iter().collect()));
+    };
+    let error: ApiError = serde_json::from_value(error.clone())
+        .map_err(|error| BrokerError::Away(format!("an answer that is no error: {error}")))?;
+    let text = error.description.unwrap_or_default();
+    match (error.code, error.err_code) {
+        // A server that is just now no leader, or has none: unless it says that there is no room.
+        (Some(503), Some(code)) if !FULL.contains(&code) => Err(BrokerError::Away(text)),
+        (Some(503), None) => Err(BrokerError::Away(text)),
+        (_, code) => Err(BrokerError::Refused {
+            error: code.unwrap_or_default(),
+            text,
+        }),
+    }
+}
+
+/// What brings the frames of a stream to one edge.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    broker: Broker,
+    name: String,
+    inbox: String,
+    messages: Subscriber,
+    /// How many frames may come yet for the pull.
+    left: usize,
+}
+
+impl Consumer {
+    /// Asks for more frames.
+    pub(super) async fn pull(&mut self) -> Result<(), BrokerError> {
+        let settings = &self.broker.settings;
+        let subject = format!(
+            "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
+            settings.stream(),
+            self.name
+        );
+        let body = json!({
+            "batch": PULL_FRAMES, "max_bytes": PULL_BYTES, "expires": nanos(PULL_EXPIRES), "idle_heartbeat": nanos(HEARTBEAT),
+        });
+        self.left = PULL_FRAMES;
+        let asked = self
+            .broker
+            .client
+            .publish_with_reply(subject, self.inbox.clone(), body.to_string().into())
+            .await;
+        asked.map_err(|error| BrokerError::Away(error.to_string()))
+    }
+
+    /// What comes next. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Pulled {
+        use futures_util::StreamExt as _;
+
+        let Some(message) = self.messages.next().await else {
+            return Pulled::Gone("the connection is closed".into());
+        };
+        if let Some(status) = message.status {
+            let text = message.description.unwrap_or_default();
+            return match status.as_u16() {
+                100 => Pulled::Heartbeat,
+                404 | 408 => Pulled::Over,
+                // The end of a pull for its bytes is one like others; all else is of the consumer.
+                409 if text.contains("MaxBytes") || text.contains("Batch Completed") => {
+                    Pulled::Over
+                }
+                code => Pulled::Gone(format!("{code} {text}")),
+            };
+        }
+        let place = message.reply.as_ref().and_then(|reply| place(reply));
+        let Some((sequence, nth, millis)) = place else {
+            return Pulled::Gone("a message that does not say which it is".into());
+        };
+        self.left = self.left.saturating_sub(1);
+        Pulled::Frame(Delivered {
+            sequence,
+            nth,
+            millis,
+            payload: message.payload,
+        })
+    }
+
+    /// Whether the pull has brought all that it may.
+    pub(super) fn is_over(&self) -> bool {
+        self.left == 0
+    }
+}
+
+/// What a reply subject says of a message (ADR-15): its number in the stream and for the consumer, and when it was stored, in
+/// unix ms.
+fn place(reply: &str) -> Option<(u64, u64, u64)> {
+    let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
+    // stream, consumer, delivered, stream sequence, consumer sequence, time, pending; newer ones have a domain and an account
+    // before, and a token behind.
+    let first = match tokens.len() {
+        7 => 3,
+        9.. => 5,
+        _ => return None,
+    };
+    let number = |at: usize| tokens.get(first + at)?.parse::<u64>().ok();
+    Some((number(0)?, number(1)?, number(2)? / 1_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_says_which_message_it_is_of() {
+        let old = "$JS.ACK.seventh_shop.edge-1.1.41.7.1764230000123456789.0";
+        let new = "$JS.ACK._.acc.seventh_shop.edge-1.1.41.7.1764230000123456789.0.tok";
+        for reply in [old, new] {
+            assert_eq!(place(reply), Some((41, 7, 1_764_230_000_123)));
+        }
+        for bad in ["$JS.ACK.a.b", "x", "$JS.ACK.a.b.1.x.7.9.0"] {
+            assert_eq!(place(bad), None);
+        }
+    }
+
+    #[test]
+    fn what_is_refused_and_what_may_be_done_later_are_told_apart() {
+        let said = |json: &'static str| answer(Ok(json.into()));
+        let full = said(
+            r#"{"error":{"code":503,"err_code":10023,"description":"insufficient resources"}}"#,
+        );
+        assert!(full.is_err_and(|error| error.is_full()));
+        let away = said(r#"{"error":{"code":503,"err_code":10008,"description":"no leader"}}"#);
+        assert!(matches!(away, Err(BrokerError::Away(_))));
+        let missing =
+            said(r#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#);
+        assert!(missing.is_err_and(|error| error.is(NO_STREAM)));
+        assert!(said("[").is_err());
+        assert_eq!(said(r#"{"seq":7}"#).expect("an answer")["seq"], 7);
+    }
+}

@@ -1,0 +1,24 @@
+//! Why an edge does not come to be part of a cluster.
+
+use thiserror::Error;
+
+/// Why an edge does not come to be part of a cluster.
+#[derive(Debug, Error)]
+pub enum ClusterError {
+    /// No server answers.
+    #[error("no NATS server answers at {servers} (cluster.nats) within {seconds} s: {why}")]
+    Away {
+        /// Those that were asked.
+        servers: String,
+        /// For how long.
+        seconds: u64,
+        /// What was seen last.
+        why: String,
+    },
+    /// The servers refuse, or have something that does not fit.
+    #[error("the order of the cluster cannot be used: {0}")]
+    Refused(String),
+    /// The system refuses.
+    #[error("the thread of the cluster cannot be started: {0}")]
+    Io(#[from] std::io::Error),
+}

@@ -1,0 +1,597 @@
+//! The order of many edges: NATS JetStream numbers and replicates it, and every edge reads all of it once.
+//!
+//! - `settings` is what is configured; `broker` what is asked of the servers, `frame` what a message looks like.
+//! - `sender` puts what is published into frames, one on its way at a time; `reader` brings all frames of all edges, and
+//!   finds out when the order is another than before; `applier` has the hub apply them and answers publishers.
+//! - `monitor` looks after it: which edges are there (`nodes`), how far the order is. `error` says why not.
+//!
+//! Sequence = number of the frame in the stream << 10 | place in the frame. No edge ever numbers by itself: while no
+//! server answers, readers are served from what there is, and publishers are told to come again.
+
+mod applier;
+mod broker;
+mod error;
+mod frame;
+mod metrics;
+mod monitor;
+mod nodes;
+mod reader;
+mod sender;
+mod settings;
+
+use std::{
+    sync::{Arc, Mutex, mpsc as std_mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+
+use super::{
+    Durability, NotStored,
+    record::{self, Encoded},
+    wall::Wall,
+};
+use crate::{
+    clock,
+    hub::{Entry, Hub, HubBounds, Retention, TopicRules},
+};
+use applier::{Answer, Applier, Waiter, floor_before};
+use broker::{Broker, BrokerError, StreamInfo};
+use frame::FrameId;
+use monitor::Monitor;
+use nodes::{Beat, Nodes};
+use reader::{Reader, first_to_read};
+use sender::{Item, Sender};
+
+pub(crate) use error::ClusterError;
+pub(crate) use metrics::ClusterMetrics;
+pub(crate) use settings::ClusterSettings;
+
+/// How long it is tried to find the servers at the start.
+const STARTING: Duration = Duration::from_secs(10);
+/// How long is waited between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How much may wait to be sent, in KiB: an entry counts at least as one.
+const ROOM: u32 = 4096;
+/// How long the order may be away before nobody new is to come.
+const UNREADY: Duration = Duration::from_secs(5);
+/// How long one edge waits for each that comes before it to have the events go out whose turn has come.
+const RANK: Duration = Duration::from_millis(300);
+
+/// The order of many edges.
+#[derive(Debug)]
+pub struct Cluster {
+    hub: Arc<Hub>,
+    settings: Arc<ClusterSettings>,
+    applier: Arc<Applier>,
+    nodes: Arc<Nodes>,
+    metrics: ClusterMetrics,
+    boot: String,
+    /// Taken when the edge ends.
+    items: Mutex<Option<mpsc::Sender<Item>>>,
+    room: Arc<Semaphore>,
+    is_open: watch::Receiver<bool>,
+    /// Since when the order is away, if it is.
+    away: Arc<Mutex<Option<Instant>>>,
+    info: watch::Receiver<StreamInfo>,
+    server: Broker,
+    stop: Arc<Notify>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Told once all is sent.
+    sent: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+/// What is told of a cluster.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClusterStatus {
+    cluster: String,
+    node: String,
+    /// Whether the order is there.
+    connected: bool,
+    server: String,
+    epoch: String,
+    /// How many frames this edge has not applied.
+    behind: u64,
+    stream: StreamStatus,
+    nodes: Vec<NodeStatus>,
+}
+
+/// What is told of the stream.
+#[derive(Debug, Serialize)]
+struct StreamStatus {
+    name: String,
+    replicas: u8,
+    leader: Option<String>,
+    first: u64,
+    last: u64,
+    frames: u64,
+    bytes: u64,
+    max_bytes: u64,
+}
+
+/// What is told of an edge.
+#[derive(Debug, Serialize)]
+struct NodeStatus {
+    #[serde(flatten)]
+    beat: Beat,
+    /// For how long it has said nothing, in seconds.
+    silent: f64,
+}
+
+/// What there is once the order was found.
+struct Found {
+    broker: Broker,
+    applier: Arc<Applier>,
+}
+
+impl Cluster {
+    /// Finds the servers, makes the order if there is none, and fills the rings of its hub. It waits for that.
+    pub(super) fn open(
+        settings: ClusterSettings,
+        retention: Retention,
+        rules: &TopicRules,
+        bounds: HubBounds,
+    ) -> Result<Self, ClusterError> {
+        let settings = Arc::new(settings);
+        let boot = fastrand::u64(..);
+        let (stop, metrics) = (Arc::new(Notify::new()), ClusterMetrics::default());
+        let (opened, is_opened) = std_mpsc::sync_channel(1);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (rules, for_thread) = (
+            rules.clone(),
+            (settings.clone(), stop.clone(), metrics.clone()),
+        );
+        let thread = std::thread::Builder::new().name("cluster".into());
+        let thread = thread.spawn(move || {
+            let (settings, stop, metrics) = for_thread;
+            let _alarm = Alarm;
+            runtime.block_on(async move {
+                let (connected_now, connected) = watch::channel(false);
+                let found = find(settings.clone(), connected_now, retention, rules, bounds);
+                let found = tokio::time::timeout(STARTING, found);
+                let found = tokio::select! {
+                    found = found => found,
+                    () = stop.notified() => return,
+                };
+                let found = match found {
+                    Ok(Ok(found)) => found,
+                    Ok(Err(error)) => return drop(opened.send(Err(error))),
+                    Err(_) => unreachable!("it ends by itself"),
+                };
+                let parts = Parts::begin(settings, found, connected, metrics, boot);
+                let (work, handles) = parts;
+                let mut is_open = handles.is_open.clone();
+                let opening = async move {
+                    // Its rings are filled by then.
+                    let _: Result<_, _> = is_open.wait_for(|is_open| *is_open).await.map(drop);
+                    let _: Result<_, _> = opened.send(Ok(handles));
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = work => {}
+                    () = opening => {}
+                    () = stop.notified() => {}
+                }
+            });
+        })?;
+        let gone =
+            || ClusterError::Refused("the thread of the cluster ended, which is a bug".into());
+        let handles = is_opened.recv().map_err(|_| gone())??;
+        let Handles {
+            broker,
+            applier,
+            nodes,
+            items,
+            is_open,
+            away,
+            info,
+            sent,
+        } = handles;
+        let cluster = Self {
+            hub: applier.hub.clone(),
+            settings,
+            applier,
+            nodes,
+            metrics,
+            boot: format!("{boot:016x}"),
+            items: Mutex::new(Some(items)),
+            room: Arc::new(Semaphore::new(ROOM as usize)),
+            is_open,
+            away,
+            info,
+            server: broker,
+            stop,
+            thread: Mutex::new(Some(thread)),
+            sent: Mutex::new(Some(sent)),
+        };
+        Ok(cluster)
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub(super) fn metrics(&self) -> &ClusterMetrics {
+        &self.metrics
+    }
+
+    /// Puts an entry into the order. Dropped before it is answered, that may happen all the same.
+    pub(super) async fn put(&self, entry: Entry, now: Instant) -> Answer {
+        let mut answers = self.put_all(vec![entry], now).await;
+        answers.pop().expect("there is one for each entry")
+    }
+
+    /// The same of many, in their order.
+    pub(super) async fn put_all(&self, entries: Vec<Entry>, now: Instant) -> Vec<Answer> {
+        // Those of others do not come between; all are on their way before the first is waited for.
+        let mut waiting: Vec<Result<_, Answer>> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            // What follows one for which there was no room is not tried: each would wait as long.
+            let stopped = waiting.last().and_then(|last| match last {
+                Err(Err(why @ (NotStored::Away | NotStored::Busy | NotStored::Ending))) => {
+                    Some(why.clone())
+                }
+                _ => None,
+            });
+            waiting.push(match stopped {
+                Some(why) => Err(Err(why)),
+                None => self.hand_over(entry, now).await,
+            });
+        }
+        let mut answers = Vec::with_capacity(waiting.len());
+        for answer in waiting {
+            answers.push(match answer {
+                Ok(answer) => answer.await.unwrap_or(Err(NotStored::Unknown)),
+                Err(answer) => answer,
+            });
+        }
+        answers
+    }
+
+    /// Hands an entry over; who is answered where, or its answer.
+    async fn hand_over(
+        &self,
+        entry: Entry,
+        now: Instant,
+    ) -> Result<oneshot::Receiver<Answer>, Answer> {
+        if record::is_own(&entry) {
+            return Err(self.applier.apply_own(entry, now));
+        }
+        self.is_there().await.map_err(Err)?;
+        // What waits in a topic that is closed goes out before its streams end.
+        if let Entry::Close(topic) = &entry {
+            for waiting in self.hub.waiting_in(topic) {
+                self.push(waiting, now).await.map_err(Err)?;
+            }
+        }
+        self.push(entry, now).await.map_err(Err)
+    }
+
+    /// Whether the order is there, for which is waited a little.
+    async fn is_there(&self) -> Result<(), NotStored> {
+        let mut is_open = self.is_open.clone();
+        let open = is_open.wait_for(|is_open| *is_open);
+        match tokio::time::timeout(sender::PATIENCE, open).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(NotStored::Ending),
+            Err(_) => Err(NotStored::Away),
+        }
+    }
+
+    async fn push(
+        &self,
+        entry: Entry,
+        now: Instant,
+    ) -> Result<oneshot::Receiver<Answer>, NotStored> {
+        let encoded = encode(&entry, self.applier.wall());
+        let bytes = frame::cost(&encoded);
+        if bytes > frame::LARGEST {
+            return Err(NotStored::TooLarge {
+                bytes,
+                limit: frame::LARGEST,
+            });
+        }
+        let kib = u32::try_from(bytes >> 10).unwrap_or(ROOM).clamp(1, ROOM);
+        let room = self.room.clone().acquire_many_owned(kib);
+        let room = match tokio::time::timeout(sender::PATIENCE, room).await {
+            Ok(Ok(room)) => room,
+            Ok(Err(_)) => return Err(NotStored::Ending),
+            Err(_) => return Err(NotStored::Busy),
+        };
+        let (answer, answered) = oneshot::channel();
+        let is_identified = match &entry {
+            Entry::Event { target, .. } => target.identity.is_known(),
+            _ => false,
+        };
+        let waiter = Waiter {
+            own_id: entry.own_id(),
+            is_identified,
+            answer,
+        };
+        let item = Item {
+            encoded,
+            waiter,
+            at: now,
+            room,
+        };
+        let items = self.items.lock().expect("no holder of this lock panics");
+        let sent = items
+            .as_ref()
+            .is_some_and(|items| items.try_send(item).is_ok());
+        if sent {
+            Ok(answered)
+        } else {
+            Err(NotStored::Ending)
+        }
+    }
+
+    /// How long this edge leaves it to others to have the events go out whose turn has come.
+    pub(super) fn pause_before_turns(&self) -> Duration {
+        let before = u32::try_from(self.nodes.before(&self.settings.node));
+        RANK * before.unwrap_or(u32::MAX).min(100)
+    }
+
+    /// Why nobody new is to come, if the order has been away for a while.
+    pub(super) fn unready(&self, now: Instant) -> Option<String> {
+        let away = self.away.lock().expect("no holder of this lock panics");
+        let away = away.map(|since| now.saturating_duration_since(since));
+        away.filter(|away| *away >= UNREADY).map(|away| {
+            let (name, seconds) = (&self.settings.name, away.as_secs());
+            format!("the order of the cluster {name} has been away for {seconds} s (cluster.nats)")
+        })
+    }
+
+    /// What is told of the cluster.
+    pub(super) fn status(&self, now: Instant) -> ClusterStatus {
+        let info = self.info.borrow().clone();
+        let applied = self.applier.position().sequence;
+        let own = Beat {
+            node: self.settings.node.clone(),
+            boot: self.boot.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            applied,
+        };
+        let others = self.nodes.all(now).into_iter();
+        let all = [(own, Duration::ZERO)].into_iter().chain(others);
+        ClusterStatus {
+            cluster: self.settings.name.clone(),
+            node: self.settings.node.clone(),
+            connected: *self.is_open.borrow(),
+            server: self.server.server(),
+            epoch: self.hub.cursor().epoch.to_string(),
+            behind: info.last.saturating_sub(applied),
+            stream: StreamStatus {
+                name: self.settings.stream(),
+                replicas: info.replicas,
+                leader: info.leader,
+                first: info.first,
+                last: info.last,
+                frames: info.frames,
+                bytes: info.bytes,
+                max_bytes: self.settings.bytes,
+            },
+            nodes: all
+                .map(|(beat, silent)| NodeStatus {
+                    beat,
+                    silent: silent.as_secs_f64(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Sends what was handed over, and takes nothing more.
+    pub(super) async fn close(&self) {
+        drop(
+            self.items
+                .lock()
+                .expect("no holder of this lock panics")
+                .take(),
+        );
+        let sent = self
+            .sent
+            .lock()
+            .expect("no holder of this lock panics")
+            .take();
+        if let Some(sent) = sent {
+            let _: Result<_, _> = tokio::time::timeout(sender::PATIENCE, sent).await;
+        }
+        self.stop.notify_one();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.notify_one();
+        if let Ok(Some(thread)) = self.thread.lock().map(|mut thread| thread.take()) {
+            let _: Result<_, _> = thread.join();
+        }
+    }
+}
+
+/// An entry as all edges are told it.
+fn encode(entry: &Entry, wall: &Wall) -> Encoded {
+    let mut encoded = record::encode_all(entry, wall);
+    // Which event is taken back is settled by each edge when it applies that.
+    if let Some(before) = record::before(encoded.kind, None, None, wall) {
+        encoded.body.splice(0..0, before);
+    }
+    encoded
+}
+
+/// Finds the servers and the order, again and again as long as nobody answers.
+async fn find(
+    settings: Arc<ClusterSettings>,
+    connected: watch::Sender<bool>,
+    retention: Retention,
+    rules: TopicRules,
+    bounds: HubBounds,
+) -> Result<Found, ClusterError> {
+    let until = clock::now() + STARTING - 2 * PAUSE;
+    let mut is_told = false;
+    loop {
+        let found = tokio::time::timeout_at(
+            until.into(),
+            find_once(
+                settings.clone(),
+                connected.clone(),
+                retention,
+                &rules,
+                bounds,
+            ),
+        );
+        let why = match found.await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(BrokerError::Away(why))) => why,
+            Ok(Err(error)) => return Err(ClusterError::Refused(error.to_string())),
+            Err(_) => "it takes too long".to_owned(),
+        };
+        let servers = settings.servers.join(", ");
+        if clock::now() + PAUSE >= until {
+            let seconds = STARTING.as_secs();
+            return Err(ClusterError::Away {
+                servers,
+                seconds,
+                why,
+            });
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!("the order of the cluster is not there yet, at {servers}: {why}");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn find_once(
+    settings: Arc<ClusterSettings>,
+    connected: watch::Sender<bool>,
+    retention: Retention,
+    rules: &TopicRules,
+    bounds: HubBounds,
+) -> Result<Found, BrokerError> {
+    let broker = Broker::connect(settings.clone(), connected).await?;
+    let info = broker.stream().await?;
+    let (epoch, _) = broker.epoch().await?;
+    let first = first_to_read(&info, retention.total_bytes);
+    let floor = floor_before(first);
+    let hub = Hub::new(retention, rules.clone(), bounds, epoch, floor, &[]);
+    hub.share();
+    let durability = if settings.replicas > 1 {
+        Durability::Replicated
+    } else {
+        Durability::Written
+    };
+    let wall = Wall::new(clock::now(), clock::wall());
+    let applier = Arc::new(Applier::new(hub, wall, durability, first));
+    Ok(Found { broker, applier })
+}
+
+/// What publishers and operators have of what runs.
+struct Handles {
+    broker: Broker,
+    applier: Arc<Applier>,
+    nodes: Arc<Nodes>,
+    items: mpsc::Sender<Item>,
+    is_open: watch::Receiver<bool>,
+    away: Arc<Mutex<Option<Instant>>>,
+    info: watch::Receiver<StreamInfo>,
+    sent: oneshot::Receiver<()>,
+}
+
+/// All that runs.
+struct Parts;
+
+impl Parts {
+    /// Begins all that runs, which the future drives.
+    fn begin(
+        settings: Arc<ClusterSettings>,
+        Found { broker, applier }: Found,
+        connected: watch::Receiver<bool>,
+        metrics: ClusterMetrics,
+        boot: u64,
+    ) -> (impl Future<Output = ()>, Handles) {
+        let nodes = Arc::new(Nodes::default());
+        let (items, taken) = mpsc::channel(ROOM as usize);
+        let (open, is_open) = watch::channel(false);
+        let (info, known) = watch::channel(StreamInfo::default());
+        let (sent_now, sent) = oneshot::channel();
+        let away = Arc::new(Mutex::new(Some(clock::now())));
+        let doubt = Arc::new(Notify::new());
+        let reader = Reader {
+            broker: broker.clone(),
+            applier: applier.clone(),
+            metrics: metrics.clone(),
+            connected,
+            doubt: doubt.clone(),
+            is_open: open,
+        };
+        let sender = Sender {
+            broker: broker.clone(),
+            applier: applier.clone(),
+            metrics: metrics.clone(),
+            items: taken,
+            is_open: is_open.clone(),
+            last: FrameId { boot, number: 0 },
+        };
+        let monitor = Monitor {
+            broker: broker.clone(),
+            settings,
+            applier: applier.clone(),
+            nodes: nodes.clone(),
+            metrics,
+            boot: format!("{boot:016x}"),
+            doubt,
+            is_open: is_open.clone(),
+            info,
+        };
+        let watching = watch_away(is_open.clone(), away.clone());
+        let work = async move {
+            let sending = async {
+                sender.run().await;
+                let _: Result<(), ()> = sent_now.send(());
+            };
+            tokio::join!(reader.run(), sending, monitor.run(), watching);
+        };
+        let handles = Handles {
+            broker,
+            applier,
+            nodes,
+            items,
+            is_open,
+            away,
+            info: known,
+            sent,
+        };
+        (work, handles)
+    }
+}
+
+/// Remembers since when the order is away.
+async fn watch_away(mut is_open: watch::Receiver<bool>, away: Arc<Mutex<Option<Instant>>>) {
+    loop {
+        set_away(&away, !*is_open.borrow_and_update());
+        if is_open.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn set_away(away: &Mutex<Option<Instant>>, is_away: bool) {
+    let mut since = away.lock().expect("no holder of this lock panics");
+    *since = is_away.then(|| since.unwrap_or_else(clock::now));
+}
+
+/// The process ends rather than that publishers wait for ever, should the thread panic.
+struct Alarm;
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seventh: the cluster panicked, which is a bug; the process ends");
+            std::process::abort();
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Which edges are there: each says so every second.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// After how long of silence an edge is gone.
+const GONE: Duration = Duration::from_secs(3);
+/// The most edges that are remembered.
+const MOST: usize = 4096;
+
+/// What an edge says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Beat {
+    /// `cluster.node`
+    pub(crate) node: String,
+    /// Which of its lives it is.
+    pub(crate) boot: String,
+    /// Of this program.
+    pub(crate) version: String,
+    /// The last frame that it applied.
+    pub(crate) applied: u64,
+}
+
+/// The edges that are there, but for this one.
+#[derive(Debug, Default)]
+pub(super) struct Nodes(Mutex<BTreeMap<String, (Instant, Beat)>>);
+
+impl Nodes {
+    /// An edge has said something; `false` if it is one that was not there before, or in another life.
+    pub(super) fn hear(&self, beat: Beat, now: Instant) -> bool {
+        let mut nodes = self.lock();
+        if nodes.len() >= MOST && !nodes.contains_key(&beat.node) {
+            return true;
+        }
+        let boot = beat.boot.clone();
+        let before = nodes.insert(beat.node.clone(), (now, beat));
+        before.is_some_and(|(_, before)| before.boot == boot)
+    }
+
+    /// Forgets those that are gone: which.
+    pub(super) fn forget(&self, now: Instant) -> Vec<String> {
+        let is_there = |at: &Instant| now.saturating_duration_since(*at) < GONE;
+        let mut nodes = self.lock();
+        let gone = nodes.iter().filter(|(_, (at, _))| !is_there(at));
+        let gone = gone.map(|(node, _)| node.clone()).collect();
+        nodes.retain(|_, (at, _)| is_there(at));
+        gone
+    }
+
+    /// Those that are there, by name, and for how long they have said nothing.
+    pub(super) fn all(&self, now: Instant) -> Vec<(Beat, Duration)> {
+        let nodes = self.lock();
+        let all = nodes.values();
+        all.map(|(at, beat)| (beat.clone(), now.saturating_duration_since(*at)))
+            .collect()
+    }
+
+    /// How many come before this name.
+    pub(super) fn before(&self, node: &str) -> usize {
+        let nodes = self.lock();
+        nodes.keys().take_while(|other| &***other < node).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (Instant, Beat)>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn who_says_nothing_for_three_seconds_is_gone() {
+        let (nodes, now) = (Nodes::default(), clock::now());
+        let beat = |node: &str, boot: &str| Beat {
+            node: node.into(),
+            boot: boot.into(),
+            version: "1".into(),
+            applied: 7,
+        };
+        assert!(!nodes.hear(beat("b", "1"), now));
+        assert!(nodes.hear(beat("b", "1"), now));
+        assert!(!nodes.hear(beat("b", "2"), now));
+        assert!(!nodes.hear(beat("c", "1"), now + GONE));
+        assert_eq!(
+            ["a", "b", "c", "d"].map(|node| nodes.before(node)),
+            [0, 0, 1, 2]
+        );
+        assert_eq!(nodes.forget(now + GONE), ["b"]);
+        assert_eq!(nodes.all(now + GONE), [(beat("c", "1"), Duration::ZERO)]);
+    }
+}

@@ -1,0 +1,184 @@
+//! Three edges and three servers, of which something is killed, paused or started again all the time.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::StatusCode;
+use seventh::client::{Connection, Origin, Protocol, Trust, full};
+use tokio::{task::JoinSet, time::Instant};
+
+use super::nats::Nats;
+use crate::{
+    commands::Server,
+    durable::read_to_end,
+    harness::{Answer, patiently},
+};
+
+/// Where the edges take what is published.
+type Controls = Arc<Mutex<Vec<String>>>;
+
+/// Sends a request to one edge; `None` if that is not there.
+async fn try_publish(controls: &Controls, edge: usize, data: &str) -> Option<Answer> {
+    let url = controls.lock().expect("no panic")[edge].clone();
+    let origin = Origin::of(&url.parse().expect("a URL"), Trust::System).expect("an origin");
+    let mut connection = Connection::open(&origin, Protocol::Http1).await.ok()?;
+    let request = http::Request::post("/topics/a").header("idempotency-key", format!("\"{data}\""));
+    let request = request.body(full(data.to_owned())).expect("a request");
+    let mut response = connection.send(request).await.ok()?;
+    let bytes = response.bytes().await.ok()?;
+    Some(Answer {
+        status: response.status,
+        headers: response.headers.clone(),
+        text: String::from_utf8(bytes.into()).expect("text"),
+    })
+}
+
+/// Publishes one after the other, each at any edge until it is taken. What was taken, in its order.
+async fn publish(
+    controls: Controls,
+    name: usize,
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+) -> Vec<String> {
+    let mut taken = Vec::new();
+    for n in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        publish_in_the_end(&controls, name, &format!("{name}.{n}")).await;
+        taken.push(format!("{name}.{n}"));
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    taken
+}
+
+async fn publish_in_the_end(controls: &Controls, name: usize, data: &str) {
+    let mut edge = name;
+    loop {
+        match try_publish(controls, edge % 3, data).await {
+            Some(answer) if answer.status == StatusCode::OK => return,
+            Some(answer) => {
+                let is_later = answer.status == StatusCode::SERVICE_UNAVAILABLE;
+                assert!(is_later, "{} {}", answer.status, answer.text);
+            }
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+        edge += 1;
+    }
+}
+
+/// For so long, with something done every so often.
+async fn storm(lasts: Duration, every: Duration) {
+    let mut nats = Nats::three().await;
+    let mut edges = Vec::new();
+    for node in ["one", "two", "three"] {
+        let text = format!(
+            "{}events.retry = \"500ms\"\nlimits.exempt = [\"127.0.0.0/8\"]\n",
+            nats.config(node)
+        );
+        edges.push(Some(Server::start(&text).await));
+    }
+    let address = |edge: &Option<Server>| edge.as_ref().expect("it runs").control_url();
+    let controls: Controls = Arc::new(Mutex::new(edges.iter().map(address).collect()));
+    let mut readers = JoinSet::new();
+    for (edge, protocol) in edges
+        .iter()
+        .zip([Protocol::Http1, Protocol::Http2, Protocol::Http3])
+    {
+        let server = edge.as_ref().expect("it runs");
+        readers.spawn(read_to_end(server.address(), protocol));
+        let line = format!("seventh_event_streams{{protocol=\"{protocol}\"}}");
+        server.until_metric(&line, 1).await;
+    }
+    let (stop, count) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let mut publishers = JoinSet::new();
+    for name in 0..3 {
+        publishers.spawn(publish(controls.clone(), name, stop.clone(), count.clone()));
+    }
+    let (until, mut round) = (Instant::now() + lasts, 0);
+    while Instant::now() < until {
+        let before = count.load(Ordering::Relaxed);
+        let which = (round / 4) % 3;
+        match round % 4 {
+            0 => {
+                nats.kill(which);
+                tokio::time::sleep(every / 3).await;
+                nats.begin(which).await;
+            }
+            1 => {
+                nats.signal(which, "STOP");
+                tokio::time::sleep(every / 2).await;
+                nats.signal(which, "CONT");
+            }
+            2 => {
+                let edge = edges[which].take().expect("it runs");
+                let edge = edge.crash_and_restart().await;
+                controls.lock().expect("no panic")[which] = edge.control_url();
+                edges[which] = Some(edge);
+            }
+            _ => {
+                for server in 0..3 {
+                    nats.kill(server);
+                }
+                for server in 0..3 {
+                    nats.begin(server).await;
+                }
+            }
+        }
+        // It goes on before the next.
+        patiently("events to be taken again", async {
+            while count.load(Ordering::Relaxed) < before + 20 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        tokio::time::sleep(every / 4).await;
+        round += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut taken = Vec::new();
+    while let Some(one) = publishers.join_next().await {
+        taken.push(one.expect("it does not panic"));
+    }
+    publish_in_the_end(&controls, 0, "end").await;
+    let mut orders = Vec::new();
+    while let Some(got) = patiently("the end", readers.join_next()).await {
+        let got = got.expect("no gap");
+        assert!(got.windows(2).all(|two| two[0].0 < two[1].0), "in order");
+        let data: HashSet<&String> = got.iter().map(|(_, data)| data).collect();
+        assert_eq!(data.len(), got.len(), "none twice");
+        for taken in &taken {
+            let lost: Vec<&String> = taken.iter().filter(|taken| !data.contains(taken)).collect();
+            assert!(lost.is_empty(), "lost: {lost:?}");
+            let mut in_order = got.iter().map(|(_, data)| data);
+            assert!(
+                taken.iter().all(|one| in_order.any(|other| other == one)),
+                "moved"
+            );
+        }
+        orders.push(got);
+    }
+    assert!(orders.windows(2).all(|two| two[0] == two[1]), "one order");
+    let all: usize = taken.iter().map(Vec::len).sum();
+    println!("{all} taken by three edges in {round} rounds: none lost, none twice, none moved");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_storm_takes_nothing() {
+    storm(Duration::from_secs(12), Duration::from_secs(3)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "ten minutes"]
+async fn ten_minutes_of_storm_take_nothing() {
+    storm(Duration::from_secs(600), Duration::from_secs(10)).await;
+}

@@ -1,0 +1,429 @@
+//! One order over many edges.
+
+mod chaos;
+mod nats;
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use seventh::{client::Protocol, sse::Item};
+
+use crate::{
+    access::{SECRET, claims, token},
+    harness::{Answer, Events, PATIENCE, TestEdge, every_protocol, patiently},
+};
+use nats::Nats;
+
+every_protocol!(
+    what_is_published_at_one_edge_reaches_the_readers_of_all,
+    who_goes_from_edge_to_edge_misses_nothing,
+);
+
+fn edge(nats: &Nats, node: &str) -> TestEdge {
+    edge_with(nats, node, "")
+}
+
+fn edge_with(nats: &Nats, node: &str, more: &str) -> TestEdge {
+    TestEdge::with(&format!(
+        "{}limits.exempt = [\"127.0.0.1/32\"]\n{more}",
+        nats.config(node)
+    ))
+}
+
+/// What the cluster says, once it is so.
+async fn until(edge: &TestEdge, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    patiently(what, async {
+        loop {
+            let status = edge.ask("GET", "/cluster", "").await.json();
+            if is_so(&status) {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+}
+
+/// Publishes until it is taken.
+async fn publish_in_the_end(edge: &TestEdge, topic: &str, data: &str) -> Answer {
+    patiently("the order", async {
+        loop {
+            let answer = edge
+                .ask("POST", &format!("/topics/{topic}"), data.to_owned())
+                .await;
+            if answer.status == StatusCode::OK {
+                return answer;
+            }
+            assert_eq!(
+                answer.status,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "{}",
+                answer.text
+            );
+        }
+    })
+    .await
+}
+
+async fn what_is_published_at_one_edge_reaches_the_readers_of_all(protocol: Protocol) {
+    let nats = Nats::one().await;
+    let (one, two) = (edge(&nats, "one"), edge(&nats, "two"));
+    let mut readers = Vec::new();
+    for edge in [&one, &two] {
+        readers.push(edge.events(protocol, "topic=a").await.opened().await);
+    }
+    let first = one.publish("a", "1").await;
+    assert_eq!(first["stored"], "written");
+    // Of the readers at other edges nothing is known, so it is not said.
+    assert_eq!(first["receivers"], Value::Null);
+    two.publish("a", "2").await;
+    let array = json!([{"topic": "a", "data": "3"}, {"topic": "b", "data": "other"}, {"topic": "a", "data": "4"}]);
+    let answer = two.ask("POST", "/publish", array.to_string()).await;
+    let ids: Vec<&str> = ["1", "2", "3"].to_vec();
+    assert_eq!(
+        answer.json().as_array().map(Vec::len),
+        Some(ids.len()),
+        "{}",
+        answer.text
+    );
+    for reader in &mut readers {
+        assert_eq!(reader.data(4).await, ["1", "2", "3", "4"]);
+    }
+    // Whoever comes later has it from any of them.
+    let id = first["id"].as_str().expect("an id");
+    for edge in [&one, &two] {
+        let mut late = edge
+            .events_after(protocol, "topic=a", id)
+            .await
+            .opened()
+            .await;
+        assert_eq!(late.data(3).await, ["2", "3", "4"]);
+    }
+    // And from one that is started later.
+    let three = edge(&nats, "three");
+    let mut late = three
+        .events_after(protocol, "topic=a", id)
+        .await
+        .opened()
+        .await;
+    assert_eq!(late.data(3).await, ["2", "3", "4"]);
+    let status = until(&three, "three edges", |status| {
+        status["nodes"]
+            .as_array()
+            .is_some_and(|nodes| nodes.len() == 3)
+    })
+    .await;
+    assert_eq!(status["node"], "three");
+    assert_eq!(three.metric("seventh_cluster_connected").await, 1);
+}
+
+/// A client with one cursor that is never long at one edge, while events come.
+async fn who_goes_from_edge_to_edge_misses_nothing(protocol: Protocol) {
+    const EVENTS: usize = 300;
+    let nats = Nats::one().await;
+    let edges = [edge(&nats, "one"), edge(&nats, "two"), edge(&nats, "three")];
+    let mut id = edges[0].publish_id("a", "before").await;
+    let publishing = async {
+        for n in 0..EVENTS {
+            let answer = publish_in_the_end(&edges[n % 2], "a", &n.to_string()).await;
+            assert_eq!(answer.status, StatusCode::OK);
+        }
+    };
+    let reading = async {
+        let (mut got, mut hop) = (Vec::new(), 0);
+        while got.len() < EVENTS {
+            let mut events = edges[hop % 3].events_after(protocol, "topic=a", &id).await;
+            // Some stay for one event, some for several.
+            let stays = 1 + hop % 7;
+            while got.len() < EVENTS {
+                match patiently("an event", events.item()).await {
+                    Some(Item::Message(message)) if message.event == "message" => {
+                        got.push(message.data);
+                        id = message.id.clone();
+                    }
+                    Some(Item::Message(message)) => assert_eq!(message.event, "edge-open"),
+                    Some(_) => {}
+                    None => break,
+                }
+                if got.len() % stays == 0 && !got.is_empty() {
+                    break;
+                }
+            }
+            hop += 1;
+        }
+        (got, hop)
+    };
+    let ((), (got, hops)) = tokio::join!(publishing, reading);
+    let expected: Vec<String> = (0..EVENTS).map(|n| n.to_string()).collect();
+    assert_eq!(got, expected);
+    assert!(hops > 40, "{hops}");
+}
+
+async fn keyed(edge: &TestEdge, data: &str) -> Answer {
+    let request = http::Request::post("/topics/a").header("idempotency-key", "\"k\"");
+    let request = request.body(seventh::client::full(data.to_owned()));
+    let mut control = edge.control(Protocol::Http1).await;
+    Answer::of(&mut control, request.expect("a request")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_known_at_every_edge() {
+    let nats = Nats::one().await;
+    let (one, two) = (edge(&nats, "one"), edge(&nats, "two"));
+    let mut reader = two.events(Protocol::Http2, "topic=a").await.opened().await;
+    let first = keyed(&one, "x").await.json();
+    let again = keyed(&two, "x").await.json();
+    assert_eq!(
+        (&again["id"], &again["duplicate"]),
+        (&first["id"], &json!(true))
+    );
+    let other = keyed(&two, "y").await;
+    assert_eq!(other.status, StatusCode::CONFLICT);
+    two.publish("a", "next").await;
+    assert_eq!(reader.data(2).await, ["x", "next"]);
+}
+
+/// What is said of who is there is each edge's own, and stands in nobody's way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_of_the_moment_is_each_edges_own() {
+    let nats = Nats::one().await;
+    let rules = "access.subscribe = [\"anonymous\"]\n\
+         [[access.rule]]\ntopic = \"a\"\nallow = [\"anonymous\"]\npresence = true\n";
+    let (one, two) = (
+        edge_with(&nats, "one", rules),
+        edge_with(&nats, "two", rules),
+    );
+    let mut watching = one
+        .events(Protocol::Http2, "topic=$presence/a&topic=a")
+        .await
+        .opened()
+        .await;
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        readers.push(one.events(Protocol::Http2, "topic=a").await.opened().await);
+    }
+    let (_, id) = watching.edge_event("edge-presence").await;
+    one.publish("a", "1").await;
+    // It goes on at another edge, with the id of an event that is none there.
+    let mut moved = two
+        .events_after(Protocol::Http2, "topic=a", &id)
+        .await
+        .opened()
+        .await;
+    assert_eq!(moved.data(1).await, ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_disconnected_goes_at_every_edge() {
+    let nats = Nats::one().await;
+    let keys = format!(
+        "access.subscribe = [\"authenticated\"]\naccess.audience = \"seventh\"\n\
+         [[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
+    );
+    let (one, two) = (
+        edge_with(&nats, "one", &keys),
+        edge_with(&nats, "two", &keys),
+    );
+    let mut claims = claims();
+    claims["sub"] = json!("bob");
+    let bearer = format!("Bearer {}", token(&claims));
+    let headers = [("authorization", bearer.as_str())];
+    let mut connection = two.connect(Protocol::Http2).await;
+    let mut bob = Events::open(&mut connection, "topic=a", &headers)
+        .await
+        .opened()
+        .await;
+    let ended = one.ask("POST", "/users/bob/disconnect", "").await;
+    assert_eq!(ended.status, StatusCode::OK, "{}", ended.text);
+    while bob.item().await.is_some() {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_servers_readers_stay_and_publishers_are_told() {
+    let mut nats = Nats::one().await;
+    let edge = edge(&nats, "one");
+    let first = edge.publish_id("a", "1").await;
+    edge.publish("a", "2").await;
+    let mut reader = edge.events(Protocol::Http2, "topic=a").await.opened().await;
+    nats.kill(0);
+    // The first may be on its way when that is found out: nobody knows what came of it.
+    let refused = patiently("a refusal", async {
+        loop {
+            let answer = edge.ask("POST", "/topics/a", "x").await;
+            assert_eq!(
+                answer.status,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "{}",
+                answer.text
+            );
+            if answer.json()["code"] == "cluster-away" {
+                return answer;
+            }
+            assert_eq!(answer.json()["outcome"], "unknown");
+        }
+    })
+    .await;
+    assert!(!refused.header("retry-after").is_empty());
+    // Who comes now is served from what there is.
+    let mut late = edge
+        .events_after(Protocol::Http3, "topic=a", &first)
+        .await
+        .opened()
+        .await;
+    assert_eq!(late.data(1).await, ["2"]);
+    patiently("an edge that is not ready", async {
+        while edge.ask("GET", "/readyz", "").await.status == StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(edge.metric("seventh_cluster_connected").await, 0);
+    nats.begin(0).await;
+    publish_in_the_end(&edge, "a", "3").await;
+    publish_in_the_end(&edge, "a", "4").await;
+    for reader in [&mut reader, &mut late] {
+        let mut got = reader.data(2).await;
+        // What nobody knew of may be there, once.
+        if got[0] == "x" {
+            got = vec![got[1].clone(), reader.data(1).await[0].clone()];
+        }
+        assert_eq!(got, ["3", "4"]);
+    }
+    let ready = edge.ask("GET", "/readyz", "").await;
+    assert_eq!(ready.status, StatusCode::OK, "{}", ready.text);
+}
+
+/// The order is removed, or put back to what it was: whoever has an id from before is told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_is_another_than_before_is_found_out() {
+    let mut nats = Nats::one().await;
+    let edge = edge(&nats, "one");
+    for n in 0..5 {
+        edge.publish("a", n.to_string()).await;
+    }
+    nats.kill(0);
+    let old = tempfile::tempdir().expect("a folder");
+    copy(&nats.store(0), old.path());
+    nats.begin(0).await;
+    let mut last = String::new();
+    for n in 5..9 {
+        let answer = publish_in_the_end(&edge, "a", &n.to_string()).await.json();
+        last = answer["id"].as_str().expect("an id").to_owned();
+    }
+    let mut reader = edge.events(Protocol::Http2, "topic=a").await.opened().await;
+    nats.kill(0);
+    std::fs::remove_dir_all(nats.store(0)).expect("it is there");
+    copy(old.path(), &nats.store(0));
+    nats.begin(0).await;
+    // Its stream ends, as it was of a history that is none any more.
+    while patiently("the end", reader.item()).await.is_some() {}
+    publish_in_the_end(&edge, "a", "new").await;
+    let mut back = edge.events_after(Protocol::Http2, "topic=a", &last).await;
+    back.edge_event("edge-open").await;
+    let (gap, _) = back.edge_event("edge-gap").await;
+    assert_eq!(gap["reason"], "restart");
+    let mut got = Vec::new();
+    while got.last().is_none_or(|last| last != "new") {
+        got.extend(back.data(1).await);
+    }
+    assert_eq!(got, ["0", "1", "2", "3", "4", "new"]);
+    assert_eq!(edge.metric("seventh_cluster_forks_total").await, 1);
+    // All of it is removed.
+    nats.kill(0);
+    std::fs::remove_dir_all(nats.store(0)).expect("it is there");
+    nats.begin(0).await;
+    while patiently("the end", back.item()).await.is_some() {}
+    publish_in_the_end(&edge, "a", "newest").await;
+    let mut back = edge.events_after(Protocol::Http2, "topic=a", &last).await;
+    back.edge_event("edge-open").await;
+    let (gap, _) = back.edge_event("edge-gap").await;
+    assert_eq!(gap["reason"], "restart");
+    assert_eq!(back.data(1).await, ["newest"]);
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("a file");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("it is there").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).expect("it is copied");
+        }
+    }
+}
+
+/// Three servers, one of which is killed after the other while events come: none is lost, doubled or moved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_three_servers_may_go() {
+    let mut nats = Nats::three().await;
+    let (one, two) = (edge(&nats, "one"), edge(&nats, "two"));
+    let mut reader = two.events(Protocol::Http2, "topic=a").await.opened().await;
+    let mut acked = Vec::new();
+    for n in 0..60 {
+        if n % 20 == 10 {
+            nats.kill(n / 20);
+        }
+        if n % 20 == 19 {
+            nats.begin(n / 20).await;
+        }
+        let data = n.to_string();
+        let answer = publish_in_the_end(&one, "a", &data).await;
+        assert_eq!(answer.json()["stored"], "replicated");
+        acked.push(data);
+    }
+    let mut got = Vec::new();
+    let all = async {
+        while got.last() != acked.last() {
+            got.extend(reader.data(1).await);
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, all).await.is_ok(), "{got:?}");
+    // What was answered `unknown` was sent again without a key: it may be there twice, one after the other.
+    got.dedup();
+    assert_eq!(got, acked);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_for_a_frame_is_told() {
+    let nats = Nats::one().await;
+    let edge = edge_with(&nats, "one", "limits.event_bytes = \"1 MiB\"\n");
+    let large = edge.ask("POST", "/topics/a", "x".repeat(600 << 10)).await;
+    assert_eq!(
+        large.status,
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "{}",
+        large.text
+    );
+    assert_eq!(large.json()["code"], "cluster-too-large");
+    // Several that are large go one after the other.
+    let lines: String = (0..4)
+        .map(|n| {
+            format!(
+                "{{\"topic\":\"a\",\"data\":\"{n}{}\"}}\n",
+                "x".repeat(300 << 10)
+            )
+        })
+        .collect();
+    let mut reader = edge.events(Protocol::Http2, "topic=a").await.opened().await;
+    let request = http::Request::post("/publish").header("content-type", "application/x-ndjson");
+    let request = request
+        .body(seventh::client::full(lines))
+        .expect("a request");
+    let answer = Answer::of(&mut edge.control(Protocol::Http1).await, request).await;
+    assert_eq!(
+        answer.text.matches("\"stored\":\"written\"").count(),
+        4,
+        "{}",
+        answer.text
+    );
+    let firsts: Vec<String> = reader
+        .data(4)
+        .await
+        .iter()
+        .map(|data| data[..1].to_owned())
+        .collect();
+    assert_eq!(firsts, ["0", "1", "2", "3"]);
+}

@@ -1,0 +1,143 @@
+//! NATS servers, each on an address of its own, so that they come back where they were.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
+
+use tokio::net::TcpStream;
+
+use crate::harness::patiently;
+
+/// Of the test's own servers.
+pub struct Nats {
+    folder: tempfile::TempDir,
+    servers: Vec<(Ipv4Addr, Option<Child>)>,
+    replicas: usize,
+}
+
+fn program() -> PathBuf {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/venv/bin/nats-server");
+    assert!(program.exists(), "`make tools` installs nats-server");
+    program
+}
+
+/// An address of loopback that no other test has.
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let [.., process] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 + (high & 63), process, low)
+}
+
+impl Nats {
+    /// One server, which keeps each frame once.
+    pub async fn one() -> Self {
+        Self::start(1).await
+    }
+
+    /// Three, each of which has each frame.
+    pub async fn three() -> Self {
+        Self::start(3).await
+    }
+
+    async fn start(count: usize) -> Self {
+        let servers = (0..count).map(|_| (own_address(), None)).collect();
+        let mut nats = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            servers,
+            replicas: count,
+        };
+        for server in 0..count {
+            nats.begin(server).await;
+        }
+        nats
+    }
+
+    /// Where a server keeps what it has.
+    pub fn store(&self, server: usize) -> PathBuf {
+        self.folder.path().join(format!("store{server}"))
+    }
+
+    /// The configuration of an edge.
+    pub fn config(&self, node: &str) -> String {
+        let servers = self.servers.iter();
+        let servers: Vec<String> = servers
+            .map(|(address, _)| format!("\"nats://{address}:4222\""))
+            .collect();
+        format!(
+            "cluster.name = \"test\"\ncluster.node = \"{node}\"\ncluster.nats = [{}]\ncluster.replicas = {}\n\
+             history.disk.bytes = \"64 MiB\"\n",
+            servers.join(", "),
+            self.replicas
+        )
+    }
+
+    /// Starts a server that does not run.
+    pub async fn begin(&mut self, server: usize) {
+        let address = self.servers[server].0;
+        let routes = self
+            .servers
+            .iter()
+            .map(|(address, _)| format!("nats://{address}:6222"));
+        let routes: Vec<String> = routes.collect();
+        let cluster = if self.replicas > 1 {
+            format!(
+                "cluster {{ name: test, host: \"{address}\", port: 6222, no_advertise: true, routes: [{}] }}\n",
+                routes.join(", ")
+            )
+        } else {
+            String::new()
+        };
+        let config = format!(
+            "server_name: n{server}\nhost: \"{address}\"\nport: 4222\n\
+             jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{cluster}",
+            self.store(server).display()
+        );
+        let file = self.folder.path().join(format!("n{server}.conf"));
+        std::fs::write(&file, config).expect("it is written");
+        let log = std::fs::File::create(self.folder.path().join(format!("n{server}.log")))
+            .expect("a log");
+        let child = Command::new(program())
+            .arg("-c")
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.servers[server].1 = Some(child.expect("nats-server runs"));
+        patiently("a NATS server", async {
+            while TcpStream::connect((address, 4222)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Kills a server.
+    pub fn kill(&mut self, server: usize) {
+        if let Some(mut child) = self.servers[server].1.take() {
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+        }
+    }
+
+    /// Has a server stop for a while, or go on.
+    pub fn signal(&self, server: usize, signal: &str) {
+        let child = self.servers[server].1.as_ref().expect("it runs");
+        let killed = Command::new("kill")
+            .args([format!("-{signal}"), child.id().to_string()])
+            .status();
+        assert!(killed.expect("kill runs").success());
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        for server in 0..self.servers.len() {
+            self.kill(server);
+        }
+    }
+}
