@@ -19,7 +19,7 @@
 //! | `metrics` | the registry, and guards that count; every module owns its own set | |
 //! | [`topic`], [`pattern`], [`sse`] | names, patterns of them, and the event-stream format in both directions | yes |
 //! | [`hub`] | ring, topics, subscriptions, mailboxes; no sockets | `entry`, `stored`, `ring`, `evicted`, `fleeting`, `pace`, `gap`, `resume`, `timeline`, `topic_rules` |
-//! | `history` | where the one order is kept: in memory, or in a log of files | `log::format`, `log::index`, `log::noted`, `log::record`, `log::sync_policy`, `log::wall` |
+//! | `history` | where the one order is kept: in memory, in a log of files, or by NATS servers for many edges | `record`, `wall`, `log::format`, `log::index`, `log::noted`, `log::sync_policy`, `cluster::frame`, `cluster::settings` |
 //! | `outbound` | what the edge asks of others | |
 //! | `tls` | certificates, and swapping them | |
 //! | `access` | who is asking, and who may do what | `groups`, `rules`, `origins`, `credential`, `publisher`, `revoked`, `session::answer` |

@@ -70,6 +70,8 @@ const PURE: &[&str] = &[
     "hub/stored.rs",
     "hub/timeline.rs",
     "hub/topic_rules.rs",
+    "history/cluster/frame.rs",
+    "history/cluster/settings.rs",
     "history/log/format.rs",
     "history/log/index.rs",
     "history/log/noted.rs",
