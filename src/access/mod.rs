@@ -248,6 +248,12 @@ impl Access {
         self.revoked_users().revoke(user, wall)
     }
 
+    /// How long it is remembered whose tokens were revoked.
+    #[must_use]
+    pub fn revoked_for(&self) -> Duration {
+        self.settings.revoked_for
+    }
+
     /// Whether a token of this user that was issued at some moment was taken back.
     #[must_use]
     pub fn is_revoked(&self, user: &Name, issued: Option<SystemTime>) -> bool {

@@ -113,6 +113,8 @@ impl Edge {
         let order = order(config)?;
         let context = context(config, order, exempt.clone(), registry, watch.clone());
         let context = Arc::new(context);
+        // Before anyone is let in.
+        service::take_facts(&context);
 
         let (control, control_at) = ControlListener::bind(&config.control, &mut inherited)?;
         let public_service = Service::Public(context.clone());
@@ -182,6 +184,7 @@ impl Edge {
         let checked = context.clone();
         tasks.spawn(async move { checked.proxy.check_health().await });
         tasks.spawn(service::keep_asking(context.clone()));
+        tasks.spawn(service::follow_facts(context.clone()));
         tasks.spawn(service::tell_presence(context.clone()));
         let (said, counted) = (context.clone(), self.metrics.clone());
         tasks.spawn(async move {
@@ -364,6 +367,7 @@ fn context(
             &Outbound::default(),
             &AccessMetrics::register(&mut registry),
         ),
+        nesting: service::Nesting::default(),
         streams: Arc::new(Streams::new(clock::now() + config.access.settling)),
         metrics: service::ServiceMetrics::register(&mut registry),
         limits: config.limits,

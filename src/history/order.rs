@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    ClusterError, ClusterSettings, ClusterStatus, LogError, LogSettings, NotStored, Receipt,
+    ClusterError, ClusterSettings, ClusterStatus, Fact, LogError, LogSettings, NotStored, Receipt,
     cluster::Cluster, log::Log, memory::Memory,
 };
 use crate::{
@@ -77,6 +77,61 @@ impl Order {
         match self {
             Self::Memory(_) | Self::Log(_) => None,
             Self::Cluster(cluster) => cluster.unready(now),
+        }
+    }
+
+    /// Whether others apply it too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
+    /// Tells all who apply it a fact, which is forgotten after a while if that is given; `false` if its key was told of
+    /// since the revision that is expected. Nobody is told where nobody else applies it.
+    ///
+    /// # Errors
+    ///
+    /// [`NotStored`] says why nobody is told.
+    pub(crate) async fn tell(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        expected: Option<u64>,
+        kept: Option<Duration>,
+    ) -> Result<bool, NotStored> {
+        match self {
+            Self::Memory(_) | Self::Log(_) => Ok(true),
+            Self::Cluster(cluster) => cluster.tell(key, value, expected, kept).await,
+        }
+    }
+
+    /// The facts that came since it was last asked, in their order.
+    pub(crate) fn facts(&self) -> Vec<Fact> {
+        match self {
+            Self::Memory(_) | Self::Log(_) => Vec::new(),
+            Self::Cluster(cluster) => cluster.facts().take(),
+        }
+    }
+
+    /// The facts up to this revision are known.
+    pub(crate) fn facts_are_known(&self, revision: u64) {
+        if let Self::Cluster(cluster) = self {
+            cluster.facts().are_known(revision);
+        }
+    }
+
+    /// Returns once facts may have come. Cancel-safe.
+    pub(crate) async fn until_facts(&self) {
+        match self {
+            Self::Memory(_) | Self::Log(_) => std::future::pending().await,
+            Self::Cluster(cluster) => cluster.facts().news().await,
+        }
+    }
+
+    /// Waits a little for a fact to be known.
+    pub(crate) async fn until_fact(&self, revision: u64) {
+        if let Self::Cluster(cluster) = self {
+            cluster.until_fact(revision).await;
         }
     }
 

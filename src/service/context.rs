@@ -8,7 +8,7 @@ use std::{
 
 use http::HeaderValue;
 
-use super::{ServiceMetrics, stream_request::NamedStream, streams::Streams};
+use super::{ServiceMetrics, nesting::Nesting, stream_request::NamedStream, streams::Streams};
 use crate::{
     access::{Access, Name},
     backoff, clock,
@@ -87,6 +87,8 @@ pub struct Context {
     pub order: Arc<Order>,
     /// Who may do what.
     pub access: Access,
+    /// How groups are nested by the word of all edges.
+    pub(crate) nesting: Nesting,
     /// The open event streams.
     pub streams: Arc<Streams>,
     /// What the service counts.

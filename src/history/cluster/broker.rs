@@ -29,9 +29,13 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 const INACTIVE: Duration = Duration::from_secs(30);
 /// The window in which a frame that comes again is known.
 const DUPLICATES: Duration = Duration::from_secs(120);
+/// The most bytes of the epoch, and of the facts.
+const META_BYTES: u64 = 1 << 20;
+const FACTS_BYTES: u64 = 256 << 20;
 /// What this program calls the form of its frames.
 const FORMAT: &str = "1";
 const MESSAGE_ID: &str = "Nats-Msg-Id";
+const TTL: &str = "Nats-TTL";
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 
 /// The error codes of the JetStream API that are told apart.
@@ -90,10 +94,12 @@ pub(super) struct StreamInfo {
     pub(super) leader: Option<String>,
 }
 
-/// A frame as a stream has it.
+/// A message as a stream has it.
 #[derive(Debug)]
 pub(super) struct Delivered {
     pub(super) sequence: u64,
+    /// The last part of its subject: of a fact its key.
+    pub(super) key: String,
     /// Which of the consumer's it is, from 1.
     pub(super) nth: u64,
     /// When it was stored, in unix ms.
@@ -104,7 +110,7 @@ pub(super) struct Delivered {
 /// What comes for a pull.
 #[derive(Debug)]
 pub(super) enum Pulled {
-    Frame(Delivered),
+    Message(Delivered),
     /// The server is there.
     Heartbeat,
     /// The pull is over; the next is due.
@@ -280,7 +286,10 @@ impl Broker {
                     let revision = message["seq"].as_u64().unwrap_or_default();
                     return Ok((Epoch::from_random(number), revision));
                 }
-                Err(error) if error.is(NO_STREAM) => self.make_bucket(&stream).await?,
+                Err(error) if error.is(NO_STREAM) => {
+                    self.make_bucket(&self.settings.bucket(), META_BYTES)
+                        .await?;
+                }
                 Err(error) if error.is(NO_MESSAGE) => self.draw_epoch(0).await?,
                 Err(error) => return Err(error),
             }
@@ -307,12 +316,14 @@ impl Broker {
         format!("$KV.{}.epoch", self.settings.bucket())
     }
 
-    async fn make_bucket(&self, stream: &str) -> Result<(), BrokerError> {
+    /// Makes a bucket (ADR-8), in which messages may have an end of their own.
+    async fn make_bucket(&self, bucket: &str, bytes: u64) -> Result<(), BrokerError> {
+        let stream = format!("KV_{bucket}");
         let config = json!({
-            "name": stream, "subjects": [format!("$KV.{}.>", self.settings.bucket())], "retention": "limits",
-            "max_msgs_per_subject": 1, "discard": "new", "storage": "file", "num_replicas": self.settings.replicas,
-            "max_msgs": -1, "max_bytes": 1 << 20, "max_age": 0, "max_consumers": -1, "max_msg_size": -1, "allow_rollup_hdrs": true,
-            "deny_delete": true, "allow_direct": true,
+            "name": stream, "subjects": [format!("$KV.{bucket}.>")], "retention": "limits", "max_msgs_per_subject": 1,
+            "discard": "new", "storage": "file", "num_replicas": self.settings.replicas, "max_msgs": -1, "max_bytes": bytes,
+            "max_age": 0, "max_consumers": -1, "max_msg_size": -1, "allow_rollup_hdrs": true, "deny_delete": true,
+            "allow_direct": true, "allow_msg_ttl": true,
         });
         match self.api(&format!("STREAM.CREATE.{stream}"), &config).await {
             Err(error) if error.is(IN_USE) => Ok(()),
@@ -355,13 +366,63 @@ impl Broker {
         Ok(Some(id.unwrap_or_default().trim().to_owned()))
     }
 
-    /// Makes what brings the frames from this number on.
-    pub(super) async fn consume(&self, from: u64) -> Result<Consumer, BrokerError> {
+    /// The stream with the order, and the one with the facts.
+    pub(super) fn order_stream(&self) -> String {
+        self.settings.stream()
+    }
+
+    pub(super) fn facts_stream(&self) -> String {
+        format!("KV_{}", self.settings.facts())
+    }
+
+    /// How many facts there ever were; what they are kept in is made if it is not there.
+    pub(super) async fn facts(&self) -> Result<u64, BrokerError> {
+        let stream = self.facts_stream();
+        let info = format!("STREAM.INFO.{stream}");
+        let info = match self.api(&info, &json!({})).await {
+            Err(error) if error.is(NO_STREAM) => {
+                self.make_bucket(&self.settings.facts(), FACTS_BYTES)
+                    .await?;
+                self.api(&info, &json!({})).await?
+            }
+            info => info?,
+        };
+        Ok(info["state"]["last_seq"].as_u64().unwrap_or_default())
+    }
+
+    /// Tells a fact, which is forgotten after a while if that is given; its revision. `None` if its key was told of since the
+    /// revision that is expected.
+    pub(super) async fn tell(
+        &self,
+        key: &str,
+        value: Bytes,
+        expected: Option<u64>,
+        kept: Option<Duration>,
+    ) -> Result<Option<u64>, BrokerError> {
+        let mut headers = HeaderMap::new();
+        if let Some(expected) = expected {
+            headers.insert(EXPECTED, expected.to_string());
+        }
+        if let Some(kept) = kept {
+            headers.insert(TTL, format!("{}s", kept.as_secs().max(1)));
+        }
+        let subject = format!("$KV.{}.{key}", self.settings.facts());
+        let asked = self
+            .client
+            .request_with_headers(subject, headers, value)
+            .await;
+        match answer(asked.map(|message| message.payload)) {
+            Err(BrokerError::Refused { error, .. }) if WRONG_LAST.contains(&error) => Ok(None),
+            told => Ok(told?["seq"].as_u64()),
+        }
+    }
+
+    /// Makes what brings the messages of a stream from this number on.
+    pub(super) async fn consume(&self, stream: String, from: u64) -> Result<Consumer, BrokerError> {
         let inbox = self.client.new_inbox();
         let messages = self.client.subscribe(inbox.clone()).await;
         let messages = messages.map_err(|error| BrokerError::Away(error.to_string()))?;
         let name = format!("edge-{:016x}", fastrand::u64(..));
-        let stream = self.settings.stream();
         let config = json!({
             "stream_name": stream,
             "config": {
@@ -374,6 +435,7 @@ impl Broker {
             .await?;
         Ok(Consumer {
             broker: self.clone(),
+            stream,
             name,
             inbox,
             messages,
@@ -417,6 +479,7 @@ fn answer(asked: Result<Bytes, async_nats::RequestError>) -> Result<Value, Broke
 #[derive(Debug)]
 pub(super) struct Consumer {
     broker: Broker,
+    stream: String,
     name: String,
     inbox: String,
     messages: Subscriber,
@@ -427,12 +490,7 @@ pub(super) struct Consumer {
 impl Consumer {
     /// Asks for more frames.
     pub(super) async fn pull(&mut self) -> Result<(), BrokerError> {
-        let settings = &self.broker.settings;
-        let subject = format!(
-            "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
-            settings.stream(),
-            self.name
-        );
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
         let body = json!({
             "batch": PULL_FRAMES, "max_bytes": PULL_BYTES, "expires": nanos(PULL_EXPIRES), "idle_heartbeat": nanos(HEARTBEAT),
         });
@@ -469,8 +527,10 @@ impl Consumer {
             return Pulled::Gone("a message that does not say which it is".into());
         };
         self.left = self.left.saturating_sub(1);
-        Pulled::Frame(Delivered {
+        let key = message.subject.splitn(3, '.').nth(2);
+        Pulled::Message(Delivered {
             sequence,
+            key: key.unwrap_or_default().to_owned(),
             nth,
             millis,
             payload: message.payload,

@@ -3,6 +3,7 @@
 //! - `settings` is what is configured; `broker` what is asked of the servers, `frame` what a message looks like.
 //! - `sender` puts what is published into frames, one on its way at a time; `reader` brings all frames of all edges, and
 //!   finds out when the order is another than before; `applier` has the hub apply them and answers publishers.
+//! - `facts` is what all edges are to know beside the order, `follow` taking what a stream brings.
 //! - `monitor` looks after it: which edges are there (`nodes`), how far the order is. `error` says why not.
 //!
 //! Sequence = number of the frame in the stream << 10 | place in the frame. No edge ever numbers by itself: while no
@@ -11,6 +12,8 @@
 mod applier;
 mod broker;
 mod error;
+mod facts;
+mod follow;
 mod frame;
 mod metrics;
 mod monitor;
@@ -39,6 +42,8 @@ use crate::{
 };
 use applier::{Answer, Applier, Waiter, floor_before};
 use broker::{Broker, BrokerError, StreamInfo};
+pub(crate) use facts::Fact;
+use facts::{Facts, Follower};
 use frame::FrameId;
 use monitor::Monitor;
 use nodes::{Beat, Nodes};
@@ -67,6 +72,7 @@ pub struct Cluster {
     settings: Arc<ClusterSettings>,
     applier: Arc<Applier>,
     nodes: Arc<Nodes>,
+    facts: Arc<Facts>,
     metrics: ClusterMetrics,
     boot: String,
     /// Taken when the edge ends.
@@ -164,10 +170,12 @@ impl Cluster {
                 };
                 let parts = Parts::begin(settings, found, connected, metrics, boot);
                 let (work, handles) = parts;
-                let mut is_open = handles.is_open.clone();
+                let (mut is_open, mut is_whole) =
+                    (handles.is_open.clone(), handles.is_whole.clone());
                 let opening = async move {
                     // Its rings are filled by then.
                     let _: Result<_, _> = is_open.wait_for(|is_open| *is_open).await.map(drop);
+                    let _: Result<_, _> = is_whole.wait_for(|is_whole| *is_whole).await.map(drop);
                     let _: Result<_, _> = opened.send(Ok(handles));
                     std::future::pending::<()>().await;
                 };
@@ -185,8 +193,10 @@ impl Cluster {
             broker,
             applier,
             nodes,
+            facts,
             items,
             is_open,
+            is_whole: _,
             away,
             info,
             sent,
@@ -196,6 +206,7 @@ impl Cluster {
             settings,
             applier,
             nodes,
+            facts,
             metrics,
             boot: format!("{boot:016x}"),
             items: Mutex::new(Some(items)),
@@ -327,6 +338,35 @@ impl Cluster {
         } else {
             Err(NotStored::Ending)
         }
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Tells all edges a fact; `false` if its key was told of since the revision that is expected.
+    pub(super) async fn tell(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        expected: Option<u64>,
+        kept: Option<Duration>,
+    ) -> Result<bool, NotStored> {
+        self.is_there().await?;
+        let told = self.server.tell(key, value.into(), expected, kept).await;
+        let revision = told.map_err(|error| match error {
+            BrokerError::Away(_) => NotStored::Unknown,
+            error if error.is_full() => NotStored::Full,
+            error => NotStored::Failed(error.to_string()),
+        })?;
+        if let Some(revision) = revision {
+            self.until_fact(revision).await;
+        }
+        Ok(revision.is_some())
+    }
+
+    pub(super) async fn until_fact(&self, revision: u64) {
+        self.facts.until_known(revision, sender::PATIENCE).await;
     }
 
     /// How long this edge leaves it to others to have the events go out whose turn has come.
@@ -494,7 +534,10 @@ struct Handles {
     broker: Broker,
     applier: Arc<Applier>,
     nodes: Arc<Nodes>,
+    facts: Arc<Facts>,
     items: mpsc::Sender<Item>,
+    /// All facts have come that there were.
+    is_whole: watch::Receiver<bool>,
     is_open: watch::Receiver<bool>,
     away: Arc<Mutex<Option<Instant>>>,
     info: watch::Receiver<StreamInfo>,
@@ -513,7 +556,14 @@ impl Parts {
         metrics: ClusterMetrics,
         boot: u64,
     ) -> (impl Future<Output = ()>, Handles) {
-        let nodes = Arc::new(Nodes::default());
+        let (nodes, facts) = (Arc::new(Nodes::default()), Arc::new(Facts::default()));
+        let (whole, is_whole) = watch::channel(false);
+        let follower = Follower {
+            broker: broker.clone(),
+            facts: facts.clone(),
+            connected: connected.clone(),
+            is_whole: whole,
+        };
         let (items, taken) = mpsc::channel(ROOM as usize);
         let (open, is_open) = watch::channel(false);
         let (info, known) = watch::channel(StreamInfo::default());
@@ -553,13 +603,21 @@ impl Parts {
                 sender.run().await;
                 let _: Result<(), ()> = sent_now.send(());
             };
-            tokio::join!(reader.run(), sending, monitor.run(), watching);
+            tokio::join!(
+                reader.run(),
+                sending,
+                monitor.run(),
+                follower.run(),
+                watching
+            );
         };
         let handles = Handles {
             broker,
             applier,
             nodes,
+            facts,
             items,
+            is_whole,
             is_open,
             away,
             info: known,

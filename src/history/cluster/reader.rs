@@ -3,21 +3,17 @@
 //! A consumer of our own kind: it is made anew whenever anything is odd, from the frame after the last that was
 //! applied, after it was looked whether the order is still the same.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
 use super::{
     applier::{Applier, Position},
-    broker::{Broker, BrokerError, Consumer, Pulled, StreamInfo},
+    broker::{Broker, BrokerError, Consumer, Delivered, StreamInfo},
+    follow::{PAUSE, follow},
     metrics::ClusterMetrics,
 };
 use crate::hub::Hub;
-
-/// How long neither a frame nor a heartbeat may come.
-const SILENCE: Duration = Duration::from_millis(1500);
-/// How long is waited between two tries to begin, at first and at most.
-const PAUSE: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(1);
 
 /// What reads.
 pub(super) struct Reader {
@@ -80,20 +76,11 @@ impl Reader {
         let from = self.applier.position().sequence + 1;
         if info.first > from {
             let first = first_to_read(&info, self.applier.hub.retention().total_bytes);
-            self.skip(from, first);
+            skip(&self.applier, from, first);
         }
         let from = self.applier.position().sequence + 1;
-        Ok((self.broker.consume(from).await?, info.last))
-    }
-
-    /// Frames are gone that this edge has not applied: its readers begin anew behind them, and are told.
-    fn skip(&self, from: u64, first: u64) {
-        tracing::warn!(
-            "frames {from} to {} of the order are passed over: they are gone",
-            first - 1
-        );
-        let epoch = self.applier.hub.cursor().epoch;
-        self.applier.begin_anew(epoch, first);
+        let stream = self.broker.order_stream();
+        Ok((self.broker.consume(stream, from).await?, info.last))
     }
 
     /// Whether the order is the one that was read before: if not, its epoch is another's too, and all begins anew.
@@ -132,56 +119,51 @@ impl Reader {
     }
 
     /// Reads until something is odd: what.
-    async fn read(&mut self, mut consumer: Consumer, last: u64) -> String {
-        let mut nth = 0;
-        if let Err(error) = consumer.pull().await {
-            return error.to_string();
-        }
-        loop {
-            if self.applier.position().sequence >= last && !*self.is_open.borrow() {
-                self.is_open.send_replace(true);
-                self.metrics.connected.set(1);
+    async fn read(&mut self, consumer: Consumer, last: u64) -> String {
+        let Self {
+            applier,
+            metrics,
+            connected,
+            doubt,
+            is_open,
+            ..
+        } = self;
+        let mut take = |frame: Option<Delivered>| {
+            if let Some(frame) = frame {
+                take(applier, &frame);
             }
-            let pulled = tokio::select! {
-                biased;
-                pulled = tokio::time::timeout(SILENCE, consumer.next()) => pulled,
-                () = self.doubt.notified() => return "the order is in doubt".into(),
-                lost = self.connected.wait_for(|connected| !connected) => {
-                    drop(lost);
-                    return "the connection is lost".into();
-                }
-            };
-            let is_over = match pulled {
-                Err(_) => return "neither a frame nor a heartbeat".into(),
-                Ok(Pulled::Gone(why)) => return why,
-                Ok(Pulled::Heartbeat) => false,
-                Ok(Pulled::Over) => true,
-                Ok(Pulled::Frame(frame)) => {
-                    nth += 1;
-                    if frame.nth != nth {
-                        return format!("message {} of the consumer instead of {nth}", frame.nth);
-                    }
-                    let before = self.applier.position().sequence;
-                    if frame.sequence > before + 1 {
-                        // None of the consumer's is missing: they are gone from the stream.
-                        self.skip(before + 1, frame.sequence);
-                    }
-                    if frame.sequence > before {
-                        self.applier
-                            .apply(frame.sequence, frame.millis, &frame.payload);
-                    }
-                    // Others have their turn.
-                    if nth % 16 == 0 {
-                        tokio::task::yield_now().await;
-                    }
-                    consumer.is_over()
-                }
-            };
-            if is_over && let Err(error) = consumer.pull().await {
-                return error.to_string();
+            if applier.position().sequence >= last && !*is_open.borrow() {
+                is_open.send_replace(true);
+                metrics.connected.set(1);
             }
+        };
+        tokio::select! {
+            why = follow(consumer, connected, &mut take) => why,
+            () = doubt.notified() => "the order is in doubt".into(),
         }
     }
+}
+
+/// Applies a frame that was not.
+fn take(applier: &Applier, frame: &Delivered) {
+    let next = applier.position().sequence + 1;
+    if frame.sequence > next {
+        // None of the consumer's is missing: they are gone from the stream.
+        skip(applier, next, frame.sequence);
+    }
+    if frame.sequence >= next {
+        applier.apply(frame.sequence, frame.millis, &frame.payload);
+    }
+}
+
+/// Frames are gone that this edge has not applied: its readers begin anew behind them, and are told.
+fn skip(applier: &Applier, from: u64, first: u64) {
+    tracing::warn!(
+        "frames {from} to {} of the order are passed over: they are gone",
+        first - 1
+    );
+    let epoch = applier.hub.cursor().epoch;
+    applier.begin_anew(epoch, first);
 }
 
 #[cfg(test)]

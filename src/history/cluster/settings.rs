@@ -39,6 +39,11 @@ impl ClusterSettings {
         format!("seventh_{}_meta", self.name)
     }
 
+    /// The bucket of what all edges are to know beside the order.
+    pub(super) fn facts(&self) -> String {
+        format!("seventh_{}_facts", self.name)
+    }
+
     /// What an edge says of itself each second.
     pub(super) fn beats(&self, node: &str) -> String {
         format!("seventh.{}.hb.{node}", self.name)

@@ -10,7 +10,7 @@ use crate::{
     service::{
         Context,
         routes::decode,
-        streams::{Ended, StreamInfo},
+        shared::{NotChanged, change_member, end_without_group},
     },
 };
 
@@ -58,34 +58,45 @@ pub(super) fn show(context: &Context, group: &str) -> Result<Reply, Problem> {
     })))
 }
 
-pub(super) fn add(context: &Context, group: &str, member: &str) -> Result<Reply, Problem> {
+/// Puts a member into a group, at all edges.
+pub(super) async fn add(context: &Context, group: &str, member: &str) -> Result<Reply, Problem> {
     let (group, member, text) = names(group, member)?;
-    match context.access.groups().add(&group, member) {
+    let added = if context.order.is_shared() {
+        change_member(context, &group, &member, true).await
+    } else {
+        let added = context.access.groups().add(&group, member);
+        added.map_err(NotChanged::from)
+    };
+    match added {
         Ok(added) => Ok(Reply::json(&json!({ "added": added }))),
-        Err(error @ InvalidMember::Cycle(_)) => {
-            Err(Problem::new(StatusCode::CONFLICT, error.to_string()))
-        }
-        Err(error) => Err(Problem::field("member", &text, error.to_string())),
+        Err(error) => Err(refusal(error, &text)),
     }
 }
 
-/// Takes a member out of a group.
-pub(super) fn remove(context: &Context, group: &str, member: &str) -> Result<Reply, Problem> {
-    let (group, member, _) = names(group, member)?;
-    let removed = context.access.leave(&group, &member);
+fn refusal(error: NotChanged, member: &str) -> Problem {
+    match error {
+        NotChanged::Problem(problem) => problem,
+        NotChanged::Invalid(error @ InvalidMember::Cycle(_)) => {
+            Problem::new(StatusCode::CONFLICT, error.to_string())
+        }
+        NotChanged::Invalid(error) => Problem::field("member", member, error.to_string()),
+    }
+}
+
+/// Takes a member out of a group, at all edges.
+pub(super) async fn remove(context: &Context, group: &str, member: &str) -> Result<Reply, Problem> {
+    let (group, member, text) = names(group, member)?;
+    let removed = if context.order.is_shared() {
+        let removed = change_member(context, &group, &member, false).await;
+        removed.map_err(|error| refusal(error, &text))?
+    } else {
+        context.access.leave(&group, &member)
+    };
     if !removed {
         let detail = format!("`{member}` is not a member of `{group}`");
         return Err(Problem::not_found(detail));
     }
-    // Streams that a rule let in by this group may not stay.
-    let may = |info: &StreamInfo| {
-        let access = &context.access;
-        access.may_subscribe(&info.identity, info.topics.iter())
-    };
-    let streams = &context.streams;
-    streams.end_where(Ended::Membership, |info| {
-        !info.is_by_app() && may(info).is_err()
-    });
+    end_without_group(context);
     Ok(Reply::json(&json!({ "removed": true })))
 }
 

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{
     Context, query,
     routes::Route,
+    shared,
     streams::{Ended, StreamInfo},
 };
 use crate::{
@@ -46,8 +47,8 @@ pub(super) async fn answer(
         Route::ShowUser(user) => streams::of_user(context, user),
         Route::ListGroups => groups::list(context, query),
         Route::ShowGroup(group) => groups::show(context, group),
-        Route::AddMember(group, member) => groups::add(context, group, member),
-        Route::RemoveMember(group, member) => groups::remove(context, group, member),
+        Route::AddMember(group, member) => groups::add(context, group, member).await,
+        Route::RemoveMember(group, member) => groups::remove(context, group, member).await,
         Route::Disconnect(user) => disconnect(context, user).await,
         Route::Revoke(user) => revoke(context, user).await,
         Route::Ready => ready(context),
@@ -83,13 +84,16 @@ async fn disconnect(context: &Context, user: &str) -> Result<Reply, Problem> {
 async fn revoke(context: &Context, user: &str) -> Result<Reply, Problem> {
     let user = query::name("user", user)?;
     // First: whoever comes back, or comes just now, is refused.
-    let Some(before) = context.access.revoke(&user, clock::wall()) else {
+    let now = clock::wall();
+    let Some(before) = context.access.revoke(&user, now) else {
         let detail =
             format!("the tokens of {MOST_REVOKED} users are revoked already, which is the limit");
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
         return Err(problem.with_limit(MOST_REVOKED));
     };
+    let told = shared::tell_revoked(context, &user, now).await;
     let ended = end_streams(context, &user).await?;
+    told?;
     let before = before.duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Reply::json(
         &json!({ "streams": ended, "before": before.as_secs() }),
@@ -100,16 +104,23 @@ async fn revoke(context: &Context, user: &str) -> Result<Reply, Problem> {
 async fn end_streams(context: &Context, user: &Name) -> Result<Option<usize>, Problem> {
     // First: whoever comes back is asked about anew.
     context.access.forget(user);
+    let told = shared::tell_forgotten(context, user).await;
     let entry = Entry::Disconnect(user.user_topic());
-    match context.order.put(entry, clock::now()).await {
-        Ok(receipt) => Ok(receipt.receivers),
-        // Though the order takes nothing, as its disk is full or fails, their streams end.
+    let ended = match context.order.put(entry, clock::now()).await {
+        Ok(receipt) => receipt.receivers,
+        // Though the order takes nothing, their streams end that are here.
         Err(error) => {
             tracing::warn!("streams are ended though it is in no history: {error}");
             let is_theirs = |info: &StreamInfo| info.identity.user() == Some(user);
-            Ok(Some(context.streams.end_where(Ended::Operator, is_theirs)))
+            let ended = context.streams.end_where(Ended::Operator, is_theirs);
+            if context.order.is_shared() {
+                return Err(error.into());
+            }
+            Some(ended)
         }
-    }
+    };
+    told?;
+    Ok(ended)
 }
 
 /// What is known of the cluster that the edge is part of.

@@ -79,7 +79,7 @@ async fn storm(lasts: Duration, every: Duration) {
     let mut edges = Vec::new();
     for node in ["one", "two", "three"] {
         let text = format!(
-            "{}events.retry = \"500ms\"\nlimits.exempt = [\"127.0.0.0/8\"]\n",
+            "{}history.events = 1000000\nevents.retry = \"500ms\"\nlimits.exempt = [\"127.0.0.0/8\"]\n",
             nats.config(node)
         );
         edges.push(Some(Server::start(&text).await));

@@ -239,6 +239,99 @@ async fn who_is_disconnected_goes_at_every_edge() {
     while bob.item().await.is_some() {}
 }
 
+/// An edge that takes tokens, and how it is asked as somebody.
+fn guarded(nats: &Nats, node: &str) -> TestEdge {
+    let keys = format!(
+        "access.subscribe = [\"authenticated\"]\naccess.audience = \"seventh\"\n\
+         [[access.rule]]\ntopic = \"staff/*\"\nallow = [\"group:staff\"]\n\
+         [[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
+    );
+    edge_with(nats, node, &keys)
+}
+
+/// Whether bob may read what is for the staff at an edge.
+async fn is_staff(edge: &TestEdge) -> bool {
+    let mut claims = claims();
+    claims["sub"] = json!("bob");
+    let bearer = format!("Bearer {}", token(&claims));
+    let request = http::Request::get("/topics/staff/1/events").header("authorization", bearer);
+    let request = request.body(seventh::client::full("")).expect("a request");
+    let mut connection = edge.connect(Protocol::Http2).await;
+    Answer::of(&mut connection, request).await.status == StatusCode::OK
+}
+
+async fn until_staff(edge: &TestEdge, is_so: bool) {
+    patiently("what the other edge was told", async {
+        while is_staff(edge).await != is_so {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_in_a_group_is_known_to_every_edge() {
+    let nats = Nats::one().await;
+    let (one, two) = (guarded(&nats, "one"), guarded(&nats, "two"));
+    let put = one.ask("PUT", "/groups/staff/members/user:bob", "").await;
+    assert_eq!(put.json(), json!({"added": true}));
+    // Where it was asked it is so at once.
+    assert!(is_staff(&one).await);
+    until_staff(&two, true).await;
+    let again = two.ask("PUT", "/groups/staff/members/user:bob", "").await;
+    assert_eq!(again.json(), json!({"added": false}));
+    // One that comes later knows it before it lets anyone in.
+    let three = guarded(&nats, "three");
+    assert!(is_staff(&three).await);
+    let gone = two
+        .ask("DELETE", "/groups/staff/members/user:bob", "")
+        .await;
+    assert_eq!(gone.json(), json!({"removed": true}));
+    assert!(!is_staff(&two).await);
+    until_staff(&one, false).await;
+    until_staff(&three, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_edges_make_no_cycle_of_groups_together() {
+    let nats = Nats::one().await;
+    let (one, two) = (edge(&nats, "one"), edge(&nats, "two"));
+    for round in 0..5 {
+        let (there, back) = (
+            format!("/groups/a{round}/members/group:b{round}"),
+            format!("/groups/b{round}/members/group:a{round}"),
+        );
+        let both = tokio::join!(one.ask("PUT", &there, ""), two.ask("PUT", &back, ""));
+        let mut statuses = [both.0.status, both.1.status];
+        statuses.sort_unstable();
+        assert_eq!(
+            statuses,
+            [StatusCode::OK, StatusCode::CONFLICT],
+            "{} {}",
+            both.0.text,
+            both.1.text
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_taken_back_is_so_at_every_edge() {
+    let nats = Nats::one().await;
+    let (one, two) = (guarded(&nats, "one"), guarded(&nats, "two"));
+    one.ask("PUT", "/groups/staff/members/user:bob", "").await;
+    until_staff(&two, true).await;
+    let revoked = one.ask("POST", "/users/bob/revoke", "").await;
+    assert_eq!(revoked.status, StatusCode::OK, "{}", revoked.text);
+    assert!(!is_staff(&one).await);
+    until_staff(&two, false).await;
+    // After a restart too, of all of them.
+    drop((one, two));
+    let again = guarded(&nats, "again");
+    assert!(!is_staff(&again).await);
+    let groups = again.ask("GET", "/groups/staff", "").await.json();
+    assert_eq!(groups["members"], json!(["user:bob"]));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_servers_readers_stay_and_publishers_are_told() {
     let mut nats = Nats::one().await;

@@ -1,0 +1,60 @@
+//! Taking what a consumer brings until something is odd.
+
+use std::{ops::Range, time::Duration};
+
+use tokio::sync::watch;
+
+use super::broker::{Consumer, Delivered, Pulled};
+
+/// How long neither a message nor a heartbeat may come.
+const SILENCE: Duration = Duration::from_millis(1500);
+/// How long is waited between two tries to begin, at first and at most.
+pub(super) const PAUSE: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(1);
+/// After how many messages others have their turn.
+const TURN: u64 = 16;
+
+/// Has each message taken, and `None` whenever the server says that it is there; until something is odd: what.
+pub(super) async fn follow(
+    mut consumer: Consumer,
+    connected: &mut watch::Receiver<bool>,
+    mut take: impl FnMut(Option<Delivered>),
+) -> String {
+    if let Err(error) = consumer.pull().await {
+        return error.to_string();
+    }
+    take(None);
+    let mut nth = 0;
+    loop {
+        let pulled = tokio::select! {
+            biased;
+            pulled = tokio::time::timeout(SILENCE, consumer.next()) => pulled,
+            lost = connected.wait_for(|connected| !connected) => {
+                drop(lost);
+                return "the connection is lost".into();
+            }
+        };
+        let is_over = match pulled {
+            Err(_) => return "neither a message nor a heartbeat".into(),
+            Ok(Pulled::Gone(why)) => return why,
+            Ok(Pulled::Heartbeat) => {
+                take(None);
+                false
+            }
+            Ok(Pulled::Over) => true,
+            Ok(Pulled::Message(message)) => {
+                nth += 1;
+                if message.nth != nth {
+                    return format!("message {} of the consumer instead of {nth}", message.nth);
+                }
+                take(Some(message));
+                if nth.is_multiple_of(TURN) {
+                    tokio::task::yield_now().await;
+                }
+                consumer.is_over()
+            }
+        };
+        if is_over && let Err(error) = consumer.pull().await {
+            return error.to_string();
+        }
+    }
+}
