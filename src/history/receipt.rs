@@ -70,11 +70,12 @@ pub enum NotStored {
     )]
     KeyReused,
     /// More is handed over than the disk takes.
-    #[error("more is published than the disk takes; wait and send it again")]
+    #[error("more is published than can be stored; wait and send it again")]
     Busy,
     /// There is no room for it.
     #[error(
-        "the disk that history is on is full (history.directory); make room, or lower history.disk.bytes"
+        "there is no room for more history: make room on the disk (history.directory), or lower history.disk.bytes; in a \
+         cluster, on the NATS servers"
     )]
     Full,
     /// The disk fails.
@@ -84,8 +85,8 @@ pub enum NotStored {
     Failed(String),
     /// It may be stored, or not.
     #[error(
-        "the disk failed while it was written: it may be in history after the next start, or not; send it again \
-         with the same Idempotency-Key or id then"
+        "what keeps history failed in the middle: it may be stored, or not; send it again with the same Idempotency-Key \
+         or id, after a failed disk once the edge was started again"
     )]
     Unknown,
     /// No server has the order just now.

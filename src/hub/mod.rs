@@ -510,6 +510,11 @@ impl Hub {
         self.lock().remember_moment(sequence, at);
     }
 
+    /// Nobody knows when what was before the first entry was placed.
+    pub fn forget_moments(&self) {
+        self.lock().forget_moments();
+    }
+
     /// These topics were closed before the first entry that is applied.
     pub fn were_closed(&self, closed: &[Topic]) {
         let mut topics = self.lock();

@@ -866,7 +866,10 @@ impl Subscription {
             return;
         }
         for belonging in belongs {
-            let since = belonging.since.min(self.joined);
+            // A place that is still to come is of a history before this one: they have belonged all the time.
+            let since = Some(belonging.since)
+                .filter(|since| *since <= self.joined)
+                .unwrap_or_default();
             let from = if belonging.is_from_now {
                 self.joined
             } else {

@@ -265,6 +265,11 @@ impl Topics {
         self.timeline.cut();
     }
 
+    /// Nobody remembers when what was before was placed.
+    pub(super) fn forget_moments(&mut self) {
+        self.timeline.cut();
+    }
+
     /// The topics that are closed.
     pub(super) fn closed(&self) -> Vec<Topic> {
         self.closed.iter().cloned().collect()
@@ -404,6 +409,7 @@ impl Topics {
         self.tombstones.clear();
         self.closed.clear();
         self.timeline = Timeline::default();
+        self.timeline.cut();
         let Retention {
             duplicates_age,
             duplicates,

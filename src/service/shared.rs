@@ -61,9 +61,15 @@ impl Shared {
 /// Takes what has come by now.
 pub(crate) fn take(context: &Context) {
     for Fact {
-        value, revision, ..
+        key,
+        value,
+        revision,
     } in context.order.facts()
     {
+        if key.is_empty() {
+            *context.nesting.lock() = Default::default();
+            continue;
+        }
         match serde_json::from_slice(&value) {
             Ok(shared) => apply(context, shared, revision),
             Err(error) => {

@@ -8,7 +8,10 @@ use std::{
 
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::frame::{self, Frame, FrameId};
+use super::{
+    broker::Delivered,
+    frame::{self, Frame, FrameId},
+};
 use crate::{
     clock,
     history::{
@@ -30,8 +33,8 @@ pub(super) type Answer = Result<Receipt, NotStored>;
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) own_id: Option<Box<str>>,
-    /// It may be a repetition, which is known once it is applied.
-    pub(super) is_identified: bool,
+    /// What comes of it depends on what is before it, and is known once it is applied.
+    pub(super) depends: bool,
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
@@ -70,7 +73,8 @@ pub(super) struct Applier {
 #[derive(Debug)]
 struct Tail {
     sequence: u64,
-    at: Instant,
+    /// When the last frame was stored, of those that were read.
+    at: Option<Instant>,
 }
 
 /// The number after the last that is given before a frame.
@@ -93,7 +97,7 @@ impl Applier {
         Self {
             tail: Mutex::new(Tail {
                 sequence: floor_before(first),
-                at: wall.began().0,
+                at: None,
             }),
             hub,
             wall,
@@ -119,7 +123,8 @@ impl Applier {
     }
 
     /// Applies a frame of the stream.
-    pub(super) fn apply(&self, sequence: u64, millis: u64, payload: &[u8]) {
+    pub(super) fn apply(&self, frame: &Delivered) {
+        let (sequence, payload) = (frame.sequence, &frame.payload);
         let (id, contents) = match frame::decode(payload) {
             Ok(Frame { id, entries }) => (Some(id), entries),
             Err(error) => {
@@ -129,7 +134,8 @@ impl Applier {
         };
         let mut tail = self.lock();
         // In the order time does not go back, and it is never yet to come.
-        let at = self.wall.moment(millis).min(clock::now()).max(tail.at);
+        let at = self.wall.moment(frame.millis).min(clock::now());
+        let at = tail.at.map_or(at, |before| before.max(at));
         let first = sequence << PLACE_BITS;
         let placed = contents.into_iter().zip(first..).map(|((kind, body), number)| {
             let entry = record::decode(kind, body).and_then(|content| self.entry(content));
@@ -152,11 +158,11 @@ impl Applier {
         }
         let end = end_of_frame(first);
         self.hub.pass(end, at);
-        (tail.sequence, tail.at) = (end, at);
+        (tail.sequence, tail.at) = (end, Some(at));
         drop(tail);
         self.position.send_replace(Position {
             sequence,
-            id: Some(id.map(|id| id.to_string()).unwrap_or_default()),
+            id: frame.id.clone(),
         });
         let sent = id.and_then(|id| self.sent().remove(&id));
         let Some(Sent { waiters, .. }) = sent else {
@@ -190,7 +196,7 @@ impl Applier {
                 published: (published, since),
             } => {
                 let topics = target.topics.clone().into();
-                let place = (published, self.wall.past(since));
+                let place = (published, self.wall.moment(since).min(clock::now()));
                 let waiting = self.hub.waited(place, draft, target);
                 Entry::Release { topics, waiting }
             }
@@ -210,9 +216,10 @@ impl Applier {
             self.wants_frame.notify_one();
             return Err(NotStored::Busy);
         }
-        let at = tail.at.max(now);
+        let at = tail.at.map_or(now, |before| before.max(now));
         let outcome = self.hub.apply([Placed::new(sequence, at, entry)]);
-        (tail.sequence, tail.at) = (sequence, at);
+        // Frames that are read late were placed before.
+        tail.sequence = sequence;
         drop(tail);
         let applied = outcome.applied[0];
         drop(outcome.wakes);
@@ -224,12 +231,27 @@ impl Applier {
         let mut tail = self.lock();
         let sequence = floor_before(first);
         self.hub.begin_anew(epoch, sequence);
-        tail.sequence = sequence;
+        (tail.sequence, tail.at) = (sequence, None);
         drop(tail);
         self.position.send_replace(Position {
             sequence: first - 1,
             id: None,
         });
+    }
+
+    /// The frames up to this one are not there, and never were for anyone who reads: an operator took them out.
+    pub(super) fn pass_over(&self, sequence: u64) {
+        let mut tail = self.lock();
+        let end = end_of_frame(sequence << PLACE_BITS);
+        self.hub.pass(end, tail.at.unwrap_or_else(clock::now));
+        tail.sequence = tail.sequence.max(end);
+        drop(tail);
+        self.position.send_replace(Position { sequence, id: None });
+    }
+
+    /// The edge ends: who waits still is answered as far as is known.
+    pub(super) fn answer_all(&self) {
+        self.answer_where(|_| true);
     }
 
     /// A frame is about to be sent for some who wait.
@@ -258,11 +280,14 @@ impl Applier {
 
     /// Answers those whose frame was stored a while ago and has not come back: this edge is behind.
     pub(super) fn answer_late(&self, now: Instant) {
-        let mut sent = self.sent();
-        let is_late = |sent: &Sent| {
+        self.answer_where(|sent| {
             sent.stored
                 .is_some_and(|(_, at)| now.saturating_duration_since(at) >= PATIENCE)
-        };
+        });
+    }
+
+    fn answer_where(&self, is_late: impl Fn(&Sent) -> bool) {
+        let mut sent = self.sent();
         let late: Vec<FrameId> = sent
             .iter()
             .filter(|(_, sent)| is_late(sent))
@@ -273,8 +298,8 @@ impl Applier {
         for Sent { waiters, stored } in late {
             let first = stored.map_or(0, |(sequence, _)| sequence << PLACE_BITS);
             for (waiter, number) in waiters.into_iter().zip(first..) {
-                let answer = if waiter.is_identified {
-                    // It may repeat another.
+                let answer = if waiter.depends || stored.is_none() {
+                    // It may repeat another, or do nothing.
                     Err(NotStored::Unknown)
                 } else {
                     let id = waiter

@@ -2,7 +2,14 @@
 //!
 //! By the JetStream API in JSON (ADR-1, ADR-13, ADR-8), over a plain client.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, Subscriber};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -32,6 +39,8 @@ const DUPLICATES: Duration = Duration::from_secs(120);
 /// The most bytes of the epoch, and of the facts.
 const META_BYTES: u64 = 1 << 20;
 const FACTS_BYTES: u64 = 256 << 20;
+/// The longest message of the order, with its headers.
+const LONGEST: usize = super::frame::BYTES + (64 << 10);
 /// What this program calls the form of its frames.
 const FORMAT: &str = "1";
 const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -47,6 +56,9 @@ const TOO_LARGE: u64 = 10054;
 const FULL: [u64; 4] = [10023, 10028, 10047, 10077];
 /// Too few servers are there yet.
 const NO_PEERS: u64 = 10005;
+/// What passes, whatever its code is: no leader, an election, a stream that is not there yet, or a copy of the message that
+/// is on its way.
+const LATER: [u64; 8] = [NO_PEERS, 10008, 10009, 10075, 10118, 10158, 10167, 10177];
 
 /// Why something was not done.
 #[derive(Clone, Debug, Error)]
@@ -92,6 +104,8 @@ pub(super) struct StreamInfo {
     pub(super) bytes: u64,
     pub(super) replicas: u8,
     pub(super) leader: Option<String>,
+    /// What of it is not as it should be.
+    pub(super) misfit: Option<String>,
 }
 
 /// A message as a stream has it.
@@ -102,6 +116,10 @@ pub(super) struct Delivered {
     pub(super) key: String,
     /// Which of the consumer's it is, from 1.
     pub(super) nth: u64,
+    /// How many are to come that there were when it was sent.
+    pub(super) pending: u64,
+    /// By what the servers know it, if it was sent with a name.
+    pub(super) id: Option<String>,
     /// When it was stored, in unix ms.
     pub(super) millis: u64,
     pub(super) payload: Bytes,
@@ -122,8 +140,11 @@ pub(super) enum Pulled {
 /// The servers.
 #[derive(Clone, Debug)]
 pub(super) struct Broker {
-    client: Client,
+    client: Arc<RwLock<Client>>,
     settings: Arc<ClusterSettings>,
+    connected: watch::Sender<bool>,
+    /// Which client it is that says whether there is a connection.
+    which: Arc<AtomicU64>,
 }
 
 #[derive(Deserialize)]
@@ -133,58 +154,89 @@ struct ApiError {
     description: Option<String>,
 }
 
-impl Broker {
-    /// Connects to one of the servers. Whether there is a connection is told.
-    pub(super) async fn connect(
-        settings: Arc<ClusterSettings>,
-        connected: watch::Sender<bool>,
-    ) -> Result<Self, BrokerError> {
-        let away = |error: &dyn std::fmt::Display| BrokerError::Away(error.to_string());
-        let mut options = ConnectOptions::new()
-            .name(format!("seventh {}", settings.node))
-            .request_timeout(Some(PATIENCE))
-            .connection_timeout(PATIENCE)
-            .ping_interval(PING)
-            .max_reconnects(None)
-            .reconnect_delay_callback(|attempts| {
-                Duration::from_millis(100 << attempts.min(4)).min(Duration::from_secs(1))
-            })
-            .event_callback(move |event| {
+/// Connects to one of the servers. Whether there is a connection is told from now on by this client and no other.
+async fn open(
+    settings: &ClusterSettings,
+    connected: &watch::Sender<bool>,
+    which: &Arc<AtomicU64>,
+) -> Result<Client, BrokerError> {
+    let (told, last) = (connected.clone(), which.clone());
+    let this = which.fetch_add(1, Ordering::AcqRel) + 1;
+    let mut options = ConnectOptions::new()
+        .name(format!("seventh {}", settings.node))
+        .request_timeout(Some(PATIENCE))
+        .connection_timeout(PATIENCE)
+        .ping_interval(PING)
+        .max_reconnects(None)
+        .reconnect_delay_callback(|attempts| {
+            Duration::from_millis(100 << attempts.min(4)).min(Duration::from_secs(1))
+        })
+        .event_callback(move |event| {
+            if last.load(Ordering::Acquire) == this {
                 match event {
-                    Event::Connected => drop(connected.send_replace(true)),
-                    Event::Disconnected | Event::Closed => drop(connected.send_replace(false)),
+                    Event::Connected => drop(told.send_replace(true)),
+                    Event::Disconnected | Event::Closed => drop(told.send_replace(false)),
                     other => tracing::debug!("NATS: {other}"),
                 }
-                std::future::ready(())
-            });
-        if let Some(file) = &settings.credentials {
-            options = options.credentials_file(file).await.map_err(|error| {
-                let file = file.display();
-                BrokerError::Misfit(format!("{file} (cluster.credentials): {error}"))
-            })?;
-        }
-        if let Some(ca) = &settings.ca {
-            options = options.add_root_certificates(ca.clone()).require_tls(true);
-        }
-        let client = options.connect(&settings.servers[..]).await;
+            }
+            std::future::ready(())
+        });
+    if let Some(file) = &settings.credentials {
+        options = options.credentials_file(file).await.map_err(|error| {
+            let file = file.display();
+            BrokerError::Misfit(format!("{file} (cluster.credentials): {error}"))
+        })?;
+    }
+    if let Some(ca) = &settings.ca {
+        options = options.add_root_certificates(ca.clone()).require_tls(true);
+    }
+    let client = options.connect(&settings.servers[..]).await;
+    client.map_err(|error| BrokerError::Away(error.to_string()))
+}
+
+impl Broker {
+    /// Connects to one of the servers.
+    pub(super) async fn connect(settings: Arc<ClusterSettings>) -> Result<Self, BrokerError> {
+        let (connected, which) = (watch::Sender::new(false), Arc::default());
+        let client = open(&settings, &connected, &which).await?;
         Ok(Self {
-            client: client.map_err(|error| away(&error))?,
+            client: Arc::new(RwLock::new(client)),
             settings,
+            connected,
+            which,
         })
     }
 
-    pub(super) fn client(&self) -> &Client {
-        &self.client
+    /// Connects anew, with what the files have by now: a client that was refused once does not come back.
+    pub(super) async fn connect_anew(&self) -> Result<(), BrokerError> {
+        let client = open(&self.settings, &self.connected, &self.which).await?;
+        *self.client.write().expect("no holder of this lock panics") = client;
+        Ok(())
+    }
+
+    /// Whether there is a connection.
+    pub(super) fn connected(&self) -> watch::Receiver<bool> {
+        self.connected.subscribe()
+    }
+
+    pub(super) fn client(&self) -> Client {
+        self.client
+            .read()
+            .expect("no holder of this lock panics")
+            .clone()
     }
 
     /// The server that is asked.
     pub(super) fn server(&self) -> String {
-        self.client.server_info().server_name
+        self.client().server_info().server_name
     }
 
     async fn api(&self, what: &str, body: &Value) -> Result<Value, BrokerError> {
         let subject = format!("$JS.API.{what}");
-        let asked = self.client.request(subject, body.to_string().into()).await;
+        let asked = self
+            .client()
+            .request(subject, body.to_string().into())
+            .await;
         answer(asked.map(|message| message.payload))
     }
 
@@ -200,7 +252,7 @@ impl Broker {
                     "name": name, "subjects": [settings.subject()], "retention": "limits", "discard": "old",
                     "storage": "file", "num_replicas": settings.replicas, "max_bytes": settings.bytes,
                     "max_age": nanos(settings.age), "duplicate_window": nanos(DUPLICATES), "max_msgs": -1,
-                    "max_msgs_per_subject": -1, "max_consumers": -1, "max_msg_size": -1, "allow_direct": true,
+                    "max_msgs_per_subject": -1, "max_consumers": -1, "max_msg_size": LONGEST, "allow_direct": true,
                     "metadata": { "seventh.format": FORMAT },
                 });
                 tracing::info!(
@@ -212,21 +264,21 @@ impl Broker {
                     Err(error) if error.is(IN_USE) => {
                         self.api(&format!("STREAM.INFO.{name}"), &json!({})).await?
                     }
-                    Err(BrokerError::Refused {
-                        error: NO_PEERS,
-                        text,
-                    }) => {
-                        return Err(BrokerError::Away(text));
+                    made => {
+                        let made = made?;
+                        // Another one is of another history than any there was.
+                        let (_, revision) = self.epoch().await?;
+                        self.draw_epoch(revision).await?;
+                        made
                     }
-                    made => made?,
                 }
             }
             info => info?,
         };
-        self.check(&info["config"])?;
         let state = &info["state"];
         let number = |name: &str| state[name].as_u64().unwrap_or_default();
         Ok(StreamInfo {
+            misfit: self.check(&info["config"]).err(),
             first: number("first_seq"),
             last: number("last_seq"),
             frames: number("messages"),
@@ -238,15 +290,14 @@ impl Broker {
     }
 
     /// Whether a stream is one that the order can be kept in.
-    fn check(&self, config: &Value) -> Result<(), BrokerError> {
+    fn check(&self, config: &Value) -> Result<(), String> {
         let settings = &*self.settings;
         let (name, subject) = (settings.stream(), settings.subject());
         let misfit = |what: &str, is: &Value, wanted: &Value| {
-            let text = format!(
+            Err(format!(
                 "the stream {name} has {what} {is}, and {wanted} is needed; change it with `nats stream edit`, or remove \
                  it if it is of something else"
-            );
-            Err(BrokerError::Misfit(text))
+            ))
         };
         for (what, wanted) in [
             ("subjects", json!([subject])),
@@ -303,7 +354,7 @@ impl Broker {
         headers.insert(EXPECTED, revision.to_string());
         let epoch = Epoch::from_random(fastrand::u64(..)).number().to_string();
         let asked = self
-            .client
+            .client()
             .request_with_headers(self.epoch_key(), headers, epoch.into())
             .await;
         match answer(asked.map(|message| message.payload)) {
@@ -327,10 +378,6 @@ impl Broker {
         });
         match self.api(&format!("STREAM.CREATE.{stream}"), &config).await {
             Err(error) if error.is(IN_USE) => Ok(()),
-            Err(BrokerError::Refused {
-                error: NO_PEERS,
-                text,
-            }) => Err(BrokerError::Away(text)),
             made => made.map(drop),
         }
     }
@@ -341,7 +388,7 @@ impl Broker {
         headers.insert(MESSAGE_ID, id.to_string());
         let subject = self.settings.subject();
         let asked = self
-            .client
+            .client()
             .request_with_headers(subject, headers, frame)
             .await;
         let acked = answer(asked.map(|message| message.payload))?;
@@ -387,6 +434,10 @@ impl Broker {
             }
             info => info?,
         };
+        if info["config"]["allow_msg_ttl"] != json!(true) {
+            let text = format!("the stream {stream} does not have allow_msg_ttl; remove it");
+            return Err(BrokerError::Misfit(text));
+        }
         Ok(info["state"]["last_seq"].as_u64().unwrap_or_default())
     }
 
@@ -408,7 +459,7 @@ impl Broker {
         }
         let subject = format!("$KV.{}.{key}", self.settings.facts());
         let asked = self
-            .client
+            .client()
             .request_with_headers(subject, headers, value)
             .await;
         match answer(asked.map(|message| message.payload)) {
@@ -419,8 +470,8 @@ impl Broker {
 
     /// Makes what brings the messages of a stream from this number on.
     pub(super) async fn consume(&self, stream: String, from: u64) -> Result<Consumer, BrokerError> {
-        let inbox = self.client.new_inbox();
-        let messages = self.client.subscribe(inbox.clone()).await;
+        let inbox = self.client().new_inbox();
+        let messages = self.client().subscribe(inbox.clone()).await;
         let messages = messages.map_err(|error| BrokerError::Away(error.to_string()))?;
         let name = format!("edge-{:016x}", fastrand::u64(..));
         let config = json!({
@@ -431,9 +482,11 @@ impl Broker {
                 "inactive_threshold": nanos(INACTIVE), "description": self.settings.node,
             },
         });
-        self.api(&format!("CONSUMER.CREATE.{stream}.{name}"), &config)
+        let made = self
+            .api(&format!("CONSUMER.CREATE.{stream}.{name}"), &config)
             .await?;
         Ok(Consumer {
+            pending: made["num_pending"].as_u64().unwrap_or_default(),
             broker: self.clone(),
             stream,
             name,
@@ -465,6 +518,7 @@ fn answer(asked: Result<Bytes, async_nats::RequestError>) -> Result<Value, Broke
         .map_err(|error| BrokerError::Away(format!("an answer that is no error: {error}")))?;
     let text = error.description.unwrap_or_default();
     match (error.code, error.err_code) {
+        (_, Some(code)) if LATER.contains(&code) => Err(BrokerError::Away(text)),
         // A server that is just now no leader, or has none: unless it says that there is no room.
         (Some(503), Some(code)) if !FULL.contains(&code) => Err(BrokerError::Away(text)),
         (Some(503), None) => Err(BrokerError::Away(text)),
@@ -483,7 +537,9 @@ pub(super) struct Consumer {
     name: String,
     inbox: String,
     messages: Subscriber,
-    /// How many frames may come yet for the pull.
+    /// How many messages there were when it was made.
+    pub(super) pending: u64,
+    /// How many messages may come yet for the pull.
     left: usize,
 }
 
@@ -497,7 +553,7 @@ impl Consumer {
         self.left = PULL_FRAMES;
         let asked = self
             .broker
-            .client
+            .client()
             .publish_with_reply(subject, self.inbox.clone(), body.to_string().into())
             .await;
         asked.map_err(|error| BrokerError::Away(error.to_string()))
@@ -515,6 +571,9 @@ impl Consumer {
             return match status.as_u16() {
                 100 => Pulled::Heartbeat,
                 404 | 408 => Pulled::Over,
+                409 if text.contains("MaxBytes") && self.left == PULL_FRAMES => Pulled::Gone(
+                    format!("the next message is longer than {PULL_BYTES} bytes"),
+                ),
                 // The end of a pull for its bytes is one like others; all else is of the consumer.
                 409 if text.contains("MaxBytes") || text.contains("Batch Completed") => {
                     Pulled::Over
@@ -523,7 +582,13 @@ impl Consumer {
             };
         }
         let place = message.reply.as_ref().and_then(|reply| place(reply));
-        let Some((sequence, nth, millis)) = place else {
+        let Some(Place {
+            sequence,
+            nth,
+            millis,
+            pending,
+        }) = place
+        else {
             return Pulled::Gone("a message that does not say which it is".into());
         };
         self.left = self.left.saturating_sub(1);
@@ -532,6 +597,12 @@ impl Consumer {
             sequence,
             key: key.unwrap_or_default().to_owned(),
             nth,
+            pending,
+            id: message
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.get(MESSAGE_ID))
+                .map(ToString::to_string),
             millis,
             payload: message.payload,
         })
@@ -543,9 +614,19 @@ impl Consumer {
     }
 }
 
-/// What a reply subject says of a message (ADR-15): its number in the stream and for the consumer, and when it was stored, in
-/// unix ms.
-fn place(reply: &str) -> Option<(u64, u64, u64)> {
+/// What a reply subject says of a message (ADR-15).
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    /// Its number in the stream, and for the consumer.
+    sequence: u64,
+    nth: u64,
+    /// When it was stored, in unix ms.
+    millis: u64,
+    /// How many are to come.
+    pending: u64,
+}
+
+fn place(reply: &str) -> Option<Place> {
     let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
     // stream, consumer, delivered, stream sequence, consumer sequence, time, pending; newer ones have a domain and an account
     // before, and a token behind.
@@ -555,7 +636,12 @@ fn place(reply: &str) -> Option<(u64, u64, u64)> {
         _ => return None,
     };
     let number = |at: usize| tokens.get(first + at)?.parse::<u64>().ok();
-    Some((number(0)?, number(1)?, number(2)? / 1_000_000))
+    Some(Place {
+        sequence: number(0)?,
+        nth: number(1)?,
+        millis: number(2)? / 1_000_000,
+        pending: number(3)?,
+    })
 }
 
 #[cfg(test)]
@@ -564,10 +650,16 @@ mod tests {
 
     #[test]
     fn a_reply_says_which_message_it_is_of() {
-        let old = "$JS.ACK.seventh_shop.edge-1.1.41.7.1764230000123456789.0";
-        let new = "$JS.ACK._.acc.seventh_shop.edge-1.1.41.7.1764230000123456789.0.tok";
+        let old = "$JS.ACK.seventh_shop.edge-1.1.41.7.1764230000123456789.3";
+        let new = "$JS.ACK._.acc.seventh_shop.edge-1.1.41.7.1764230000123456789.3.tok";
         for reply in [old, new] {
-            assert_eq!(place(reply), Some((41, 7, 1_764_230_000_123)));
+            let said = Place {
+                sequence: 41,
+                nth: 7,
+                millis: 1_764_230_000_123,
+                pending: 3,
+            };
+            assert_eq!(place(reply), Some(said));
         }
         for bad in ["$JS.ACK.a.b", "x", "$JS.ACK.a.b.1.x.7.9.0"] {
             assert_eq!(place(bad), None);

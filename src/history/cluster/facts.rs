@@ -42,7 +42,17 @@ impl Facts {
         self.news.notify_one();
     }
 
-    /// What came since it was last asked, in its order.
+    /// All were removed, and are counted anew: what is told first has the revision 0.
+    fn begin_anew(&self) {
+        self.taken.send_replace(0);
+        self.push(Fact {
+            key: String::new(),
+            value: Bytes::from_static(b"null"),
+            revision: 0,
+        });
+    }
+
+    /// What came since it was last asked, in its order. One without a key says that all of before were removed.
     pub(crate) fn take(&self) -> Vec<Fact> {
         std::mem::take(&mut *self.came.lock().expect("no holder of this lock panics"))
     }
@@ -105,26 +115,28 @@ impl Follower {
             .await
             .map_err(closed)?;
         let last = self.broker.facts().await?;
-        // All of them were removed, and begin anew.
-        *seen = (*seen).min(last);
-        if last == *seen {
-            self.is_whole.send_replace(true);
+        if last < *seen {
+            tracing::error!("what all edges know was removed: this one goes on with what it knows");
+            *seen = 0;
+            self.facts.begin_anew();
         }
         let consumer = self
             .broker
             .consume(self.broker.facts_stream(), *seen + 1)
             .await?;
+        // The last of them may be gone by now.
+        if consumer.pending == 0 {
+            self.is_whole.send_replace(true);
+        }
         let (facts, is_whole) = (&self.facts, &self.is_whole);
-        let take = |delivered: Option<Delivered>| {
-            let Some(Delivered {
+        let take = |delivered: Delivered| {
+            let Delivered {
                 sequence,
                 key,
                 payload,
+                pending,
                 ..
-            }) = delivered
-            else {
-                return;
-            };
+            } = delivered;
             if sequence > *seen {
                 *seen = sequence;
                 facts.push(Fact {
@@ -133,9 +145,10 @@ impl Follower {
                     revision: sequence,
                 });
             }
-            if sequence >= last {
+            if pending == 0 {
                 is_whole.send_replace(true);
             }
+            Ok(())
         };
         Ok(follow::follow(consumer, &mut self.connected, take).await)
     }

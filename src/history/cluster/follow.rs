@@ -13,16 +13,15 @@ pub(super) const PAUSE: Range<Duration> = Duration::from_millis(100)..Duration::
 /// After how many messages others have their turn.
 const TURN: u64 = 16;
 
-/// Has each message taken, and `None` whenever the server says that it is there; until something is odd: what.
+/// Has each message taken until something is odd, or whoever takes it says so: what.
 pub(super) async fn follow(
     mut consumer: Consumer,
     connected: &mut watch::Receiver<bool>,
-    mut take: impl FnMut(Option<Delivered>),
+    mut take: impl FnMut(Delivered) -> Result<(), String>,
 ) -> String {
     if let Err(error) = consumer.pull().await {
         return error.to_string();
     }
-    take(None);
     let mut nth = 0;
     loop {
         let pulled = tokio::select! {
@@ -36,17 +35,16 @@ pub(super) async fn follow(
         let is_over = match pulled {
             Err(_) => return "neither a message nor a heartbeat".into(),
             Ok(Pulled::Gone(why)) => return why,
-            Ok(Pulled::Heartbeat) => {
-                take(None);
-                false
-            }
+            Ok(Pulled::Heartbeat) => false,
             Ok(Pulled::Over) => true,
             Ok(Pulled::Message(message)) => {
                 nth += 1;
                 if message.nth != nth {
                     return format!("message {} of the consumer instead of {nth}", message.nth);
                 }
-                take(Some(message));
+                if let Err(why) = take(message) {
+                    return why;
+                }
                 if nth.is_multiple_of(TURN) {
                     tokio::task::yield_now().await;
                 }

@@ -56,10 +56,14 @@ pub(crate) use settings::ClusterSettings;
 
 /// How long it is tried to find the servers at the start.
 const STARTING: Duration = Duration::from_secs(10);
+/// How long the rings may take to be filled then.
+const OPENING: Duration = Duration::from_secs(120);
 /// How long is waited between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How much may wait to be sent, in KiB: an entry counts at least as one.
 const ROOM: u32 = 4096;
+/// How much longer an event is when it goes out after it has waited, in bytes.
+const RELEASED: usize = 16;
 /// How long the order may be away before nobody new is to come.
 const UNREADY: Duration = Duration::from_secs(5);
 /// How long one edge waits for each that comes before it to have the events go out whose turn has come.
@@ -156,8 +160,7 @@ impl Cluster {
             let (settings, stop, metrics) = for_thread;
             let _alarm = Alarm;
             runtime.block_on(async move {
-                let (connected_now, connected) = watch::channel(false);
-                let found = find(settings.clone(), connected_now, retention, rules, bounds);
+                let found = find(settings.clone(), retention, rules, bounds);
                 let found = tokio::time::timeout(STARTING, found);
                 let found = tokio::select! {
                     found = found => found,
@@ -168,8 +171,8 @@ impl Cluster {
                     Ok(Err(error)) => return drop(opened.send(Err(error))),
                     Err(_) => unreachable!("it ends by itself"),
                 };
-                let parts = Parts::begin(settings, found, connected, metrics, boot);
-                let (work, handles) = parts;
+                let applier = found.applier.clone();
+                let (work, handles) = Parts::begin(settings, found, metrics, boot);
                 let (mut is_open, mut is_whole) =
                     (handles.is_open.clone(), handles.is_whole.clone());
                 let opening = async move {
@@ -184,11 +187,24 @@ impl Cluster {
                     () = opening => {}
                     () = stop.notified() => {}
                 }
+                applier.answer_all();
             });
+            // A name that is looked up holds nobody up.
+            runtime.shutdown_background();
         })?;
         let gone =
             || ClusterError::Refused("the thread of the cluster ended, which is a bug".into());
-        let handles = is_opened.recv().map_err(|_| gone())??;
+        let handles = match is_opened.recv_timeout(STARTING + OPENING) {
+            Ok(handles) => handles?,
+            Err(std_mpsc::RecvTimeoutError::Disconnected) => return Err(gone()),
+            Err(std_mpsc::RecvTimeoutError::Timeout) => {
+                stop.notify_one();
+                let seconds = OPENING.as_secs();
+                return Err(ClusterError::Refused(format!(
+                    "it is not read within {seconds} s; the log says why at debug level (log.filter)"
+                )));
+            }
+        };
         let Handles {
             broker,
             applier,
@@ -300,11 +316,13 @@ impl Cluster {
     ) -> Result<oneshot::Receiver<Answer>, NotStored> {
         let encoded = encode(&entry, self.applier.wall());
         let bytes = frame::cost(&encoded);
-        if bytes > frame::LARGEST {
-            return Err(NotStored::TooLarge {
-                bytes,
-                limit: frame::LARGEST,
-            });
+        // An event that waits for its turn has to fit again when that has come, with when it was published.
+        let limit = match &entry {
+            Entry::Release { .. } => frame::LARGEST,
+            _ => frame::LARGEST - RELEASED,
+        };
+        if bytes > limit {
+            return Err(NotStored::TooLarge { bytes, limit });
         }
         let kib = u32::try_from(bytes >> 10).unwrap_or(ROOM).clamp(1, ROOM);
         let room = self.room.clone().acquire_many_owned(kib);
@@ -314,13 +332,14 @@ impl Cluster {
             Err(_) => return Err(NotStored::Busy),
         };
         let (answer, answered) = oneshot::channel();
-        let is_identified = match &entry {
+        let depends = match &entry {
             Entry::Event { target, .. } => target.identity.is_known(),
-            _ => false,
+            Entry::Delete(_) | Entry::Retract { .. } => true,
+            Entry::Release { .. } | Entry::Close(_) | Entry::Disconnect(_) => false,
         };
         let waiter = Waiter {
             own_id: entry.own_id(),
-            is_identified,
+            depends,
             answer,
         };
         let item = Item {
@@ -465,7 +484,6 @@ fn encode(entry: &Entry, wall: &Wall) -> Encoded {
 /// Finds the servers and the order, again and again as long as nobody answers.
 async fn find(
     settings: Arc<ClusterSettings>,
-    connected: watch::Sender<bool>,
     retention: Retention,
     rules: TopicRules,
     bounds: HubBounds,
@@ -475,13 +493,7 @@ async fn find(
     loop {
         let found = tokio::time::timeout_at(
             until.into(),
-            find_once(
-                settings.clone(),
-                connected.clone(),
-                retention,
-                &rules,
-                bounds,
-            ),
+            find_once(settings.clone(), retention, &rules, bounds),
         );
         let why = match found.await {
             Ok(Ok(found)) => return Ok(found),
@@ -507,13 +519,16 @@ async fn find(
 
 async fn find_once(
     settings: Arc<ClusterSettings>,
-    connected: watch::Sender<bool>,
     retention: Retention,
     rules: &TopicRules,
     bounds: HubBounds,
 ) -> Result<Found, BrokerError> {
-    let broker = Broker::connect(settings.clone(), connected).await?;
+    let broker = Broker::connect(settings.clone()).await?;
     let info = broker.stream().await?;
+    if let Some(misfit) = info.misfit {
+        return Err(BrokerError::Misfit(misfit));
+    }
+    broker.facts().await?;
     let (epoch, _) = broker.epoch().await?;
     let first = first_to_read(&info, retention.total_bytes);
     let floor = floor_before(first);
@@ -526,6 +541,10 @@ async fn find_once(
     };
     let wall = Wall::new(clock::now(), clock::wall());
     let applier = Arc::new(Applier::new(hub, wall, durability, first));
+    if first > 1 {
+        // Nobody knows when what was before it was placed.
+        applier.hub.forget_moments();
+    }
     Ok(Found { broker, applier })
 }
 
@@ -552,7 +571,6 @@ impl Parts {
     fn begin(
         settings: Arc<ClusterSettings>,
         Found { broker, applier }: Found,
-        connected: watch::Receiver<bool>,
         metrics: ClusterMetrics,
         boot: u64,
     ) -> (impl Future<Output = ()>, Handles) {
@@ -561,7 +579,7 @@ impl Parts {
         let follower = Follower {
             broker: broker.clone(),
             facts: facts.clone(),
-            connected: connected.clone(),
+            connected: broker.connected(),
             is_whole: whole,
         };
         let (items, taken) = mpsc::channel(ROOM as usize);
@@ -574,9 +592,10 @@ impl Parts {
             broker: broker.clone(),
             applier: applier.clone(),
             metrics: metrics.clone(),
-            connected,
+            connected: broker.connected(),
             doubt: doubt.clone(),
             is_open: open,
+            hole: None,
         };
         let sender = Sender {
             broker: broker.clone(),

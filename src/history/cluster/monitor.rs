@@ -85,6 +85,8 @@ impl Monitor {
             ticks.tick().await;
             let now = clock::now();
             self.applier.answer_late(now);
+            // Those whose streams have ended are forgotten, whatever is there.
+            self.applier.hub.settle_ahead(u64::MAX, now);
             for node in self.nodes.forget(now) {
                 tracing::warn!("the edge {node} is gone: nothing was heard of it for a while");
             }

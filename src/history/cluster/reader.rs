@@ -3,7 +3,7 @@
 //! A consumer of our own kind: it is made anew whenever anything is odd, from the frame after the last that was
 //! applied, after it was looked whether the order is still the same.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Notify, watch};
 
@@ -14,6 +14,12 @@ use super::{
     metrics::ClusterMetrics,
 };
 use crate::hub::Hub;
+
+/// How often, and after how long each time, it is asked again before the order is taken for another.
+const SURE: usize = 2;
+/// How long a client is left to itself that is not connected.
+const LONG: Duration = Duration::from_secs(10);
+const MOMENT: Duration = Duration::from_millis(1500);
 
 /// What reads.
 pub(super) struct Reader {
@@ -26,6 +32,8 @@ pub(super) struct Reader {
     pub(super) doubt: Arc<Notify>,
     /// Whether the order is there.
     pub(super) is_open: watch::Sender<bool>,
+    /// The frame behind some that are not there.
+    pub(super) hole: Option<u64>,
 }
 
 /// The first frame that is read of a stream, so that the rings are filled and no more.
@@ -66,33 +74,50 @@ impl Reader {
 
     /// Looks whether the order is still the same, and makes what reads on. The last frame that there is by now.
     async fn begin(&mut self) -> Result<(Consumer, u64), BrokerError> {
-        let closed = |_| BrokerError::Away("the edge ends".into());
-        self.connected
-            .wait_for(|connected| *connected)
-            .await
-            .map_err(closed)?;
+        let connected = self.connected.wait_for(|connected| *connected);
+        if tokio::time::timeout(LONG, connected).await.is_err() {
+            // Whatever the client waits for, another may be let in.
+            self.broker.connect_anew().await?;
+        }
         let info = self.broker.stream().await?;
-        self.check(&info).await?;
+        if let Some(misfit) = &info.misfit {
+            tracing::error!("{misfit}");
+        }
+        let info = self.check(info).await?;
         let from = self.applier.position().sequence + 1;
         if info.first > from {
             let first = first_to_read(&info, self.applier.hub.retention().total_bytes);
             skip(&self.applier, from, first);
+        }
+        if let Some(following) = self.hole.take()
+            && following > self.applier.position().sequence + 1
+        {
+            // They are gone from the middle: nobody who reads it from now on has them.
+            tracing::warn!("frames before {following} of the order were taken out of it");
+            self.applier.pass_over(following - 1);
         }
         let from = self.applier.position().sequence + 1;
         let stream = self.broker.order_stream();
         Ok((self.broker.consume(stream, from).await?, info.last))
     }
 
-    /// Whether the order is the one that was read before: if not, its epoch is another's too, and all begins anew.
-    async fn check(&self, info: &StreamInfo) -> Result<(), BrokerError> {
+    /// Looks whether the order is the one that was read before: if not, its epoch is another's too, and all begins anew.
+    async fn check(&self, mut info: StreamInfo) -> Result<StreamInfo, BrokerError> {
         let hub: &Hub = &self.applier.hub;
-        let (mut epoch, revision) = self.broker.epoch().await?;
         let known = hub.cursor().epoch;
-        let forked = epoch != known || self.is_forked(info).await?;
-        if !forked {
-            return Ok(());
-        }
+        let (mut epoch, revision) = self.broker.epoch().await?;
         if epoch == known {
+            // A server that has slept may say for a moment what was.
+            for _ in 0..SURE {
+                if !self.is_forked(&info).await? {
+                    return Ok(info);
+                }
+                tokio::time::sleep(MOMENT).await;
+                info = self.broker.stream().await?;
+            }
+            if !self.is_forked(&info).await? {
+                return Ok(info);
+            }
             self.broker.draw_epoch(revision).await?;
             epoch = self.broker.epoch().await?.0;
         }
@@ -101,9 +126,9 @@ impl Reader {
              from before are of no history any more, and clients are told `restart`"
         );
         self.metrics.forks.inc();
-        let first = first_to_read(info, hub.retention().total_bytes);
+        let first = first_to_read(&info, hub.retention().total_bytes);
         self.applier.begin_anew(epoch, first);
-        Ok(())
+        Ok(info)
     }
 
     async fn is_forked(&self, info: &StreamInfo) -> Result<bool, BrokerError> {
@@ -126,33 +151,38 @@ impl Reader {
             connected,
             doubt,
             is_open,
+            hole,
             ..
         } = self;
-        let mut take = |frame: Option<Delivered>| {
-            if let Some(frame) = frame {
-                take(applier, &frame);
+        let is_read = || {
+            is_open.send_if_modified(|is_open| !std::mem::replace(is_open, true));
+            metrics.connected.set(1);
+        };
+        if consumer.pending == 0 {
+            if applier.position().sequence < last {
+                applier.pass_over(last);
             }
-            if applier.position().sequence >= last && !*is_open.borrow() {
-                is_open.send_replace(true);
-                metrics.connected.set(1);
+            is_read();
+        }
+        let take = |frame: Delivered| {
+            let next = applier.position().sequence + 1;
+            if frame.sequence > next {
+                // None of the consumer's is missing: they are gone from the stream. It is looked why.
+                *hole = Some(frame.sequence);
+                return Err(format!("frame {} instead of {next}", frame.sequence));
             }
+            if frame.sequence == next {
+                applier.apply(&frame);
+            }
+            if frame.pending == 0 {
+                is_read();
+            }
+            Ok(())
         };
         tokio::select! {
-            why = follow(consumer, connected, &mut take) => why,
+            why = follow(consumer, connected, take) => why,
             () = doubt.notified() => "the order is in doubt".into(),
         }
-    }
-}
-
-/// Applies a frame that was not.
-fn take(applier: &Applier, frame: &Delivered) {
-    let next = applier.position().sequence + 1;
-    if frame.sequence > next {
-        // None of the consumer's is missing: they are gone from the stream.
-        skip(applier, next, frame.sequence);
-    }
-    if frame.sequence >= next {
-        applier.apply(frame.sequence, frame.millis, &frame.payload);
     }
 }
 

@@ -121,7 +121,7 @@ impl Sender {
     /// Stores a frame: asked again with the same name, the servers store it once.
     async fn store(&self, id: FrameId, frame: Bytes) -> Result<u64, NotStored> {
         let until = clock::now() + TRYING;
-        let mut pause = PAUSE.start;
+        let (mut pause, mut is_unsure) = (PAUSE.start, false);
         loop {
             let error = match self.broker.store(id, frame.clone()).await {
                 Ok(sequence) => return Ok(sequence),
@@ -131,6 +131,12 @@ impl Sender {
                 BrokerError::Away(why) => {
                     tracing::debug!("frame {id} is sent again: {why}");
                     self.metrics.retries.inc();
+                    is_unsure = true;
+                }
+                // A copy that nobody answered for may be stored.
+                _ if is_unsure => {
+                    tracing::error!("the order is not taken: {error}");
+                    return Err(NotStored::Unknown);
                 }
                 _ if error.is_full() => {
                     tracing::error!("the order has no room: {error}");

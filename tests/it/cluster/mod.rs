@@ -448,6 +448,81 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
+/// What an operator takes out, or what is too old, holds nobody up and hides nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_are_gone_hold_no_edge_up() {
+    let nats = Nats::one().await;
+    let one = edge(&nats, "one");
+    let first = one.publish_id("a", "1").await;
+    for n in 2..=6 {
+        one.publish("a", n.to_string()).await;
+    }
+    let remove = |seq: u64| nats.ask("STREAM.MSG.DELETE.seventh_test", json!({"seq": seq}));
+    // From the middle, and the last of all.
+    remove(4).await;
+    remove(6).await;
+    let two = edge(&nats, "two");
+    let mut late = two
+        .events_after(Protocol::Http2, "topic=a", &first)
+        .await
+        .opened()
+        .await;
+    assert_eq!(late.data(3).await, ["2", "3", "5"]);
+    let mut reader = one.events(Protocol::Http2, "topic=a").await.opened().await;
+    two.publish("a", "7").await;
+    assert_eq!(reader.data(1).await, ["7"]);
+    assert_eq!(late.data(1).await, ["7"]);
+    assert_eq!(one.metric("seventh_cluster_forks_total").await, 0);
+    // All but the last: an edge that comes with an id from before is told.
+    nats.ask("STREAM.PURGE.seventh_test", json!({"keep": 1}))
+        .await;
+    let three = edge(&nats, "three");
+    let mut late = three.events_after(Protocol::Http2, "topic=a", &first).await;
+    late.edge_event("edge-open").await;
+    late.edge_event("edge-gap").await;
+    assert_eq!(late.data(1).await, ["7"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_ends_for_an_edge_that_comes_later_too() {
+    let nats = Nats::one().await;
+    let one = edge(&nats, "one");
+    let first = one.publish_id("a", "1").await;
+    let ended = one.ask("POST", "/topics/a?ttl=1s", "ends").await;
+    assert_eq!(ended.status, StatusCode::OK, "{}", ended.text);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    one.publish("a", "2").await;
+    let two = edge(&nats, "two");
+    for edge in [&one, &two] {
+        let mut late = edge
+            .events_after(Protocol::Http2, "topic=a", &first)
+            .await
+            .opened()
+            .await;
+        assert_eq!(late.data(1).await, ["2"]);
+    }
+}
+
+/// The order is made anew while no edge is there to see it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_is_made_anew_is_of_another_history() {
+    let nats = Nats::one().await;
+    let one = edge(&nats, "one");
+    one.publish("a", "1").await;
+    let last = one.publish_id("a", "2").await;
+    one.drain().await;
+    nats.ask("STREAM.DELETE.seventh_test", json!({})).await;
+    let two = edge(&nats, "two");
+    for n in 3..6 {
+        two.publish("a", n.to_string()).await;
+    }
+    let mut late = two.events_after(Protocol::Http2, "topic=a", &last).await;
+    late.edge_event("edge-open").await;
+    let (gap, _) = late.edge_event("edge-gap").await;
+    assert_eq!(gap["reason"], "restart");
+    assert_eq!(late.data(3).await, ["3", "4", "5"]);
+}
+
 /// Three servers, one of which is killed after the other while events come: none is lost, doubled or moved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_three_servers_may_go() {

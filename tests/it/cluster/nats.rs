@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::harness::patiently;
@@ -114,6 +115,19 @@ impl Nats {
             }
         })
         .await;
+    }
+
+    /// Asks a server as its operator does, by the JetStream API.
+    pub async fn ask(&self, what: &str, body: Value) -> Value {
+        let client = async_nats::connect(format!("nats://{}:4222", self.servers[0].0)).await;
+        let asked = client
+            .expect("it is there")
+            .request(format!("$JS.API.{what}"), body.to_string().into())
+            .await;
+        let answer = asked.expect("it answers").payload;
+        let answer: Value = serde_json::from_slice(&answer).expect("JSON");
+        assert!(answer["error"].is_null(), "{answer}");
+        answer
     }
 
     /// Kills a server.
