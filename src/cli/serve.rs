@@ -21,6 +21,9 @@ use crate::{
     tls::CertificateSource,
 };
 
+/// The target of what the client of NATS logs.
+const NATS: &str = "async_nats";
+
 /// Run the edge.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -103,10 +106,15 @@ pub(super) fn load(
 }
 
 fn start_log(log: &Log) {
-    let filter: EnvFilter = log
+    let mut filter: EnvFilter = log
         .filter
         .parse()
         .expect("it was checked with the configuration");
+    // What the client of NATS says of each connection is said by the edge, unless it is asked for.
+    if !log.filter.contains(NATS) {
+        let quiet = format!("{NATS}=warn");
+        filter = filter.add_directive(quiet.parse().expect("it is one"));
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);

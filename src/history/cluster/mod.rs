@@ -56,7 +56,7 @@ pub(crate) use settings::ClusterSettings;
 
 /// How long it is tried to find the servers at the start.
 const STARTING: Duration = Duration::from_secs(10);
-/// How long the rings may take to be filled then.
+/// How long it may take in all until the rings are filled.
 const OPENING: Duration = Duration::from_secs(120);
 /// How long is waited between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -161,15 +161,13 @@ impl Cluster {
             let _alarm = Alarm;
             runtime.block_on(async move {
                 let found = find(settings.clone(), retention, rules, bounds);
-                let found = tokio::time::timeout(STARTING, found);
                 let found = tokio::select! {
                     found = found => found,
                     () = stop.notified() => return,
                 };
                 let found = match found {
-                    Ok(Ok(found)) => found,
-                    Ok(Err(error)) => return drop(opened.send(Err(error))),
-                    Err(_) => unreachable!("it ends by itself"),
+                    Ok(found) => found,
+                    Err(error) => return drop(opened.send(Err(error))),
                 };
                 let applier = found.applier.clone();
                 let (work, handles) = Parts::begin(settings, found, metrics, boot);
@@ -194,7 +192,7 @@ impl Cluster {
         })?;
         let gone =
             || ClusterError::Refused("the thread of the cluster ended, which is a bug".into());
-        let handles = match is_opened.recv_timeout(STARTING + OPENING) {
+        let handles = match is_opened.recv_timeout(OPENING) {
             Ok(handles) => handles?,
             Err(std_mpsc::RecvTimeoutError::Disconnected) => return Err(gone()),
             Err(std_mpsc::RecvTimeoutError::Timeout) => {
@@ -488,7 +486,7 @@ async fn find(
     rules: TopicRules,
     bounds: HubBounds,
 ) -> Result<Found, ClusterError> {
-    let until = clock::now() + STARTING - 2 * PAUSE;
+    let until = clock::now() + STARTING;
     let mut is_told = false;
     loop {
         let found = tokio::time::timeout_at(

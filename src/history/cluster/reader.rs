@@ -64,9 +64,12 @@ impl Reader {
                     error.to_string()
                 }
             };
-            self.is_open.send_replace(false);
             self.metrics.connected.set(0);
-            tracing::debug!("the order is read anew: {why}");
+            if self.is_open.send_replace(false) {
+                tracing::warn!("the order of the cluster is away: {why}");
+            } else {
+                tracing::debug!("the order of the cluster is still away: {why}");
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.end);
         }
@@ -155,8 +158,10 @@ impl Reader {
             ..
         } = self;
         let is_read = || {
-            is_open.send_if_modified(|is_open| !std::mem::replace(is_open, true));
-            metrics.connected.set(1);
+            if is_open.send_if_modified(|is_open| !std::mem::replace(is_open, true)) {
+                tracing::info!("the order of the cluster is there");
+                metrics.connected.set(1);
+            }
         };
         if consumer.pending == 0 {
             if applier.position().sequence < last {
