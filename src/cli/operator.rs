@@ -150,6 +150,14 @@ pub(super) fn name_in_path(name: &str) -> String {
     utf8_percent_encode(name, NAME).to_string()
 }
 
+/// How many streams an answer says, for people: of many edges nobody knows.
+pub(super) fn streams(count: &Value) -> String {
+    match count {
+        Value::Null => "the streams of every edge".to_owned(),
+        count => format!("{count} streams"),
+    }
+}
+
 /// The text without control characters: what somebody wrote must not steer the terminal.
 pub(super) fn printable(text: &str) -> String {
     let plain = |c: char| {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     fields::Fields,
-    operator::{Operator, json_line, name_in_path, printable},
+    operator::{Operator, json_line, name_in_path, printable, streams},
     runtime::block_on,
 };
 
@@ -111,7 +111,7 @@ impl Send {
 fn sent(answer: &Value) -> anyhow::Result<()> {
     let id = printable(answer["id"].as_str().unwrap_or_default());
     print(answer, |out| {
-        writeln!(out, "{id}  to {} streams", answer["receivers"])
+        writeln!(out, "{id}  to {}", streams(&answer["receivers"]))
     })
 }
 
@@ -242,7 +242,7 @@ impl Disconnect {
         let path = format!("/users/{}/disconnect", name_in_path(&self.user));
         let answer = block_on(self.operator.ask(Method::POST, &path))?;
         print(&answer, |out| {
-            writeln!(out, "{} streams end", answer["streams"])
+            writeln!(out, "{} end", streams(&answer["streams"]))
         })
     }
 }

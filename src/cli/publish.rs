@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use super::{
     exit::Refused,
     fields::Fields,
-    operator::{Operator, printable, succeeded, topic_in_path},
+    operator::{Operator, printable, streams, succeeded, topic_in_path},
 };
 use crate::client::{Response, Upload, full};
 
@@ -128,13 +128,12 @@ async fn print(mut response: Response) -> anyhow::Result<()> {
                 }
                 None if out.is_terminal() => {
                     let id = printable(answer["id"].as_str().unwrap_or_default());
-                    let receivers = &answer["receivers"];
                     match answer["duplicate"].as_bool() {
                         Some(true) => writeln!(out, "{id}  published before")?,
                         _ if answer["deferred"] == true => {
                             writeln!(out, "{id}  waits for its turn")?;
                         }
-                        _ => writeln!(out, "{id}  to {receivers} streams")?,
+                        _ => writeln!(out, "{id}  to {}", streams(&answer["receivers"]))?,
                     }
                 }
                 None => out.write_all(&[line, b"\n"].concat())?,

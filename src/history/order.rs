@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    ClusterError, ClusterSettings, ClusterStatus, Fact, LogError, LogSettings, NotStored, Receipt,
-    cluster::Cluster, log::Log, memory::Memory,
+    ClusterError, ClusterSettings, ClusterStatus, Fact, LogError, LogSettings, NotStored, Reached,
+    Receipt, cluster::Cluster, log::Log, memory::Memory,
 };
 use crate::{
     clock,
@@ -84,6 +84,14 @@ impl Order {
     #[must_use]
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Cluster(_))
+    }
+
+    /// How many event streams of all edges an entry went to, that was not one before.
+    pub(crate) async fn reached(&self, receipt: &Receipt) -> Reached {
+        match self {
+            Self::Memory(_) | Self::Log(_) => Reached::alone(receipt.receivers.unwrap_or_default()),
+            Self::Cluster(cluster) => cluster.reached(receipt).await,
+        }
     }
 
     /// Tells all who apply it a fact, which is forgotten after a while if that is given; `false` if its key was told of

@@ -24,7 +24,9 @@ pub enum Durability {
 pub struct Receipt {
     /// The id under which it can be resumed after: the publisher's own, or its place.
     pub id: String,
-    /// The event streams that it went to, told, or ended, each counted once; `None` if nobody knows of all edges.
+    /// The number of its entry, or of the one that it repeats.
+    pub sequence: u64,
+    /// The event streams of this edge that it went to, told, or ended, each counted once; `None` if it is not applied here.
     pub receivers: Option<usize>,
     /// The events that it took out of history; `None` when what it names is not there.
     pub removed: Option<usize>,
@@ -52,6 +54,7 @@ impl Receipt {
         };
         Ok(Self {
             id: own_id.map_or_else(|| hub.id(sequence).to_string(), Into::into),
+            sequence,
             receivers: Some(applied.receivers),
             removed: applied.removed,
             duplicate,

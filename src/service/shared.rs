@@ -9,6 +9,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::{
     Context,
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     access::{InvalidMember, Member, Name},
     exchange::{Named, Problem},
-    history::{Fact, NotStored},
+    history::{Fact, NotStored, Reached},
 };
 
 /// The key of the one fact that is about groups in groups: they are changed one after the other, so that no two edges
@@ -188,6 +189,15 @@ async fn tell(
         .tell(&shared.key(), value, expected, kept)
         .await;
     told.map_err(|error: NotStored| error.into())
+}
+
+/// How many streams were told or ended, and of how many edges that is known, where there are several.
+pub(super) fn streams(reached: &Reached) -> Value {
+    let mut said = json!({ "streams": reached.receivers });
+    if reached.nodes > 1 {
+        (said["nodes"], said["answered"]) = (reached.nodes.into(), reached.answered.into());
+    }
+    said
 }
 
 /// Has a group have a member, or not, at all edges; whether that is a change.

@@ -1,7 +1,7 @@
 //! Having the hub apply what the order brings, and answering those of this edge who wait for it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -19,12 +19,18 @@ use crate::{
         record::{self, Content},
         wall::Wall,
     },
-    hub::{Entry, Hub, OWN_PLACES, PLACE_BITS, Placed, end_of_frame},
+    hub::{Applied, Entry, Hub, OWN_PLACES, PLACE_BITS, Placed, end_of_frame},
     sse::Epoch,
 };
 
 /// How long after a frame is stored its publishers wait for it to come back.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Of how many frames it is remembered to how many event streams their entries went.
+const FRAMES: usize = 1024;
+
+/// Frames, oldest first, and to how many event streams each of their entries went.
+type Counts = VecDeque<(u64, Box<[u32]>)>;
 
 /// What a publisher is told.
 pub(super) type Answer = Result<Receipt, NotStored>;
@@ -65,6 +71,7 @@ pub(super) struct Applier {
     tail: Mutex<Tail>,
     sent: Mutex<HashMap<FrameId, Sent>>,
     position: watch::Sender<Position>,
+    counts: Mutex<Counts>,
     /// There are no places left for what is this edge's own: a frame is wanted.
     wants_frame: Notify,
 }
@@ -104,6 +111,7 @@ impl Applier {
             durability,
             sent: Mutex::default(),
             position: watch::Sender::new(position),
+            counts: Mutex::default(),
             wants_frame: Notify::new(),
         }
     }
@@ -158,6 +166,7 @@ impl Applier {
         }
         let end = end_of_frame(first);
         self.hub.pass(end, at);
+        self.remember(sequence, &applied, &known);
         (tail.sequence, tail.at) = (end, Some(at));
         drop(tail);
         self.position.send_replace(Position {
@@ -172,19 +181,51 @@ impl Applier {
         for ((waiter, number), is_known) in waiters.into_iter().zip(first..).zip(known) {
             let answer = match is_known.then(|| applied.next()).flatten() {
                 Some(applied) => {
-                    Receipt::of(&self.hub, number, waiter.own_id, &applied, self.durability).map(
-                        |receipt| Receipt {
-                            // Those of the other edges are not known.
-                            receivers: None,
-                            ..receipt
-                        },
-                    )
+                    Receipt::of(&self.hub, number, waiter.own_id, &applied, self.durability)
                 }
                 None => Err(NotStored::Unknown),
             };
             // Nobody waits any more: it is stored all the same.
             let _: Result<(), Answer> = waiter.answer.send(answer);
         }
+    }
+
+    /// Remembers for a while to how many event streams the entries of a frame went.
+    fn remember(&self, sequence: u64, applied: &[Applied], known: &[bool]) {
+        let mut applied = applied.iter();
+        let of = |is_known: &bool| {
+            let applied = is_known.then(|| applied.next()).flatten();
+            u32::try_from(applied.map_or(0, |applied| applied.receivers)).unwrap_or(u32::MAX)
+        };
+        let receivers = known.iter().map(of).collect();
+        let mut counts = self.counts();
+        if counts.len() == FRAMES {
+            counts.pop_front();
+        }
+        counts.push_back((sequence, receivers));
+    }
+
+    /// To how many event streams of this edge an entry went, if it was applied of late.
+    pub(super) fn receivers(&self, number: u64) -> Option<usize> {
+        let (frame, place) = (number >> PLACE_BITS, number % (1 << PLACE_BITS));
+        let counts = self.counts();
+        let at = counts
+            .binary_search_by_key(&frame, |(frame, _)| *frame)
+            .ok()?;
+        let of_frame = &counts[at].1;
+        let count = of_frame.get(usize::try_from(place).ok()?)?;
+        usize::try_from(*count).ok()
+    }
+
+    /// Waits a little for a frame to be applied.
+    pub(super) async fn until(&self, frame: u64, patience: Duration) {
+        let mut position = self.position.subscribe();
+        let applied = position.wait_for(|position| position.sequence >= frame);
+        let _: Result<_, _> = tokio::time::timeout(patience, applied).await.map(drop);
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().expect("no holder of this lock panics")
     }
 
     fn entry(&self, content: Content) -> Option<Entry> {
@@ -232,6 +273,7 @@ impl Applier {
         let sequence = floor_before(first);
         self.hub.begin_anew(epoch, sequence);
         (tail.sequence, tail.at) = (sequence, None);
+        self.counts().clear();
         drop(tail);
         self.position.send_replace(Position {
             sequence: first - 1,
@@ -307,6 +349,7 @@ impl Applier {
                         .map_or_else(|| self.hub.id(number).to_string(), Into::into);
                     Ok(Receipt {
                         id,
+                        sequence: number,
                         receivers: None,
                         removed: None,
                         duplicate: false,

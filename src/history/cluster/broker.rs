@@ -8,7 +8,7 @@ use std::{
         Arc, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, Subscriber};
@@ -395,6 +395,40 @@ impl Broker {
         acked["seq"]
             .as_u64()
             .ok_or_else(|| BrokerError::Away("an answer without a number".into()))
+    }
+
+    /// The first frame that is there from this number on, and when it was stored, in unix ms.
+    async fn frame_from(&self, sequence: u64) -> Result<(u64, u64), BrokerError> {
+        let what = format!("STREAM.MSG.GET.{}", self.settings.stream());
+        let asked = json!({ "seq": sequence, "next_by_subj": self.settings.subject() });
+        let found = self.api(&what, &asked).await?;
+        let message = &found["message"];
+        let time = message["time"].as_str().unwrap_or_default();
+        let time = humantime::parse_rfc3339(time)
+            .map_err(|error| BrokerError::Away(format!("a time that is none: {error}")))?;
+        let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(millis.as_millis()).unwrap_or(u64::MAX);
+        Ok((message["seq"].as_u64().unwrap_or(sequence), millis))
+    }
+
+    /// The first frame of those up to this one that was stored since a moment, in unix ms; this one if that was before.
+    pub(super) async fn first_since(
+        &self,
+        first: u64,
+        up_to: u64,
+        since: u64,
+    ) -> Result<u64, BrokerError> {
+        let (mut from, mut to) = (first, up_to);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            let (found, millis) = self.frame_from(middle).await?;
+            if millis >= since {
+                to = middle;
+            } else {
+                from = (found + 1).min(to);
+            }
+        }
+        Ok(to)
     }
 
     /// What the frame with this number is known by; `None` when it is not there.

@@ -3,6 +3,7 @@
 //! - `settings` is what is configured; `broker` what is asked of the servers, `frame` what a message looks like.
 //! - `sender` puts what is published into frames, one on its way at a time; `reader` brings all frames of all edges, and
 //!   finds out when the order is another than before; `applier` has the hub apply them and answers publishers.
+//! - `ask` is about what each edge knows alone.
 //! - `facts` is what all edges are to know beside the order, `follow` taking what a stream brings.
 //! - `monitor` looks after it: which edges are there (`nodes`), how far the order is. `error` says why not.
 //!
@@ -10,6 +11,7 @@
 //! server answers, readers are served from what there is, and publishers are told to come again.
 
 mod applier;
+mod ask;
 mod broker;
 mod error;
 mod facts;
@@ -32,7 +34,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::{
-    Durability, NotStored,
+    Durability, NotStored, Receipt,
     record::{self, Encoded},
     wall::Wall,
 };
@@ -47,9 +49,10 @@ use facts::{Facts, Follower};
 use frame::FrameId;
 use monitor::Monitor;
 use nodes::{Beat, Nodes};
-use reader::{Reader, first_to_read};
+use reader::{Reader, beginning};
 use sender::{Item, Sender};
 
+pub(crate) use ask::Reached;
 pub(crate) use error::ClusterError;
 pub(crate) use metrics::ClusterMetrics;
 pub(crate) use settings::ClusterSettings;
@@ -64,6 +67,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const ROOM: u32 = 4096;
 /// How much longer an event is when it goes out after it has waited, in bytes.
 const RELEASED: usize = 16;
+/// After how long an edge knows which others there are.
+const KNOWN: Duration = Duration::from_millis(1500);
 /// How long the order may be away before nobody new is to come.
 const UNREADY: Duration = Duration::from_secs(5);
 /// How long one edge waits for each that comes before it to have the events go out whose turn has come.
@@ -79,6 +84,7 @@ pub struct Cluster {
     facts: Arc<Facts>,
     metrics: ClusterMetrics,
     boot: String,
+    began: Instant,
     /// Taken when the edge ends.
     items: Mutex<Option<mpsc::Sender<Item>>>,
     room: Arc<Semaphore>,
@@ -223,6 +229,7 @@ impl Cluster {
             facts,
             metrics,
             boot: format!("{boot:016x}"),
+            began: clock::now(),
             items: Mutex::new(Some(items)),
             room: Arc::new(Semaphore::new(ROOM as usize)),
             is_open,
@@ -355,6 +362,17 @@ impl Cluster {
         } else {
             Err(NotStored::Ending)
         }
+    }
+
+    /// How many event streams of all edges an entry went to.
+    pub(super) async fn reached(&self, receipt: &Receipt) -> Reached {
+        // Who is there is known once each has said so.
+        let known = self.began + KNOWN;
+        tokio::time::sleep_until(known.into()).await;
+        let others = self.nodes.all(clock::now());
+        let others = others.into_iter().map(|(beat, _)| beat.node).collect();
+        let own = receipt.receivers.unwrap_or_default();
+        ask::ask(&self.server, &self.settings, others, receipt.sequence, own).await
     }
 
     pub(crate) fn facts(&self) -> &Facts {
@@ -528,7 +546,7 @@ async fn find_once(
     }
     broker.facts().await?;
     let (epoch, _) = broker.epoch().await?;
-    let first = first_to_read(&info, retention.total_bytes);
+    let first = beginning(&broker, &info, &retention).await?;
     let floor = floor_before(first);
     let hub = Hub::new(retention, rules.clone(), bounds, epoch, floor, &[]);
     hub.share();
@@ -605,7 +623,7 @@ impl Parts {
         };
         let monitor = Monitor {
             broker: broker.clone(),
-            settings,
+            settings: settings.clone(),
             applier: applier.clone(),
             nodes: nodes.clone(),
             metrics,
@@ -614,6 +632,7 @@ impl Parts {
             is_open: is_open.clone(),
             info,
         };
+        let asked = (broker.clone(), settings.clone(), applier.clone());
         let watching = watch_away(is_open.clone(), away.clone());
         let work = async move {
             let sending = async {
@@ -625,6 +644,7 @@ impl Parts {
                 sending,
                 monitor.run(),
                 follower.run(),
+                ask::answer(&asked.0, &asked.1, &asked.2),
                 watching
             );
         };

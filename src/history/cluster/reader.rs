@@ -3,7 +3,10 @@
 //! A consumer of our own kind: it is made anew whenever anything is odd, from the frame after the last that was
 //! applied, after it was looked whether the order is still the same.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use tokio::sync::{Notify, watch};
 
@@ -13,7 +16,10 @@ use super::{
     follow::{PAUSE, follow},
     metrics::ClusterMetrics,
 };
-use crate::hub::Hub;
+use crate::{
+    clock,
+    hub::{Hub, Retention},
+};
 
 /// How often, and after how long each time, it is asked again before the order is taken for another.
 const SURE: usize = 2;
@@ -36,8 +42,25 @@ pub(super) struct Reader {
     pub(super) hole: Option<u64>,
 }
 
-/// The first frame that is read of a stream, so that the rings are filled and no more.
-pub(super) fn first_to_read(info: &StreamInfo, hub_bytes: usize) -> u64 {
+/// The first frame that is read of a stream, so that the rings are filled and all is known that may come again, and no
+/// more.
+pub(super) async fn beginning(
+    broker: &Broker,
+    info: &StreamInfo,
+    retention: &Retention,
+) -> Result<u64, BrokerError> {
+    let first = first_to_fill(info, retention.total_bytes);
+    if info.frames == 0 {
+        return Ok(first);
+    }
+    let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = now.saturating_sub(retention.duplicates_age);
+    let since = u64::try_from(since.as_millis()).unwrap_or_default();
+    broker.first_since(info.first, first, since).await
+}
+
+/// The first frame of those that the rings hold.
+fn first_to_fill(info: &StreamInfo, hub_bytes: usize) -> u64 {
     let after = info.last + 1;
     if info.frames == 0 {
         return after;
@@ -89,7 +112,7 @@ impl Reader {
         let info = self.check(info).await?;
         let from = self.applier.position().sequence + 1;
         if info.first > from {
-            let first = first_to_read(&info, self.applier.hub.retention().total_bytes);
+            let first = beginning(&self.broker, &info, self.applier.hub.retention()).await?;
             skip(&self.applier, from, first);
         }
         if let Some(following) = self.hole.take()
@@ -129,7 +152,7 @@ impl Reader {
              from before are of no history any more, and clients are told `restart`"
         );
         self.metrics.forks.inc();
-        let first = first_to_read(&info, hub.retention().total_bytes);
+        let first = beginning(&self.broker, &info, hub.retention()).await?;
         self.applier.begin_anew(epoch, first);
         Ok(info)
     }
@@ -214,10 +237,10 @@ mod tests {
             bytes,
             ..StreamInfo::default()
         };
-        assert_eq!(first_to_read(&info(1, 0, 0), 1000), 1);
-        assert_eq!(first_to_read(&info(8, 7, 0), 1000), 8);
-        assert_eq!(first_to_read(&info(1, 5, 500), 1000), 1);
-        assert_eq!(first_to_read(&info(1, 100, 10_000), 1000), 91);
-        assert_eq!(first_to_read(&info(50, 100, 51_000), 10), 100);
+        assert_eq!(first_to_fill(&info(1, 0, 0), 1000), 1);
+        assert_eq!(first_to_fill(&info(8, 7, 0), 1000), 8);
+        assert_eq!(first_to_fill(&info(1, 5, 500), 1000), 1);
+        assert_eq!(first_to_fill(&info(1, 100, 10_000), 1000), 91);
+        assert_eq!(first_to_fill(&info(50, 100, 51_000), 10), 100);
     }
 }

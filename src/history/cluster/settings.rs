@@ -44,6 +44,11 @@ impl ClusterSettings {
         format!("seventh_{}_facts", self.name)
     }
 
+    /// Where edges ask one another.
+    pub(super) fn questions(&self) -> String {
+        format!("seventh.{}.ask", self.name)
+    }
+
     /// What an edge says of itself each second.
     pub(super) fn beats(&self, node: &str) -> String {
         format!("seventh.{}.hb.{node}", self.name)

@@ -20,6 +20,7 @@ use crate::{
     access::{MOST_REVOKED, Name},
     clock,
     exchange::{Named, Problem, Reply},
+    history::Reached,
     hub::Entry,
     metrics,
 };
@@ -77,7 +78,7 @@ pub(super) async fn answer(
 async fn disconnect(context: &Context, user: &str) -> Result<Reply, Problem> {
     let user = query::name("user", user)?;
     let ended = end_streams(context, &user).await?;
-    Ok(Reply::json(&json!({ "streams": ended })))
+    Ok(Reply::json(&shared::streams(&ended)))
 }
 
 /// The same, and the tokens of the user that were issued before now are no good any more.
@@ -95,19 +96,19 @@ async fn revoke(context: &Context, user: &str) -> Result<Reply, Problem> {
     let ended = end_streams(context, &user).await?;
     told?;
     let before = before.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(Reply::json(
-        &json!({ "streams": ended, "before": before.as_secs() }),
-    ))
+    let mut said = shared::streams(&ended);
+    said["before"] = before.as_secs().into();
+    Ok(Reply::json(&said))
 }
 
-/// Ends the streams of a user; how many, if that is known of all edges.
-async fn end_streams(context: &Context, user: &Name) -> Result<Option<usize>, Problem> {
+/// Ends the streams of a user; how many.
+async fn end_streams(context: &Context, user: &Name) -> Result<Reached, Problem> {
     // First: whoever comes back is asked about anew.
     context.access.forget(user);
     let told = shared::tell_forgotten(context, user).await;
     let entry = Entry::Disconnect(user.user_topic());
     let ended = match context.order.put(entry, clock::now()).await {
-        Ok(receipt) => receipt.receivers,
+        Ok(receipt) => context.order.reached(&receipt).await,
         // Though the order takes nothing, their streams end that are here.
         Err(error) => {
             tracing::warn!("streams are ended though it is in no history: {error}");
@@ -116,7 +117,7 @@ async fn end_streams(context: &Context, user: &Name) -> Result<Option<usize>, Pr
             if context.order.is_shared() {
                 return Err(error.into());
             }
-            Some(ended)
+            Reached::alone(ended)
         }
     };
     told?;

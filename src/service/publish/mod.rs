@@ -20,6 +20,7 @@ use serde_json::json;
 use super::{
     Context, body,
     routes::{self, Expect, Route},
+    shared,
 };
 use crate::{
     clock,
@@ -75,8 +76,10 @@ pub(super) async fn answer(
                 Some(Published::of(context, &permit, event, false).await?)
             };
             let closed = closed.expect("the path names a topic");
-            let streams = context.order.put(closed, clock::now()).await?.receivers;
-            return Ok(Reply::json(&json!({ "streams": streams, "last": last })));
+            let receipt = context.order.put(closed, clock::now()).await?;
+            let mut said = shared::streams(&context.order.reached(&receipt).await);
+            said["last"] = json!(last);
+            return Ok(Reply::json(&said));
         }
         route => {
             let kind = match route {

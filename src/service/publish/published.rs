@@ -7,9 +7,22 @@ use super::{event::Event, permit::Permit};
 use crate::{
     clock,
     exchange::Problem,
-    history::{Durability, Receipt},
+    history::{Durability, Reached, Receipt},
     service::Context,
 };
+
+/// Of how many edges it is known who got an event.
+#[derive(Serialize)]
+struct Edges {
+    nodes: usize,
+    answered: usize,
+}
+
+/// Who got an event of an edge on its own; of several nobody knows without asking.
+fn alone(context: &Context, receipt: &Receipt) -> Option<Reached> {
+    let receivers = receipt.receivers.filter(|_| !context.order.is_shared());
+    receivers.map(Reached::alone)
+}
 
 /// What a publisher is told.
 #[derive(Serialize)]
@@ -21,7 +34,10 @@ pub(super) struct Published {
     receivers: Option<usize>,
     /// Whether anyone got it, for who sends to people.
     #[serde(skip_serializing_if = "Option::is_none")]
-    delivered: Option<bool>,
+    delivered: Option<Option<bool>>,
+    /// How many edges there are, and how many of them have said who got it.
+    #[serde(flatten)]
+    of: Option<Edges>,
     /// It was published before, under this id, and not again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
@@ -44,7 +60,12 @@ impl Published {
         let is_told = permit.is_told_receivers(&event);
         log(permit);
         let receipt = context.order.put(event.into_entry(), clock::now()).await?;
-        Ok(Self::answer(receipt, is_told, is_to_people))
+        let reached = if is_to_people && !receipt.duplicate {
+            Some(context.order.reached(&receipt).await)
+        } else {
+            alone(context, &receipt)
+        };
+        Ok(Self::answer(receipt, reached, is_told, is_to_people))
     }
 
     /// Whether there is memory for more.
@@ -69,20 +90,30 @@ impl Published {
         let receipts = context.order.put_all(entries, clock::now()).await;
         let answers = receipts.into_iter().zip(told);
         let answer = |(receipt, is_told): (Result<Receipt, _>, bool)| {
-            Ok(Self::answer(receipt?, is_told, is_to_people))
+            let receipt = receipt?;
+            let reached = alone(context, &receipt);
+            Ok(Self::answer(receipt, reached, is_told, is_to_people))
         };
         answers.map(answer).collect()
     }
 
-    fn answer(receipt: Receipt, is_told: bool, is_to_people: bool) -> Self {
-        let delivered = is_to_people && !receipt.duplicate;
+    fn answer(
+        receipt: Receipt,
+        reached: Option<Reached>,
+        is_told: bool,
+        is_to_people: bool,
+    ) -> Self {
+        let delivered = reached.filter(|_| is_to_people && !receipt.duplicate);
+        let edges = reached.filter(|reached| reached.nodes > 1);
         Self {
             id: receipt.id,
-            receivers: receipt.receivers.filter(|_| is_told),
-            delivered: receipt
-                .receivers
-                .filter(|_| delivered)
-                .map(|receivers| receivers > 0),
+            receivers: reached.filter(|_| is_told).map(|reached| reached.receivers),
+            delivered: delivered.map(|reached| reached.is_delivered()),
+            of: edges.map(
+                |Reached {
+                     nodes, answered, ..
+                 }| Edges { nodes, answered },
+            ),
             duplicate: receipt.duplicate,
             deferred: receipt.deferred,
             stored: receipt.durability,

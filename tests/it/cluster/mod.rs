@@ -184,6 +184,24 @@ async fn a_key_is_known_at_every_edge() {
     assert_eq!(reader.data(2).await, ["x", "next"]);
 }
 
+/// A publisher that heard no answer sends the same to an edge that was started meanwhile, with rings that hold next to
+/// nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_known_at_an_edge_that_comes_later() {
+    let nats = Nats::one().await;
+    let one = edge(&nats, "one");
+    let first = keyed(&one, "x").await.json();
+    for n in 0..40 {
+        one.publish("b", n.to_string()).await;
+    }
+    let two = edge_with(&nats, "two", "history.total_bytes = \"1 KiB\"\n");
+    let again = keyed(&two, "x").await.json();
+    assert_eq!(
+        (&again["id"], &again["duplicate"]),
+        (&first["id"], &json!(true))
+    );
+}
+
 /// What is said of who is there is each edge's own, and stands in nobody's way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_of_the_moment_is_each_edges_own() {
@@ -234,8 +252,39 @@ async fn who_is_disconnected_goes_at_every_edge() {
         .await
         .opened()
         .await;
+    for edge in [&one, &two] {
+        until(edge, "two edges", |status| {
+            status["nodes"]
+                .as_array()
+                .is_some_and(|nodes| nodes.len() == 2)
+        })
+        .await;
+    }
+    // Who sends to people is told of those at every edge.
+    let send = json!({"data": "x", "users": ["bob"]});
+    let sent = one.ask("POST", "/send", send.to_string()).await.json();
+    assert_eq!(
+        [
+            &sent["receivers"],
+            &sent["delivered"],
+            &sent["nodes"],
+            &sent["answered"]
+        ],
+        [&json!(1), &json!(true), &json!(2), &json!(2)],
+        "{sent}"
+    );
+    assert_eq!(bob.data(1).await, ["x"]);
+    let nobody = json!({"data": "x", "users": ["ann"]});
+    let sent = one.ask("POST", "/send", nobody.to_string()).await.json();
+    assert_eq!(
+        [&sent["receivers"], &sent["delivered"]],
+        [&json!(0), &json!(false)]
+    );
     let ended = one.ask("POST", "/users/bob/disconnect", "").await;
-    assert_eq!(ended.status, StatusCode::OK, "{}", ended.text);
+    assert_eq!(
+        ended.json(),
+        json!({"streams": 1, "nodes": 2, "answered": 2})
+    );
     while bob.item().await.is_some() {}
 }
 
