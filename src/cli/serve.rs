@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{memory, open_files};
 use crate::{
@@ -111,7 +111,10 @@ fn start_log(log: &Log) {
         .parse()
         .expect("it was checked with the configuration");
     // What the client of NATS says of each connection is said by the edge, unless it is asked for.
-    if !log.filter.contains(NATS) {
+    let is_loud = filter
+        .max_level_hint()
+        .is_none_or(|level| level > LevelFilter::WARN);
+    if is_loud && !log.filter.contains(NATS) {
         let quiet = format!("{NATS}=warn");
         filter = filter.add_directive(quiet.parse().expect("it is one"));
     }

@@ -687,7 +687,9 @@ impl Subscription {
     /// Whether all topics that it named are closed, and it has all of them.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        if !self.hub.any_closed.load(Ordering::Relaxed) || self.gap.is_some() {
+        // Another edge knows already what comes after the end of a topic.
+        let is_ahead = self.ahead.is_some();
+        if !self.hub.any_closed.load(Ordering::Relaxed) || self.gap.is_some() || is_ahead {
             return false;
         }
         let mut all = self.reads.iter();
@@ -866,10 +868,7 @@ impl Subscription {
             return;
         }
         for belonging in belongs {
-            // A place that is still to come is of a history before this one: they have belonged all the time.
-            let since = Some(belonging.since)
-                .filter(|since| *since <= self.joined)
-                .unwrap_or_default();
+            let since = belonging.since.min(self.joined);
             let from = if belonging.is_from_now {
                 self.joined
             } else {
@@ -1014,7 +1013,8 @@ impl Subscription {
         };
         let known = self.gap.take();
         let mut gap = gap::measure(&looks, position, known);
-        if self.is_uncounted {
+        // What is outstanding is too much then, and never too little.
+        if self.is_uncounted && gap.missed != Some(0) {
             gap.missed = None;
         }
         let overflow = self.overflow(&gap);

@@ -29,6 +29,8 @@ const NESTING: &str = "nesting";
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 /// How often a change of the nesting is tried that another edge was faster with.
 const TRIES: usize = 10;
+/// And after how long each time.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What all edges are to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,6 +237,7 @@ pub(super) async fn change_member(
         // Another edge was faster: what it changed is on its way.
         let newer = context.order.until_fact(revision + 1);
         newer.await;
+        tokio::time::sleep(PAUSE).await;
     }
     let detail = "others change groups in groups all the time; do it again";
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)

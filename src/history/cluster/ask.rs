@@ -60,10 +60,12 @@ pub(super) async fn ask(
     settings: &ClusterSettings,
     others: BTreeSet<String>,
     number: u64,
-    own: usize,
+    own: Option<usize>,
 ) -> Reached {
     let nodes = others.len() + 1;
-    let (mut silent, mut receivers) = (others, own);
+    // This edge may not have applied it yet.
+    let own_silent = usize::from(own.is_none());
+    let (mut silent, mut receivers) = (others, own.unwrap_or_default());
     let until = Instant::now() + PATIENCE;
     if nodes > 1 {
         let asking = async {
@@ -91,7 +93,7 @@ pub(super) async fn ask(
     Reached {
         receivers,
         nodes,
-        answered: nodes - silent.len(),
+        answered: nodes - silent.len() - own_silent,
     }
 }
 

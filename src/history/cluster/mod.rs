@@ -371,8 +371,8 @@ impl Cluster {
         tokio::time::sleep_until(known.into()).await;
         let others = self.nodes.all(clock::now());
         let others = others.into_iter().map(|(beat, _)| beat.node).collect();
-        let own = receipt.receivers.unwrap_or_default();
-        ask::ask(&self.server, &self.settings, others, receipt.sequence, own).await
+        let (number, own) = (receipt.sequence, receipt.receivers);
+        ask::ask(&self.server, &self.settings, others, number, own).await
     }
 
     pub(crate) fn facts(&self) -> &Facts {

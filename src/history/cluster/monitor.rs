@@ -87,6 +87,10 @@ impl Monitor {
             self.applier.answer_late(now);
             // Those whose streams have ended are forgotten, whatever is there.
             self.applier.hub.settle_ahead(u64::MAX, now);
+            if !*self.is_open.borrow() {
+                // Nobody says anything then.
+                self.nodes.are_unheard(now);
+            }
             for node in self.nodes.forget(now) {
                 tracing::warn!("the edge {node} is gone: nothing was heard of it for a while");
             }

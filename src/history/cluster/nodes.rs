@@ -42,6 +42,13 @@ impl Nodes {
         before.is_some_and(|(_, before)| before.boot == boot)
     }
 
+    /// None of them could be heard until now.
+    pub(super) fn are_unheard(&self, now: Instant) {
+        for (at, _) in self.lock().values_mut() {
+            *at = now;
+        }
+    }
+
     /// Forgets those that are gone: which.
     pub(super) fn forget(&self, now: Instant) -> Vec<String> {
         let is_there = |at: &Instant| now.saturating_duration_since(*at) < GONE;
@@ -94,6 +101,11 @@ mod tests {
             [0, 0, 1, 2]
         );
         assert_eq!(nodes.forget(now + GONE), ["b"]);
-        assert_eq!(nodes.all(now + GONE), [(beat("c", "1"), Duration::ZERO)]);
+        nodes.are_unheard(now + 3 * GONE);
+        assert_eq!(nodes.forget(now + 3 * GONE), [""; 0]);
+        assert_eq!(
+            nodes.all(now + 3 * GONE),
+            [(beat("c", "1"), Duration::ZERO)]
+        );
     }
 }

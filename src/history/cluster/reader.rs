@@ -25,6 +25,8 @@ use crate::{
 const SURE: usize = 2;
 /// How long a client is left to itself that is not connected.
 const LONG: Duration = Duration::from_secs(10);
+/// By how much the clocks of edges and servers may disagree.
+const SKEW: Duration = Duration::from_secs(10);
 const MOMENT: Duration = Duration::from_millis(1500);
 
 /// What reads.
@@ -54,7 +56,8 @@ pub(super) async fn beginning(
         return Ok(first);
     }
     let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let since = now.saturating_sub(retention.duplicates_age);
+    // One that was sent again in this time may repeat one from before it; and clocks disagree.
+    let since = now.saturating_sub(2 * retention.duplicates_age + SKEW);
     let since = u64::try_from(since.as_millis()).unwrap_or_default();
     broker.first_since(info.first, first, since).await
 }

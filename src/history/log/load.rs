@@ -35,8 +35,8 @@ pub(super) struct Loaded {
     /// Its index, if it was wanted; its front in any case.
     pub(super) index: Index,
     pub(super) end: End,
-    /// The bytes that may not have been synced before the last commit, and where they begin.
-    pub(super) unsynced: (Vec<u8>, u64),
+    /// The bytes that may not have been synced before the last commit, and where they begin, if its index was wanted.
+    pub(super) unsynced: Option<(Vec<u8>, u64)>,
 }
 
 /// Has the hub apply the entries of a segment, and makes its index if that `is_wanted`.
@@ -95,6 +95,7 @@ impl Reader<'_> {
             }
         };
         self.send_batch();
+        let is_last = self.index.is_some();
         let mut index = self.index.unwrap_or_default();
         index.front.next = scan.next();
         index.front.newest = newest;
@@ -104,7 +105,7 @@ impl Reader<'_> {
         Ok(Loaded {
             index,
             end,
-            unsynced: (unsynced.to_vec(), from),
+            unsynced: is_last.then(|| (unsynced.to_vec(), from)),
         })
     }
 

@@ -87,10 +87,10 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
     let epoch = Epoch::from_random(last.header.epoch);
     let hub = make(epoch, first - 1, &lost);
     let mut sealed = VecDeque::new();
-    // The last of them knows all that were closed before it.
+    // The last of them knows all that were closed before it; without one, what is read opens and closes again.
     if let Some(Found {
         front: Some(front), ..
-    }) = found.back()
+    }) = found.back().or(loaded.front())
     {
         hub.were_closed(&front.closed);
     }
@@ -108,7 +108,7 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
     let Loaded {
         index,
         end,
-        unsynced: (unsynced, from),
+        unsynced,
     } = load(&hub, &wall, &last.header, &*last.file, true)?;
     let is_closed = match end {
         End::Whole { closed } => closed,
@@ -126,7 +126,7 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
     };
     // What was found is shown from now on: it has to last. If a sync failed before, the system may take what it has
     // in memory for what is on disk, unless it is written again.
-    if !is_closed {
+    if let Some((unsynced, from)) = unsynced.filter(|_| !is_closed) {
         last.file.write_at(&unsynced, from)?;
     }
     last.file.sync()?;

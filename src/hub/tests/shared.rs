@@ -74,6 +74,21 @@ fn who_comes_with_an_id_of_nothing_is_told_so_after_a_while() {
     assert_eq!(all(&mut reader), (vec!["2".to_owned()], false));
 }
 
+/// Whoever is ahead may know that a topic goes on which has ended here.
+#[test]
+fn a_topic_that_has_ended_here_has_not_for_who_is_ahead() {
+    let hub = shared();
+    let close = Placed::new(1 << PLACE_BITS, clock::now(), Entry::Close(topic("a")));
+    hub.apply([close]);
+    hub.pass(end_of_frame(1 << PLACE_BITS), clock::now());
+    assert!(subscribe(&hub, &["a"], Resume::After(&id(&hub, 1))).is_finished());
+    let mut ahead = subscribe(&hub, &["a"], Resume::After(&id(&hub, 2)));
+    assert!(!ahead.is_finished());
+    frame(&hub, 2, "more");
+    assert_eq!(all(&mut ahead), (vec![], false));
+    assert!(!ahead.is_finished());
+}
+
 /// What is of the moment has numbers that are each hub's own.
 #[test]
 fn a_number_of_another_hubs_own_stands_for_the_end_of_its_frame() {

@@ -48,10 +48,13 @@ pub(super) async fn answer(
         Route::ShowUser(user) => streams::of_user(context, user),
         Route::ListGroups => groups::list(context, query),
         Route::ShowGroup(group) => groups::show(context, group),
-        Route::AddMember(group, member) => groups::add(context, group, member).await,
-        Route::RemoveMember(group, member) => groups::remove(context, group, member).await,
-        Route::Disconnect(user) => disconnect(context, user).await,
-        Route::Revoke(user) => revoke(context, user).await,
+        Route::AddMember(group, member) => Box::pin(groups::add(context, group, member)).await,
+        Route::RemoveMember(group, member) => {
+            Box::pin(groups::remove(context, group, member)).await
+        }
+        // They are rare, and large.
+        Route::Disconnect(user) => Box::pin(disconnect(context, user)).await,
+        Route::Revoke(user) => Box::pin(revoke(context, user)).await,
         Route::Ready => ready(context),
         Route::Metrics => Ok(exposition(context)),
         Route::Health => Ok(plain("ok\n")),
@@ -92,9 +95,10 @@ async fn revoke(context: &Context, user: &str) -> Result<Reply, Problem> {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
         return Err(problem.with_limit(MOST_REVOKED));
     };
-    let told = shared::tell_revoked(context, &user, now).await;
-    let ended = end_streams(context, &user).await?;
+    let told = shared::tell_revoked(context, &user, now);
+    let (told, ended) = tokio::join!(told, end_streams(context, &user));
     told?;
+    let ended = ended?;
     let before = before.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut said = shared::streams(&ended);
     said["before"] = before.as_secs().into();
@@ -105,9 +109,10 @@ async fn revoke(context: &Context, user: &str) -> Result<Reply, Problem> {
 async fn end_streams(context: &Context, user: &Name) -> Result<Reached, Problem> {
     // First: whoever comes back is asked about anew.
     context.access.forget(user);
-    let told = shared::tell_forgotten(context, user).await;
     let entry = Entry::Disconnect(user.user_topic());
-    let ended = match context.order.put(entry, clock::now()).await {
+    let told = shared::tell_forgotten(context, user);
+    let (told, put) = tokio::join!(told, context.order.put(entry, clock::now()));
+    let ended = match put {
         Ok(receipt) => context.order.reached(&receipt).await,
         // Though the order takes nothing, their streams end that are here.
         Err(error) => {

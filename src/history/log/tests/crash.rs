@@ -417,6 +417,31 @@ fn a_topic_that_was_opened_again_is_not_closed_by_a_restart() {
     }
 }
 
+/// The segment that says so is gone, and what is left is all read.
+#[test]
+fn a_topic_stays_closed_though_the_log_has_let_go_of_its_end() {
+    let disk = TornDisk::default();
+    let kept = Keeping {
+        bytes: 20_000,
+        ..keeping(SyncPolicy::Always)
+    };
+    let edge = Edge::try_open(&disk, kept, Retention::default()).expect("it opens");
+    for name in ["again", "closed"] {
+        edge.put(Entry::Close(topics(&[name])[0].clone()))
+            .expect("it is stored");
+    }
+    for n in 0..300 {
+        let data = format!("{n} {}", "x".repeat(100));
+        edge.publish(&["other"], &data).expect("it is stored");
+    }
+    edge.publish(&["again"], "more").expect("it is stored");
+    assert!(edge.log.segments.state().oldest() > 2);
+    edge.close();
+    let edge = Edge::try_open(&disk, kept, Retention::default()).expect("it opens");
+    let is_closed = |name| edge.subscribe(&[name], Resume::Live).is_finished();
+    assert_eq!([is_closed("again"), is_closed("closed")], [false, true]);
+}
+
 /// What was judged for a commit that was not written is forgotten.
 #[test]
 fn a_key_that_was_not_stored_is_not_known() {
