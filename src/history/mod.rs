@@ -4,8 +4,10 @@
 //! as it promises to, and has the hub apply it: `memory` at once, `log` once it is written,
 //! `cluster` once it comes from the servers that number it for all edges.
 //!
-//! `record` is what an entry looks like that leaves the process, `wall` what moments do.
+//! `record` is what an entry looks like that leaves the process, `wall` what moments do; `alarm` is about
+//! threads that panic.
 
+mod alarm;
 mod cluster;
 mod log;
 mod memory;

@@ -577,12 +577,15 @@ impl Hub {
         self.stored(place, draft, target.id, terms)
     }
 
-    /// An event that waited in a life before, to be released: as it was published.
+    /// The release of an event that waited in a life before, or at another edge: as it was published, under what number and
+    /// when.
     #[must_use]
-    pub fn waited(&self, place: (u64, Instant), draft: Draft, target: Target) -> Released {
+    pub fn to_release(&self, place: (u64, Instant), draft: Draft, target: Target) -> Entry {
+        let topics = target.topics.clone().into();
         let event = self.kept(place, draft.clone(), target, None);
         let uncounted = Arc::default();
-        Released(Arc::new(Waiting::new(event, draft, &uncounted)))
+        let waiting = Released(Arc::new(Waiting::new(event, draft, &uncounted)));
+        Entry::Release { topics, waiting }
     }
 
     /// Something more is known to be lost for good.

@@ -235,8 +235,7 @@ pub(super) async fn change_member(
             return Ok(true);
         }
         // Another edge was faster: what it changed is on its way.
-        let newer = context.order.until_fact(revision + 1);
-        newer.await;
+        context.order.until_fact(revision + 1).await;
         tokio::time::sleep(PAUSE).await;
     }
     let detail = "others change groups in groups all the time; do it again";

@@ -84,14 +84,9 @@ struct Tail {
     at: Option<Instant>,
 }
 
-/// The number after the last that is given before a frame.
-fn floor(frame: u64) -> u64 {
-    (frame << PLACE_BITS).saturating_sub(1)
-}
-
 /// The last number before the frame with this one.
 pub(super) fn floor_before(first: u64) -> u64 {
-    end_of_frame(floor(first))
+    end_of_frame((first << PLACE_BITS).saturating_sub(1))
 }
 
 impl Applier {
@@ -155,7 +150,7 @@ impl Applier {
         let placed: Vec<Option<Placed>> = placed.collect();
         let known: Vec<bool> = placed.iter().map(Option::is_some).collect();
         let mut placed = placed.into_iter().flatten().peekable();
-        let mut applied = Vec::new();
+        let mut applied: Vec<Applied> = Vec::new();
         while placed.peek().is_some() {
             if !applied.is_empty() {
                 std::thread::yield_now();
@@ -166,7 +161,12 @@ impl Applier {
         }
         let end = end_of_frame(first);
         self.hub.pass(end, at);
-        self.remember(sequence, &applied, &known);
+        // What came of each entry; `None` of one that is not known.
+        let mut applied = applied.into_iter();
+        let outcomes = known.into_iter();
+        let outcomes = outcomes.map(|is_known| is_known.then(|| applied.next()).flatten());
+        let outcomes: Vec<Option<Applied>> = outcomes.collect();
+        self.remember(sequence, &outcomes);
         (tail.sequence, tail.at) = (end, Some(at));
         drop(tail);
         self.position.send_replace(Position {
@@ -177,9 +177,8 @@ impl Applier {
         let Some(Sent { waiters, .. }) = sent else {
             return;
         };
-        let mut applied = applied.into_iter();
-        for ((waiter, number), is_known) in waiters.into_iter().zip(first..).zip(known) {
-            let answer = match is_known.then(|| applied.next()).flatten() {
+        for ((waiter, number), outcome) in waiters.into_iter().zip(first..).zip(outcomes) {
+            let answer = match outcome {
                 Some(applied) => {
                     Receipt::of(&self.hub, number, waiter.own_id, &applied, self.durability)
                 }
@@ -191,13 +190,12 @@ impl Applier {
     }
 
     /// Remembers for a while to how many event streams the entries of a frame went.
-    fn remember(&self, sequence: u64, applied: &[Applied], known: &[bool]) {
-        let mut applied = applied.iter();
-        let of = |is_known: &bool| {
-            let applied = is_known.then(|| applied.next()).flatten();
-            u32::try_from(applied.map_or(0, |applied| applied.receivers)).unwrap_or(u32::MAX)
+    fn remember(&self, sequence: u64, outcomes: &[Option<Applied>]) {
+        let of = |outcome: &Option<Applied>| {
+            let receivers = outcome.map_or(0, |applied| applied.receivers);
+            u32::try_from(receivers).unwrap_or(u32::MAX)
         };
-        let receivers = known.iter().map(of).collect();
+        let receivers = outcomes.iter().map(of).collect();
         let mut counts = self.counts();
         if counts.len() == FRAMES {
             counts.pop_front();
@@ -236,10 +234,8 @@ impl Applier {
                 target,
                 published: (published, since),
             } => {
-                let topics = target.topics.clone().into();
                 let place = (published, self.wall.moment(since).min(clock::now()));
-                let waiting = self.hub.waited(place, draft, target);
-                Entry::Release { topics, waiting }
+                self.hub.to_release(place, draft, target)
             }
             Content::Other(entry, _) => entry,
             Content::Passed | Content::Repeat(..) => return None,

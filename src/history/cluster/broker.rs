@@ -3,7 +3,6 @@
 //! By the JetStream API in JSON (ADR-1, ADR-13, ADR-8), over a plain client.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +10,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, Subject, Subscriber};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -89,6 +88,11 @@ impl BrokerError {
         matches!(self, Self::Refused { error, .. } if *error == TOO_LARGE)
     }
 
+    /// Whether the key was written to since the revision that was expected.
+    fn is_behind(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if WRONG_LAST.contains(error))
+    }
+
     fn is(&self, code: u64) -> bool {
         matches!(self, Self::Refused { error, .. } if *error == code)
     }
@@ -112,8 +116,7 @@ pub(super) struct StreamInfo {
 #[derive(Debug)]
 pub(super) struct Delivered {
     pub(super) sequence: u64,
-    /// The last part of its subject: of a fact its key.
-    pub(super) key: String,
+    pub(super) subject: Subject,
     /// Which of the consumer's it is, from 1.
     pub(super) nth: u64,
     /// How many are to come that there were when it was sent.
@@ -231,6 +234,23 @@ impl Broker {
         self.client().server_info().server_name
     }
 
+    /// Stores a message; its number in the stream.
+    async fn put(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<u64, BrokerError> {
+        let asked = self
+            .client()
+            .request_with_headers(subject, headers, payload)
+            .await;
+        let acked = answer(asked.map(|message| message.payload))?;
+        acked["seq"]
+            .as_u64()
+            .ok_or_else(|| BrokerError::Away("an answer without a number".into()))
+    }
+
     async fn api(&self, what: &str, body: &Value) -> Result<Value, BrokerError> {
         let subject = format!("$JS.API.{what}");
         let asked = self
@@ -247,7 +267,6 @@ impl Broker {
         let info = self.api(&format!("STREAM.INFO.{name}"), &json!({})).await;
         let info = match info {
             Err(error) if error.is(NO_STREAM) => {
-                let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
                 let config = json!({
                     "name": name, "subjects": [settings.subject()], "retention": "limits", "discard": "old",
                     "storage": "file", "num_replicas": settings.replicas, "max_bytes": settings.bytes,
@@ -326,12 +345,8 @@ impl Broker {
             match get {
                 Ok(found) => {
                     let message = &found["message"];
-                    let text = message["data"].as_str().unwrap_or_default();
-                    let text = BASE64_STANDARD.decode(text).unwrap_or_default();
-                    let number = std::str::from_utf8(&text)
-                        .ok()
-                        .and_then(|text| text.parse().ok());
-                    let number = number.ok_or_else(|| {
+                    let number = decoded(&message["data"]).parse();
+                    let number = number.map_err(|_| {
                         BrokerError::Misfit(format!("the key {} holds no epoch", self.epoch_key()))
                     })?;
                     let revision = message["seq"].as_u64().unwrap_or_default();
@@ -353,12 +368,8 @@ impl Broker {
         let mut headers = HeaderMap::new();
         headers.insert(EXPECTED, revision.to_string());
         let epoch = Epoch::from_random(fastrand::u64(..)).number().to_string();
-        let asked = self
-            .client()
-            .request_with_headers(self.epoch_key(), headers, epoch.into())
-            .await;
-        match answer(asked.map(|message| message.payload)) {
-            Err(BrokerError::Refused { error, .. }) if WRONG_LAST.contains(&error) => Ok(()),
+        match self.put(self.epoch_key(), headers, epoch.into()).await {
+            Err(error) if error.is_behind() => Ok(()),
             drawn => drawn.map(drop),
         }
     }
@@ -386,15 +397,7 @@ impl Broker {
     pub(super) async fn store(&self, id: FrameId, frame: Bytes) -> Result<u64, BrokerError> {
         let mut headers = HeaderMap::new();
         headers.insert(MESSAGE_ID, id.to_string());
-        let subject = self.settings.subject();
-        let asked = self
-            .client()
-            .request_with_headers(subject, headers, frame)
-            .await;
-        let acked = answer(asked.map(|message| message.payload))?;
-        acked["seq"]
-            .as_u64()
-            .ok_or_else(|| BrokerError::Away("an answer without a number".into()))
+        self.put(self.settings.subject(), headers, frame).await
     }
 
     /// The first frame that is there from this number on, and when it was stored, in unix ms.
@@ -438,9 +441,7 @@ impl Broker {
             Err(error) if error.is(NO_MESSAGE) => return Ok(None),
             found => found?,
         };
-        let headers = found["message"]["hdrs"].as_str().unwrap_or_default();
-        let headers = BASE64_STANDARD.decode(headers).unwrap_or_default();
-        let headers = String::from_utf8_lossy(&headers);
+        let headers = decoded(&found["message"]["hdrs"]);
         let id = headers
             .lines()
             .find_map(|line| line.strip_prefix(MESSAGE_ID)?.strip_prefix(':'));
@@ -450,6 +451,11 @@ impl Broker {
     /// The stream with the order, and the one with the facts.
     pub(super) fn order_stream(&self) -> String {
         self.settings.stream()
+    }
+
+    /// The key of the fact in a message with this subject.
+    pub(super) fn fact_key(subject: &str) -> &str {
+        subject.splitn(3, '.').nth(2).unwrap_or_default()
     }
 
     pub(super) fn facts_stream(&self) -> String {
@@ -492,13 +498,9 @@ impl Broker {
             headers.insert(TTL, format!("{}s", kept.as_secs().max(1)));
         }
         let subject = format!("$KV.{}.{key}", self.settings.facts());
-        let asked = self
-            .client()
-            .request_with_headers(subject, headers, value)
-            .await;
-        match answer(asked.map(|message| message.payload)) {
-            Err(BrokerError::Refused { error, .. }) if WRONG_LAST.contains(&error) => Ok(None),
-            told => Ok(told?["seq"].as_u64()),
+        match self.put(subject, headers, value).await {
+            Err(error) if error.is_behind() => Ok(None),
+            told => told.map(Some),
         }
     }
 
@@ -535,6 +537,12 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The text of a field that is in base64; nothing if it is none.
+fn decoded(field: &Value) -> String {
+    let bytes = BASE64_STANDARD.decode(field.as_str().unwrap_or_default());
+    String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+}
+
 /// What a server answered.
 fn answer(asked: Result<Bytes, async_nats::RequestError>) -> Result<Value, BrokerError> {
     let payload = asked.map_err(|error| {
@@ -543,10 +551,10 @@ fn answer(asked: Result<Bytes, async_nats::RequestError>) -> Result<Value, Broke
             _ => error.to_string(),
         })
     })?;
-    let value: HashMap<String, Value> = serde_json::from_slice(&payload)
+    let value: Value = serde_json::from_slice(&payload)
         .map_err(|error| BrokerError::Away(format!("an answer that is no JSON: {error}")))?;
     let Some(error) = value.get("error") else {
-        return Ok(Value::Object(value.into_iter().collect()));
+        return Ok(value);
     };
     let error: ApiError = serde_json::from_value(error.clone())
         .map_err(|error| BrokerError::Away(format!("an answer that is no error: {error}")))?;
@@ -626,10 +634,9 @@ impl Consumer {
             return Pulled::Gone("a message that does not say which it is".into());
         };
         self.left = self.left.saturating_sub(1);
-        let key = message.subject.splitn(3, '.').nth(2);
         Pulled::Message(Delivered {
             sequence,
-            key: key.unwrap_or_default().to_owned(),
+            subject: message.subject,
             nth,
             pending,
             id: message

@@ -132,7 +132,7 @@ impl Follower {
         let take = |delivered: Delivered| {
             let Delivered {
                 sequence,
-                key,
+                subject,
                 payload,
                 pending,
                 ..
@@ -140,7 +140,7 @@ impl Follower {
             if sequence > *seen {
                 *seen = sequence;
                 facts.push(Fact {
-                    key,
+                    key: Broker::fact_key(&subject).to_owned(),
                     value: payload,
                     revision: sequence,
                 });

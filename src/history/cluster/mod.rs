@@ -35,6 +35,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::{
     Durability, NotStored, Receipt,
+    alarm::Alarm,
     record::{self, Encoded},
     wall::Wall,
 };
@@ -157,42 +158,13 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (rules, for_thread) = (
-            rules.clone(),
-            (settings.clone(), stop.clone(), metrics.clone()),
-        );
+        let finding = find(settings.clone(), retention, rules.clone(), bounds);
+        let for_thread = (settings.clone(), metrics.clone(), stop.clone());
         let thread = std::thread::Builder::new().name("cluster".into());
         let thread = thread.spawn(move || {
-            let (settings, stop, metrics) = for_thread;
-            let _alarm = Alarm;
-            runtime.block_on(async move {
-                let found = find(settings.clone(), retention, rules, bounds);
-                let found = tokio::select! {
-                    found = found => found,
-                    () = stop.notified() => return,
-                };
-                let found = match found {
-                    Ok(found) => found,
-                    Err(error) => return drop(opened.send(Err(error))),
-                };
-                let applier = found.applier.clone();
-                let (work, handles) = Parts::begin(settings, found, metrics, boot);
-                let (mut is_open, mut is_whole) =
-                    (handles.is_open.clone(), handles.is_whole.clone());
-                let opening = async move {
-                    // Its rings are filled by then.
-                    let _: Result<_, _> = is_open.wait_for(|is_open| *is_open).await.map(drop);
-                    let _: Result<_, _> = is_whole.wait_for(|is_whole| *is_whole).await.map(drop);
-                    let _: Result<_, _> = opened.send(Ok(handles));
-                    std::future::pending::<()>().await;
-                };
-                tokio::select! {
-                    () = work => {}
-                    () = opening => {}
-                    () = stop.notified() => {}
-                }
-                applier.answer_all();
-            });
+            let (settings, metrics, stop) = for_thread;
+            let _alarm = Alarm("the cluster");
+            runtime.block_on(live(finding, settings, metrics, boot, &opened, &stop));
             // A name that is looked up holds nobody up.
             runtime.shutdown_background();
         })?;
@@ -424,12 +396,7 @@ impl Cluster {
     pub(super) fn status(&self, now: Instant) -> ClusterStatus {
         let info = self.info.borrow().clone();
         let applied = self.applier.position().sequence;
-        let own = Beat {
-            node: self.settings.node.clone(),
-            boot: self.boot.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            applied,
-        };
+        let own = Beat::own(&self.settings.node, &self.boot, applied);
         let others = self.nodes.all(now).into_iter();
         let all = [(own, Duration::ZERO)].into_iter().chain(others);
         ClusterStatus {
@@ -495,6 +462,41 @@ fn encode(entry: &Entry, wall: &Wall) -> Encoded {
         encoded.body.splice(0..0, before);
     }
     encoded
+}
+
+/// All that the thread does until it is to stop. What publishers and operators have of it is handed over once the rings
+/// are filled, or why they are not.
+async fn live(
+    finding: impl Future<Output = Result<Found, ClusterError>>,
+    settings: Arc<ClusterSettings>,
+    metrics: ClusterMetrics,
+    boot: u64,
+    opened: &std_mpsc::SyncSender<Result<Handles, ClusterError>>,
+    stop: &Notify,
+) {
+    let found = tokio::select! {
+        found = finding => found,
+        () = stop.notified() => return,
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => return drop(opened.send(Err(error))),
+    };
+    let applier = found.applier.clone();
+    let (work, handles) = begin(settings, found, metrics, boot);
+    let (mut is_open, mut is_whole) = (handles.is_open.clone(), handles.is_whole.clone());
+    let opening = async move {
+        let _: Result<_, _> = is_open.wait_for(|is_open| *is_open).await.map(drop);
+        let _: Result<_, _> = is_whole.wait_for(|is_whole| *is_whole).await.map(drop);
+        let _: Result<_, _> = opened.send(Ok(handles));
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = opening => {}
+        () = stop.notified() => {}
+    }
+    applier.answer_all();
 }
 
 /// Finds the servers and the order, again and again as long as nobody answers.
@@ -579,89 +581,84 @@ struct Handles {
     sent: oneshot::Receiver<()>,
 }
 
-/// All that runs.
-struct Parts;
-
-impl Parts {
-    /// Begins all that runs, which the future drives.
-    fn begin(
-        settings: Arc<ClusterSettings>,
-        Found { broker, applier }: Found,
-        metrics: ClusterMetrics,
-        boot: u64,
-    ) -> (impl Future<Output = ()>, Handles) {
-        let (nodes, facts) = (Arc::new(Nodes::default()), Arc::new(Facts::default()));
-        let (whole, is_whole) = watch::channel(false);
-        let follower = Follower {
-            broker: broker.clone(),
-            facts: facts.clone(),
-            connected: broker.connected(),
-            is_whole: whole,
+/// Begins all that runs, which the future drives.
+fn begin(
+    settings: Arc<ClusterSettings>,
+    Found { broker, applier }: Found,
+    metrics: ClusterMetrics,
+    boot: u64,
+) -> (impl Future<Output = ()>, Handles) {
+    let (nodes, facts) = (Arc::new(Nodes::default()), Arc::new(Facts::default()));
+    let (whole, is_whole) = watch::channel(false);
+    let follower = Follower {
+        broker: broker.clone(),
+        facts: facts.clone(),
+        connected: broker.connected(),
+        is_whole: whole,
+    };
+    let (items, taken) = mpsc::channel(ROOM as usize);
+    let (open, is_open) = watch::channel(false);
+    let (info, known) = watch::channel(StreamInfo::default());
+    let (sent_now, sent) = oneshot::channel();
+    let away = Arc::new(Mutex::new(Some(clock::now())));
+    let doubt = Arc::new(Notify::new());
+    let reader = Reader {
+        broker: broker.clone(),
+        applier: applier.clone(),
+        metrics: metrics.clone(),
+        connected: broker.connected(),
+        doubt: doubt.clone(),
+        is_open: open,
+        hole: None,
+    };
+    let sender = Sender {
+        broker: broker.clone(),
+        applier: applier.clone(),
+        metrics: metrics.clone(),
+        items: taken,
+        is_open: is_open.clone(),
+        last: FrameId { boot, number: 0 },
+    };
+    let monitor = Monitor {
+        broker: broker.clone(),
+        settings: settings.clone(),
+        applier: applier.clone(),
+        nodes: nodes.clone(),
+        metrics,
+        boot: format!("{boot:016x}"),
+        doubt,
+        is_open: is_open.clone(),
+        info,
+    };
+    let asked = (broker.clone(), settings.clone(), applier.clone());
+    let watching = watch_away(is_open.clone(), away.clone());
+    let work = async move {
+        let sending = async {
+            sender.run().await;
+            let _: Result<(), ()> = sent_now.send(());
         };
-        let (items, taken) = mpsc::channel(ROOM as usize);
-        let (open, is_open) = watch::channel(false);
-        let (info, known) = watch::channel(StreamInfo::default());
-        let (sent_now, sent) = oneshot::channel();
-        let away = Arc::new(Mutex::new(Some(clock::now())));
-        let doubt = Arc::new(Notify::new());
-        let reader = Reader {
-            broker: broker.clone(),
-            applier: applier.clone(),
-            metrics: metrics.clone(),
-            connected: broker.connected(),
-            doubt: doubt.clone(),
-            is_open: open,
-            hole: None,
-        };
-        let sender = Sender {
-            broker: broker.clone(),
-            applier: applier.clone(),
-            metrics: metrics.clone(),
-            items: taken,
-            is_open: is_open.clone(),
-            last: FrameId { boot, number: 0 },
-        };
-        let monitor = Monitor {
-            broker: broker.clone(),
-            settings: settings.clone(),
-            applier: applier.clone(),
-            nodes: nodes.clone(),
-            metrics,
-            boot: format!("{boot:016x}"),
-            doubt,
-            is_open: is_open.clone(),
-            info,
-        };
-        let asked = (broker.clone(), settings.clone(), applier.clone());
-        let watching = watch_away(is_open.clone(), away.clone());
-        let work = async move {
-            let sending = async {
-                sender.run().await;
-                let _: Result<(), ()> = sent_now.send(());
-            };
-            tokio::join!(
-                reader.run(),
-                sending,
-                monitor.run(),
-                follower.run(),
-                ask::answer(&asked.0, &asked.1, &asked.2),
-                watching
-            );
-        };
-        let handles = Handles {
-            broker,
-            applier,
-            nodes,
-            facts,
-            items,
-            is_whole,
-            is_open,
-            away,
-            info: known,
-            sent,
-        };
-        (work, handles)
-    }
+        tokio::join!(
+            reader.run(),
+            sending,
+            monitor.run(),
+            follower.run(),
+            ask::answer(&asked.0, &asked.1, &asked.2),
+            watching
+        );
+    };
+    let handles = Handles {
+        broker,
+        applier,
+        nodes,
+        facts,
+        items,
+        is_whole,
+        is_open,
+        away,
+        info: known,
+        sent,
+    };
+    (work, handles)
 }
 
 /// Remembers since when the order is away.
@@ -677,16 +674,4 @@ async fn watch_away(mut is_open: watch::Receiver<bool>, away: Arc<Mutex<Option<I
 fn set_away(away: &Mutex<Option<Instant>>, is_away: bool) {
     let mut since = away.lock().expect("no holder of this lock panics");
     *since = is_away.then(|| since.unwrap_or_else(clock::now));
-}
-
-/// The process ends rather than that publishers wait for ever, should the thread panic.
-struct Alarm;
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("seventh: the cluster panicked, which is a bug; the process ends");
-            std::process::abort();
-        }
-    }
 }

@@ -107,12 +107,8 @@ impl Monitor {
 
     /// Says that this edge is there. Nobody answers.
     async fn say(&self) {
-        let beat = Beat {
-            node: self.settings.node.clone(),
-            boot: self.boot.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            applied: self.applier.position().sequence,
-        };
+        let applied = self.applier.position().sequence;
+        let beat = Beat::own(&self.settings.node, &self.boot, applied);
         let beat = serde_json::to_vec(&beat).expect("text and numbers");
         let subject = self.settings.beats(&self.settings.node);
         let _: Result<_, _> = self.broker.client().publish(subject, beat.into()).await;

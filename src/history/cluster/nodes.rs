@@ -26,6 +26,18 @@ pub(crate) struct Beat {
     pub(crate) applied: u64,
 }
 
+impl Beat {
+    /// What this edge says in one of its lives.
+    pub(super) fn own(node: &str, boot: &str, applied: u64) -> Self {
+        Self {
+            node: node.to_owned(),
+            boot: boot.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            applied,
+        }
+    }
+}
+
 /// The edges that are there, but for this one.
 #[derive(Debug, Default)]
 pub(super) struct Nodes(Mutex<BTreeMap<String, (Instant, Beat)>>);

@@ -94,15 +94,7 @@ impl Sender {
         }
         self.last.number += 1;
         let id = self.last;
-        let frame: Bytes = frame::encode(
-            id,
-            items
-                .iter()
-                .map(|item| &item.encoded)
-                .collect::<Vec<_>>()
-                .into_iter(),
-        )
-        .into();
+        let frame: Bytes = frame::encode(id, items.iter().map(|item| &item.encoded)).into();
         // What is in memory for it counts until it is stored.
         let (waiters, _rooms): (Vec<Waiter>, Vec<_>) = items
             .into_iter()

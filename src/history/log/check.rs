@@ -15,8 +15,10 @@ use super::{
     writer::create,
 };
 use crate::{
+    clock,
     history::record::{self, Content},
-    {clock, hub::LostRange, sse::Epoch},
+    hub::LostRange,
+    sse::Epoch,
 };
 
 /// What a log is found to hold.

@@ -144,10 +144,8 @@ impl Reader<'_> {
                 target,
                 published: (published, since),
             } => {
-                let topics = target.topics.clone().into();
                 let place = (published, self.wall.past(since));
-                let waiting = self.hub.waited(place, draft, target);
-                Entry::Release { topics, waiting }
+                self.hub.to_release(place, draft, target)
             }
             Content::Other(entry, number) => {
                 taken = number;

@@ -22,6 +22,7 @@ use crate::{
     clock,
     history::{
         Durability, NotStored, Receipt,
+        alarm::Alarm,
         record::{self, Kind},
         wall::Wall,
     },
@@ -98,7 +99,7 @@ struct Asked {
 impl Writer {
     /// Writes until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        let _alarm = Alarm;
+        let _alarm = Alarm("history");
         let mut tidied = clock::now();
         loop {
             let now = clock::now();
@@ -553,16 +554,4 @@ pub(super) fn create(disk: &dyn Disk, header: Header) -> io::Result<(Segment, Ar
     disk.rename(&new, &name)?;
     disk.sync()?;
     Ok((Segment::new(header, Front::default()), file))
-}
-
-/// The process ends rather than that publishers wait for ever, should the thread that writes panic.
-struct Alarm;
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("seventh: history panicked, which is a bug; the process ends");
-            std::process::abort();
-        }
-    }
 }

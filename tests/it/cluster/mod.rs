@@ -235,17 +235,8 @@ async fn what_is_of_the_moment_is_each_edges_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_disconnected_goes_at_every_edge() {
     let nats = Nats::one().await;
-    let keys = format!(
-        "access.subscribe = [\"authenticated\"]\naccess.audience = \"seventh\"\n\
-         [[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
-    );
-    let (one, two) = (
-        edge_with(&nats, "one", &keys),
-        edge_with(&nats, "two", &keys),
-    );
-    let mut claims = claims();
-    claims["sub"] = json!("bob");
-    let bearer = format!("Bearer {}", token(&claims));
+    let (one, two) = (guarded(&nats, "one"), guarded(&nats, "two"));
+    let bearer = bobs_bearer();
     let headers = [("authorization", bearer.as_str())];
     let mut connection = two.connect(Protocol::Http2).await;
     let mut bob = Events::open(&mut connection, "topic=a", &headers)
@@ -298,12 +289,17 @@ fn guarded(nats: &Nats, node: &str) -> TestEdge {
     edge_with(nats, node, &keys)
 }
 
-/// Whether bob may read what is for the staff at an edge.
-async fn is_staff(edge: &TestEdge) -> bool {
+/// What bob comes with.
+fn bobs_bearer() -> String {
     let mut claims = claims();
     claims["sub"] = json!("bob");
-    let bearer = format!("Bearer {}", token(&claims));
-    let request = http::Request::get("/topics/staff/1/events").header("authorization", bearer);
+    format!("Bearer {}", token(&claims))
+}
+
+/// Whether bob may read what is for the staff at an edge.
+async fn is_staff(edge: &TestEdge) -> bool {
+    let request = http::Request::get("/topics/staff/1/events");
+    let request = request.header("authorization", bobs_bearer());
     let request = request.body(seventh::client::full("")).expect("a request");
     let mut connection = edge.connect(Protocol::Http2).await;
     Answer::of(&mut connection, request).await.status == StatusCode::OK

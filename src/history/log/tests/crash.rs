@@ -3,7 +3,7 @@
 use proptest::{prelude::*, test_runner::Config};
 
 use super::{
-    torn_disk::{Chance, Faults},
+    torn_disk::{Chance, Faults, Nothing},
     *,
 };
 use crate::hub::Key;
@@ -301,18 +301,11 @@ fn a_key_is_known_again_after_a_restart() {
 
 #[test]
 fn numbers_that_were_shown_and_lost_are_recognised() {
-    struct Never;
-    impl Chance for Never {
-        /// Nothing that was not synced is there.
-        fn below(&mut self, most: usize) -> usize {
-            if most == 2 { 1 } else { 0 }
-        }
-    }
     let disk = TornDisk::default();
     let edge = Edge::open(&disk, SyncPolicy::Never);
     let first = edge.publish(&["a"], "1").expect("it is stored");
     let second = edge.publish(&["a"], "2").expect("it is stored");
-    let left = disk.after_power_cut(&mut Never);
+    let left = disk.after_power_cut(&mut Nothing);
     drop(edge);
     let edge = Edge::open(&left, SyncPolicy::Never);
     let next = edge.publish(&["a"], "3").expect("it is stored");

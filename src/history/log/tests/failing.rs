@@ -2,7 +2,7 @@
 
 use super::{
     super::disk::Disk,
-    torn_disk::{Chance, Faults},
+    torn_disk::{Faults, Nothing},
     *,
 };
 
@@ -89,13 +89,6 @@ fn after_a_sync_that_failed_nothing_is_acknowledged_any_more() {
 /// Whoever starts the edge again is shown what is on disk, though a sync failed before and the next does not say so.
 #[test]
 fn what_is_found_after_a_sync_that_failed_lasts() {
-    struct Nothing;
-    impl Chance for Nothing {
-        /// What was not synced is not there.
-        fn below(&mut self, most: usize) -> usize {
-            if most == 2 { 1 } else { 0 }
-        }
-    }
     for sync in [SyncPolicy::Always, SyncPolicy::Never] {
         let disk = TornDisk::default();
         let edge = Edge::open(&disk, sync);

@@ -70,6 +70,15 @@ pub(super) trait Chance {
     fn below(&mut self, most: usize) -> usize;
 }
 
+/// Nothing that was not synced is there.
+pub(super) struct Nothing;
+
+impl Chance for Nothing {
+    fn below(&mut self, most: usize) -> usize {
+        if most == 2 { 1 } else { 0 }
+    }
+}
+
 impl TornDisk {
     pub(super) fn fail(&self, faults: Faults) {
         self.lock().faults = faults;
