@@ -51,6 +51,8 @@ listen = "127.0.0.1:707$n"
 directory = "run/certs"
 [events]
 retry = "500ms"
+[history]
+directory = "run/history$n"
 [cluster]
 name = "shop"
 node = "edge$n"

@@ -74,6 +74,7 @@ pub(super) fn take(reader: &mut Reader, kept: &KeptHistory) -> Option<ClusterSet
         ca,
         bytes: kept.bytes,
         age: kept.age,
+        cache: kept.log(),
     })
 }
 

@@ -60,19 +60,21 @@ pub(super) fn take_kept(reader: &mut Reader, retention: &Retention) -> KeptHisto
         "history.directory",
         None,
         "The directory that history is kept in, made if it is not there: it outlives the process then. Unset: history \
-         is in memory.",
+         is in memory. With `[cluster]`, what this edge keeps of the common history, so that its readers can come \
+         from further back than its memory.",
     );
     let sync = reader.take(
         "history.sync",
         SyncPolicy::Always,
         "When what is written is synced to disk: `always` before anyone sees it, so that losing power loses nothing; \
-         so often, such as `100ms`; or `never`, when the system likes. Ending the process loses nothing in any case.",
+         so often, such as `100ms`; or `never`, when the system likes. Ending the process loses nothing in any case. With \
+         `[cluster]` it is of no account: what is lost is read from the servers again.",
     );
     let bytes = reader.take(
         "history.disk.bytes",
         Bytes(BYTES),
         "The most bytes that history takes on disk, at least four times `history.total_bytes`; the oldest goes first, a \
-         sixteenth or 64 MiB at a time. With `[cluster]`, of the stream that is made.",
+         sixteenth or 64 MiB at a time. With `[cluster]`, of the stream that is made, too.",
     );
     let age = reader.take(
         "history.disk.age",
@@ -97,24 +99,16 @@ pub(super) fn take_kept(reader: &mut Reader, retention: &Retention) -> KeptHisto
     }
 }
 
-/// Where history is kept that outlives the process, on this machine: not the one that a cluster keeps.
-pub(super) fn take_log(
-    reader: &mut Reader,
-    kept: &KeptHistory,
-    is_clustered: bool,
-) -> Option<LogSettings> {
-    let directory = kept.directory.clone()?;
-    if is_clustered {
-        let what = "is of an edge on its own; with [cluster] the NATS servers keep history, and this edge what its \
-                    rings hold: leave one of the two out";
-        reader.mistake("history.directory", what.to_owned());
+impl KeptHistory {
+    /// What is kept on this machine.
+    pub(super) fn log(&self) -> Option<LogSettings> {
+        self.directory.clone().map(|directory| LogSettings {
+            directory,
+            sync: self.sync,
+            bytes: self.bytes,
+            age: self.age,
+        })
     }
-    Some(LogSettings {
-        directory,
-        sync: kept.sync,
-        bytes: kept.bytes,
-        age: kept.age,
-    })
 }
 
 pub(super) fn take(reader: &mut Reader) -> Retention {

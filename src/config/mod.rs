@@ -212,7 +212,7 @@ fn take(reader: &mut Reader) -> Config {
     let history = history::take(reader);
     let kept = history::take_kept(reader, &history);
     let cluster = cluster::take(reader, &kept);
-    let history_log = history::take_log(reader, &kept, cluster.is_some());
+    let history_log = kept.log().filter(|_| cluster.is_none());
     let config = Config {
         https,
         http3,

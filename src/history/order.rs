@@ -155,7 +155,7 @@ impl Order {
     /// Has what it counts be told.
     pub fn register(&self, registry: &mut Registry) {
         match self {
-            Self::Cluster(cluster) => cluster.metrics().register(registry),
+            Self::Cluster(cluster) => cluster.register(registry),
             Self::Memory(_) => {}
             Self::Log(log) => log.metrics().register(registry),
         }
@@ -200,12 +200,25 @@ impl Order {
         }
     }
 
+    /// Whether an entry is one that is ever taken, whatever is before it.
+    ///
+    /// # Errors
+    ///
+    /// [`NotStored::TooLarge`] if it does not fit.
+    pub fn check_size(&self, entry: &Entry) -> Result<(), NotStored> {
+        match self {
+            Self::Memory(_) | Self::Log(_) => Ok(()),
+            Self::Cluster(cluster) => cluster.check_size(entry),
+        }
+    }
+
     /// How long an event is kept.
     #[must_use]
     pub fn keeps_for(&self) -> Duration {
         let age = self.hub().retention().age;
         match self {
-            Self::Memory(_) | Self::Cluster(_) => age,
+            Self::Memory(_) => age,
+            Self::Cluster(cluster) => cluster.age().map_or(age, |kept| age.max(kept)),
             Self::Log(log) => age.max(log.age()),
         }
     }
@@ -260,8 +273,9 @@ impl Order {
     pub async fn read(&self, ask: Ask) -> Option<Found> {
         match self {
             Self::Log(log) => log.read(ask).await,
+            Self::Cluster(cluster) => cluster.read(ask).await,
             // What has left the rings is gone.
-            Self::Memory(_) | Self::Cluster(_) => None,
+            Self::Memory(_) => None,
         }
     }
 }

@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Repeat = 8,
     /// The end of the streams of a user.
     Disconnect = 9,
+    /// Which message of the servers all before it came with. Only an edge of a cluster keeps it, for itself.
+    Mark = 10,
 }
 
 impl Kind {
@@ -49,6 +51,7 @@ impl Kind {
             7 => Self::Passed,
             8 => Self::Repeat,
             9 => Self::Disconnect,
+            10 => Self::Mark,
             _ => return None,
         })
     }
@@ -84,6 +87,23 @@ pub(super) enum Content {
     Passed,
     /// What is known by this of the event with a number.
     Repeat(Identity, u64),
+    /// By what the servers know the message that all before it came with.
+    Mark(Option<String>),
+}
+
+/// What is noted behind the entries that came with one message of the servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The last number that they could have.
+    pub(super) sequence: u64,
+    /// By what the servers know it, if it has a name.
+    pub(super) id: Option<String>,
+}
+
+impl Mark {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        text(self.id.as_deref().unwrap_or_default())
+    }
 }
 
 /// What of an event is given.
@@ -399,6 +419,7 @@ pub(super) fn decode(kind: Kind, body: &[u8]) -> Option<Content> {
         Kind::Close => Content::Other(Entry::Close(body.topic()?), None),
         Kind::Disconnect => Content::Other(Entry::Disconnect(body.topic()?), None),
         Kind::Passed => Content::Passed,
+        Kind::Mark => Content::Mark(Some(body.text()?.to_owned()).filter(|id| !id.is_empty())),
         Kind::Repeat => {
             let first = body.u64()?;
             let parts = IdentityParts {

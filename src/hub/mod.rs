@@ -747,7 +747,7 @@ impl Hub {
         humantime::format_rfc3339_millis(wall).to_string()
     }
 
-    fn kept_from(&self) -> u64 {
+    pub(crate) fn kept_from(&self) -> u64 {
         self.kept_from.load(Ordering::Acquire)
     }
 

@@ -16,7 +16,8 @@ use crate::{
     clock,
     history::{
         Durability, NotStored, Receipt,
-        record::{self, Content},
+        log::{Cache, apply_in_parts},
+        record::{self, Content, Mark},
         wall::Wall,
     },
     hub::{Applied, Entry, Hub, OWN_PLACES, PLACE_BITS, Placed, end_of_frame},
@@ -78,10 +79,12 @@ pub(super) struct Applier {
 
 /// The last entry.
 #[derive(Debug)]
-struct Tail {
-    sequence: u64,
+pub(super) struct Tail {
+    pub(super) sequence: u64,
     /// When the last frame was stored, of those that were read.
-    at: Option<Instant>,
+    pub(super) at: Option<Instant>,
+    /// What is kept of it on disk, if anything is.
+    pub(super) cache: Option<Cache>,
 }
 
 /// The last number before the frame with this one.
@@ -90,17 +93,16 @@ pub(super) fn floor_before(first: u64) -> u64 {
 }
 
 impl Applier {
-    /// Whose first frame has this number.
-    pub(super) fn new(hub: Arc<Hub>, wall: Wall, durability: Durability, first: u64) -> Self {
-        let position = Position {
-            sequence: first - 1,
-            id: None,
-        };
+    /// That goes on behind these.
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        wall: Wall,
+        durability: Durability,
+        position: Position,
+        tail: Tail,
+    ) -> Self {
         Self {
-            tail: Mutex::new(Tail {
-                sequence: floor_before(first),
-                at: None,
-            }),
+            tail: Mutex::new(tail),
             hub,
             wall,
             durability,
@@ -149,17 +151,19 @@ impl Applier {
         });
         let placed: Vec<Option<Placed>> = placed.collect();
         let known: Vec<bool> = placed.iter().map(Option::is_some).collect();
-        let mut placed = placed.into_iter().flatten().peekable();
-        let mut applied: Vec<Applied> = Vec::new();
-        while placed.peek().is_some() {
-            if !applied.is_empty() {
-                std::thread::yield_now();
-            }
-            let outcome = self.hub.apply(placed.by_ref().take(self.hub.at_once()));
-            drop(outcome.wakes);
-            applied.extend(outcome.applied);
-        }
+        let placed = placed.into_iter().flatten();
         let end = end_of_frame(first);
+        let applied = match &mut tail.cache {
+            None => apply_in_parts(&self.hub, placed),
+            Some(cache) => {
+                let mark = Mark {
+                    sequence: end,
+                    id: frame.id.clone(),
+                };
+                let floor = floor_before(sequence);
+                cache.apply(&self.hub, floor, placed.collect(), &mark, at)
+            }
+        };
         self.hub.pass(end, at);
         // What came of each entry; `None` of one that is not known.
         let mut applied = applied.into_iter();
@@ -238,7 +242,7 @@ impl Applier {
                 self.hub.to_release(place, draft, target)
             }
             Content::Other(entry, _) => entry,
-            Content::Passed | Content::Repeat(..) => return None,
+            Content::Passed | Content::Repeat(..) | Content::Mark(_) => return None,
         })
     }
 
@@ -267,6 +271,9 @@ impl Applier {
     pub(super) fn begin_anew(&self, epoch: Epoch, first: u64) {
         let mut tail = self.lock();
         let sequence = floor_before(first);
+        if let Some(cache) = &mut tail.cache {
+            cache.clear();
+        }
         self.hub.begin_anew(epoch, sequence);
         (tail.sequence, tail.at) = (sequence, None);
         self.counts().clear();
@@ -285,6 +292,18 @@ impl Applier {
         tail.sequence = tail.sequence.max(end);
         drop(tail);
         self.position.send_replace(Position { sequence, id: None });
+    }
+
+    /// Lets go of what is too old on disk.
+    pub(super) fn tidy(&self, now: Instant) {
+        if let Some(cache) = &mut self.lock().cache {
+            cache.tidy(now);
+        }
+    }
+
+    /// The edge ends: what is kept on disk is whole from now on.
+    pub(super) fn close(&self) {
+        drop(self.lock().cache.take());
     }
 
     /// The edge ends: who waits still is answered as far as is known.

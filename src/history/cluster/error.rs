@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::history::LogError;
+
 /// Why an edge does not come to be part of a cluster.
 #[derive(Debug, Error)]
 pub enum ClusterError {
@@ -18,6 +20,9 @@ pub enum ClusterError {
     /// The servers refuse, or have something that does not fit.
     #[error("the order of the cluster cannot be used: {0}")]
     Refused(String),
+    /// What this edge keeps of it on disk cannot be used.
+    #[error(transparent)]
+    Cache(#[from] LogError),
     /// The system refuses.
     #[error("the thread of the cluster cannot be started: {0}")]
     Io(#[from] std::io::Error),

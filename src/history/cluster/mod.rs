@@ -36,14 +36,20 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use super::{
     Durability, NotStored, Receipt,
     alarm::Alarm,
+    log::{Cache, Kept, LogMetrics, Reads},
     record::{self, Encoded},
     wall::Wall,
 };
 use crate::{
     clock,
-    hub::{Entry, Hub, HubBounds, Retention, TopicRules},
+    hub::{
+        Ask, Entry, Found as FoundEvents, Hub, HubBounds, LostRange, PLACE_BITS, Retention,
+        TopicRules,
+    },
+    metrics::Registry,
+    sse::Epoch,
 };
-use applier::{Answer, Applier, Waiter, floor_before};
+use applier::{Answer, Applier, Position, Tail, Waiter, floor_before};
 use broker::{Broker, BrokerError, StreamInfo};
 pub(crate) use facts::Fact;
 use facts::{Facts, Follower};
@@ -80,24 +86,24 @@ const RANK: Duration = Duration::from_millis(300);
 pub struct Cluster {
     hub: Arc<Hub>,
     settings: Arc<ClusterSettings>,
-    applier: Arc<Applier>,
-    nodes: Arc<Nodes>,
-    facts: Arc<Facts>,
     metrics: ClusterMetrics,
+    kept: Option<KeptHere>,
     boot: String,
     began: Instant,
+    running: Running,
     /// Taken when the edge ends.
-    items: Mutex<Option<mpsc::Sender<Item>>>,
+    outlet: Mutex<Option<Outlet>>,
     room: Arc<Semaphore>,
-    is_open: watch::Receiver<bool>,
-    /// Since when the order is away, if it is.
-    away: Arc<Mutex<Option<Instant>>>,
-    info: watch::Receiver<StreamInfo>,
-    server: Broker,
     stop: Arc<Notify>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Told once all is sent.
-    sent: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+/// What this edge keeps of the order on disk.
+#[derive(Debug)]
+struct KeptHere {
+    reads: Arc<Reads>,
+    metrics: LogMetrics,
+    age: Duration,
 }
 
 /// What is told of a cluster.
@@ -153,12 +159,33 @@ impl Cluster {
     ) -> Result<Self, ClusterError> {
         let settings = Arc::new(settings);
         let boot = fastrand::u64(..);
+        let wall = Wall::new(clock::now(), clock::wall());
+        let make = |epoch, floor, lost: &[LostRange]| {
+            Hub::new(retention, rules.clone(), bounds, epoch, floor, lost)
+        };
+        let opened = settings.cache.as_ref();
+        let opened = opened.map(|settings| Cache::open(settings, wall, retention, &make));
+        let (cache, before) = opened.transpose()?.unzip();
+        let kept = cache.as_ref().map(|cache| KeptHere {
+            reads: cache.reads().clone(),
+            metrics: cache.metrics().clone(),
+            age: cache.age(),
+        });
         let (stop, metrics) = (Arc::new(Notify::new()), ClusterMetrics::default());
         let (opened, is_opened) = std_mpsc::sync_channel(1);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let finding = find(settings.clone(), retention, rules.clone(), bounds);
+        let start = Start {
+            settings: settings.clone(),
+            retention,
+            rules: rules.clone(),
+            bounds,
+            wall,
+            cache,
+            before: before.flatten(),
+        };
+        let finding = start.find();
         let for_thread = (settings.clone(), metrics.clone(), stop.clone());
         let thread = std::thread::Builder::new().name("cluster".into());
         let thread = thread.spawn(move || {
@@ -170,8 +197,8 @@ impl Cluster {
         })?;
         let gone =
             || ClusterError::Refused("the thread of the cluster ended, which is a bug".into());
-        let handles = match is_opened.recv_timeout(OPENING) {
-            Ok(handles) => handles?,
+        let (running, outlet) = match is_opened.recv_timeout(OPENING) {
+            Ok(running) => running?,
             Err(std_mpsc::RecvTimeoutError::Disconnected) => return Err(gone()),
             Err(std_mpsc::RecvTimeoutError::Timeout) => {
                 stop.notify_one();
@@ -181,46 +208,41 @@ impl Cluster {
                 )));
             }
         };
-        let Handles {
-            broker,
-            applier,
-            nodes,
-            facts,
-            items,
-            is_open,
-            is_whole: _,
-            away,
-            info,
-            sent,
-        } = handles;
-        let cluster = Self {
-            hub: applier.hub.clone(),
+        Ok(Self {
+            hub: running.applier.hub.clone(),
             settings,
-            applier,
-            nodes,
-            facts,
             metrics,
+            kept,
             boot: format!("{boot:016x}"),
             began: clock::now(),
-            items: Mutex::new(Some(items)),
+            running,
+            outlet: Mutex::new(Some(outlet)),
             room: Arc::new(Semaphore::new(ROOM as usize)),
-            is_open,
-            away,
-            info,
-            server: broker,
             stop,
             thread: Mutex::new(Some(thread)),
-            sent: Mutex::new(Some(sent)),
-        };
-        Ok(cluster)
+        })
     }
 
     pub(super) fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
 
-    pub(super) fn metrics(&self) -> &ClusterMetrics {
-        &self.metrics
+    /// Has what it counts be told.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+        if let Some(kept) = &self.kept {
+            kept.metrics.register(registry);
+        }
+    }
+
+    /// Finds what the rings do not hold any more, if it is kept here.
+    pub(super) async fn read(&self, ask: Ask) -> Option<FoundEvents> {
+        self.kept.as_ref()?.reads.read(ask).await
+    }
+
+    /// How long entries are kept here, if they are.
+    pub(super) fn age(&self) -> Option<Duration> {
+        self.kept.as_ref().map(|kept| kept.age)
     }
 
     /// Puts an entry into the order. Dropped before it is answered, that may happen all the same.
@@ -263,7 +285,7 @@ impl Cluster {
         now: Instant,
     ) -> Result<oneshot::Receiver<Answer>, Answer> {
         if record::is_own(&entry) {
-            return Err(self.applier.apply_own(entry, now));
+            return Err(self.running.applier.apply_own(entry, now));
         }
         self.is_there().await.map_err(Err)?;
         // What waits in a topic that is closed goes out before its streams end.
@@ -277,7 +299,7 @@ impl Cluster {
 
     /// Whether the order is there, for which is waited a little.
     async fn is_there(&self) -> Result<(), NotStored> {
-        let mut is_open = self.is_open.clone();
+        let mut is_open = self.running.is_open.clone();
         let open = is_open.wait_for(|is_open| *is_open);
         match tokio::time::timeout(sender::PATIENCE, open).await {
             Ok(Ok(_)) => Ok(()),
@@ -286,21 +308,35 @@ impl Cluster {
         }
     }
 
-    async fn push(
-        &self,
-        entry: Entry,
-        now: Instant,
-    ) -> Result<oneshot::Receiver<Answer>, NotStored> {
-        let encoded = encode(&entry, self.applier.wall());
+    /// An entry as all edges are told it, and what it takes in a frame, in bytes; an error if it does not fit into one.
+    fn encode(&self, entry: &Entry) -> Result<(Encoded, usize), NotStored> {
+        let encoded = encode(entry, self.running.applier.wall());
         let bytes = frame::cost(&encoded);
         // An event that waits for its turn has to fit again when that has come, with when it was published.
-        let limit = match &entry {
+        let limit = match entry {
             Entry::Release { .. } => frame::LARGEST,
             _ => frame::LARGEST - RELEASED,
         };
         if bytes > limit {
             return Err(NotStored::TooLarge { bytes, limit });
         }
+        Ok((encoded, bytes))
+    }
+
+    /// Whether an entry fits into the order.
+    pub(super) fn check_size(&self, entry: &Entry) -> Result<(), NotStored> {
+        if record::is_own(entry) {
+            return Ok(());
+        }
+        self.encode(entry).map(drop)
+    }
+
+    async fn push(
+        &self,
+        entry: Entry,
+        now: Instant,
+    ) -> Result<oneshot::Receiver<Answer>, NotStored> {
+        let (encoded, bytes) = self.encode(&entry)?;
         let kib = u32::try_from(bytes >> 10).unwrap_or(ROOM).clamp(1, ROOM);
         let room = self.room.clone().acquire_many_owned(kib);
         let room = match tokio::time::timeout(sender::PATIENCE, room).await {
@@ -325,10 +361,9 @@ impl Cluster {
             at: now,
             room,
         };
-        let items = self.items.lock().expect("no holder of this lock panics");
-        let sent = items
-            .as_ref()
-            .is_some_and(|items| items.try_send(item).is_ok());
+        let outlet = self.outlet.lock().expect("no holder of this lock panics");
+        let outlet = outlet.as_ref();
+        let sent = outlet.is_some_and(|outlet| outlet.items.try_send(item).is_ok());
         if sent {
             Ok(answered)
         } else {
@@ -341,14 +376,14 @@ impl Cluster {
         // Who is there is known once each has said so.
         let known = self.began + KNOWN;
         tokio::time::sleep_until(known.into()).await;
-        let others = self.nodes.all(clock::now());
+        let others = self.running.nodes.all(clock::now());
         let others = others.into_iter().map(|(beat, _)| beat.node).collect();
         let (number, own) = (receipt.sequence, receipt.receivers);
-        ask::ask(&self.server, &self.settings, others, number, own).await
+        ask::ask(&self.running.broker, &self.settings, others, number, own).await
     }
 
     pub(crate) fn facts(&self) -> &Facts {
-        &self.facts
+        &self.running.facts
     }
 
     /// Tells all edges a fact; `false` if its key was told of since the revision that is expected.
@@ -360,7 +395,11 @@ impl Cluster {
         kept: Option<Duration>,
     ) -> Result<bool, NotStored> {
         self.is_there().await?;
-        let told = self.server.tell(key, value.into(), expected, kept).await;
+        let told = self
+            .running
+            .broker
+            .tell(key, value.into(), expected, kept)
+            .await;
         let revision = told.map_err(|error| match error {
             BrokerError::Away(_) => NotStored::Unknown,
             error if error.is_full() => NotStored::Full,
@@ -373,18 +412,25 @@ impl Cluster {
     }
 
     pub(super) async fn until_fact(&self, revision: u64) {
-        self.facts.until_known(revision, sender::PATIENCE).await;
+        self.running
+            .facts
+            .until_known(revision, sender::PATIENCE)
+            .await;
     }
 
     /// How long this edge leaves it to others to have the events go out whose turn has come.
     pub(super) fn pause_before_turns(&self) -> Duration {
-        let before = u32::try_from(self.nodes.before(&self.settings.node));
+        let before = u32::try_from(self.running.nodes.before(&self.settings.node));
         RANK * before.unwrap_or(u32::MAX).min(100)
     }
 
     /// Why nobody new is to come, if the order has been away for a while.
     pub(super) fn unready(&self, now: Instant) -> Option<String> {
-        let away = self.away.lock().expect("no holder of this lock panics");
+        let away = self
+            .running
+            .away
+            .lock()
+            .expect("no holder of this lock panics");
         let away = away.map(|since| now.saturating_duration_since(since));
         away.filter(|away| *away >= UNREADY).map(|away| {
             let (name, seconds) = (&self.settings.name, away.as_secs());
@@ -394,16 +440,16 @@ impl Cluster {
 
     /// What is told of the cluster.
     pub(super) fn status(&self, now: Instant) -> ClusterStatus {
-        let info = self.info.borrow().clone();
-        let applied = self.applier.position().sequence;
+        let info = self.running.info.borrow().clone();
+        let applied = self.running.applier.position().sequence;
         let own = Beat::own(&self.settings.node, &self.boot, applied);
-        let others = self.nodes.all(now).into_iter();
+        let others = self.running.nodes.all(now).into_iter();
         let all = [(own, Duration::ZERO)].into_iter().chain(others);
         ClusterStatus {
             cluster: self.settings.name.clone(),
             node: self.settings.node.clone(),
-            connected: *self.is_open.borrow(),
-            server: self.server.server(),
+            connected: *self.running.is_open.borrow(),
+            server: self.running.broker.server(),
             epoch: self.hub.cursor().epoch.to_string(),
             behind: info.last.saturating_sub(applied),
             stream: StreamStatus {
@@ -427,18 +473,12 @@ impl Cluster {
 
     /// Sends what was handed over, and takes nothing more.
     pub(super) async fn close(&self) {
-        drop(
-            self.items
-                .lock()
-                .expect("no holder of this lock panics")
-                .take(),
-        );
-        let sent = self
-            .sent
-            .lock()
-            .expect("no holder of this lock panics")
-            .take();
-        if let Some(sent) = sent {
+        let outlet = {
+            let mut outlet = self.outlet.lock().expect("no holder of this lock panics");
+            outlet.take()
+        };
+        if let Some(Outlet { items, sent }) = outlet {
+            drop(items);
             let _: Result<_, _> = tokio::time::timeout(sender::PATIENCE, sent).await;
         }
         self.stop.notify_one();
@@ -471,7 +511,7 @@ async fn live(
     settings: Arc<ClusterSettings>,
     metrics: ClusterMetrics,
     boot: u64,
-    opened: &std_mpsc::SyncSender<Result<Handles, ClusterError>>,
+    opened: &std_mpsc::SyncSender<Result<(Running, Outlet), ClusterError>>,
     stop: &Notify,
 ) {
     let found = tokio::select! {
@@ -483,12 +523,12 @@ async fn live(
         Err(error) => return drop(opened.send(Err(error))),
     };
     let applier = found.applier.clone();
-    let (work, handles) = begin(settings, found, metrics, boot);
-    let (mut is_open, mut is_whole) = (handles.is_open.clone(), handles.is_whole.clone());
+    let (work, running, outlet) = begin(settings, found, metrics, boot);
+    let (mut is_open, mut is_whole) = (running.is_open.clone(), running.is_whole.clone());
     let opening = async move {
         let _: Result<_, _> = is_open.wait_for(|is_open| *is_open).await.map(drop);
         let _: Result<_, _> = is_whole.wait_for(|is_whole| *is_whole).await.map(drop);
-        let _: Result<_, _> = opened.send(Ok(handles));
+        let _: Result<_, _> = opened.send(Ok((running, outlet)));
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -497,87 +537,140 @@ async fn live(
         () = stop.notified() => {}
     }
     applier.answer_all();
+    applier.close();
 }
 
-/// Finds the servers and the order, again and again as long as nobody answers.
-async fn find(
+/// What is known before the order is found.
+struct Start {
     settings: Arc<ClusterSettings>,
     retention: Retention,
     rules: TopicRules,
     bounds: HubBounds,
-) -> Result<Found, ClusterError> {
-    let until = clock::now() + STARTING;
-    let mut is_told = false;
-    loop {
-        let found = tokio::time::timeout_at(
-            until.into(),
-            find_once(settings.clone(), retention, &rules, bounds),
-        );
-        let why = match found.await {
-            Ok(Ok(found)) => return Ok(found),
-            Ok(Err(BrokerError::Away(why))) => why,
-            Ok(Err(error)) => return Err(ClusterError::Refused(error.to_string())),
-            Err(_) => "it takes too long".to_owned(),
-        };
-        let servers = settings.servers.join(", ");
-        if clock::now() + PAUSE >= until {
-            let seconds = STARTING.as_secs();
-            return Err(ClusterError::Away {
-                servers,
-                seconds,
-                why,
-            });
-        }
-        if !std::mem::replace(&mut is_told, true) {
-            tracing::warn!("the order of the cluster is not there yet, at {servers}: {why}");
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+    wall: Wall,
+    cache: Option<Cache>,
+    /// What this edge has kept of it.
+    before: Option<Kept>,
 }
 
-async fn find_once(
-    settings: Arc<ClusterSettings>,
-    retention: Retention,
-    rules: &TopicRules,
-    bounds: HubBounds,
-) -> Result<Found, BrokerError> {
-    let broker = Broker::connect(settings.clone()).await?;
-    let info = broker.stream().await?;
-    if let Some(misfit) = info.misfit {
-        return Err(BrokerError::Misfit(misfit));
+impl Start {
+    /// Finds the servers and the order, again and again as long as nobody answers.
+    async fn find(self) -> Result<Found, ClusterError> {
+        let until = clock::now() + STARTING;
+        let mut is_told = false;
+        loop {
+            let found = tokio::time::timeout_at(until.into(), self.find_once());
+            let why = match found.await {
+                Ok(Ok((broker, beginning))) => return Ok(self.found(broker, beginning)),
+                Ok(Err(BrokerError::Away(why))) => why,
+                Ok(Err(error)) => return Err(ClusterError::Refused(error.to_string())),
+                Err(_) => "it takes too long".to_owned(),
+            };
+            let servers = self.settings.servers.join(", ");
+            if clock::now() + PAUSE >= until {
+                let seconds = STARTING.as_secs();
+                return Err(ClusterError::Away {
+                    servers,
+                    seconds,
+                    why,
+                });
+            }
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!("the order of the cluster is not there yet, at {servers}: {why}");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
-    broker.facts().await?;
-    let (epoch, _) = broker.epoch().await?;
-    let first = beginning(&broker, &info, &retention).await?;
-    let floor = floor_before(first);
-    let hub = Hub::new(retention, rules.clone(), bounds, epoch, floor, &[]);
-    hub.share();
-    let durability = if settings.replicas > 1 {
-        Durability::Replicated
-    } else {
-        Durability::Written
-    };
-    let wall = Wall::new(clock::now(), clock::wall());
-    let applier = Arc::new(Applier::new(hub, wall, durability, first));
-    if first > 1 {
-        // Nobody knows when what was before it was placed.
-        applier.hub.forget_moments();
+
+    /// The servers, and the first frame that is read of the order where this edge kept nothing of it, with its epoch.
+    async fn find_once(&self) -> Result<(Broker, Option<(u64, Epoch)>), BrokerError> {
+        let broker = Broker::connect(self.settings.clone()).await?;
+        let info = broker.stream().await?;
+        if let Some(misfit) = info.misfit {
+            return Err(BrokerError::Misfit(misfit));
+        }
+        broker.facts().await?;
+        let (epoch, _) = broker.epoch().await?;
+        if self.before.is_some() {
+            // The reader looks whether it is of the same order.
+            return Ok((broker, None));
+        }
+        let first = beginning(&broker, &info, &self.retention).await?;
+        Ok((broker, Some((first, epoch))))
     }
-    Ok(Found { broker, applier })
+
+    fn found(self, broker: Broker, beginning: Option<(u64, Epoch)>) -> Found {
+        let Self {
+            settings,
+            retention,
+            rules,
+            bounds,
+            wall,
+            cache,
+            before,
+        } = self;
+        let (hub, position, sequence, at) = match (before, beginning) {
+            (Some(Kept { hub, mark, at }), None) => {
+                let position = Position {
+                    sequence: mark.sequence >> PLACE_BITS,
+                    id: mark.id,
+                };
+                (hub, position, mark.sequence, Some(at))
+            }
+            (_, beginning) => {
+                let (first, epoch) = beginning.expect("it was asked for");
+                let floor = floor_before(first);
+                let hub = Hub::new(retention, rules, bounds, epoch, floor, &[]);
+                if first > 1 {
+                    // Nobody knows when what was before it was placed.
+                    hub.forget_moments();
+                }
+                let position = Position {
+                    sequence: first - 1,
+                    id: None,
+                };
+                (hub, position, floor, None)
+            }
+        };
+        hub.share();
+        let durability = if settings.replicas > 1 {
+            Durability::Replicated
+        } else {
+            Durability::Written
+        };
+        let tail = Tail {
+            sequence,
+            at,
+            cache,
+        };
+        let applier = Applier::new(hub, wall, durability, position, tail);
+        Found {
+            broker,
+            applier: Arc::new(applier),
+        }
+    }
 }
 
 /// What publishers and operators have of what runs.
-struct Handles {
+#[derive(Debug)]
+struct Running {
     broker: Broker,
     applier: Arc<Applier>,
     nodes: Arc<Nodes>,
     facts: Arc<Facts>,
-    items: mpsc::Sender<Item>,
+    /// Whether the order is there.
+    is_open: watch::Receiver<bool>,
     /// All facts have come that there were.
     is_whole: watch::Receiver<bool>,
-    is_open: watch::Receiver<bool>,
+    /// Since when the order is away, if it is.
     away: Arc<Mutex<Option<Instant>>>,
     info: watch::Receiver<StreamInfo>,
+}
+
+/// Where publishers put entries.
+#[derive(Debug)]
+struct Outlet {
+    items: mpsc::Sender<Item>,
+    /// Told once all is sent, when there is no outlet any more.
     sent: oneshot::Receiver<()>,
 }
 
@@ -587,7 +680,7 @@ fn begin(
     Found { broker, applier }: Found,
     metrics: ClusterMetrics,
     boot: u64,
-) -> (impl Future<Output = ()>, Handles) {
+) -> (impl Future<Output = ()>, Running, Outlet) {
     let (nodes, facts) = (Arc::new(Nodes::default()), Arc::new(Facts::default()));
     let (whole, is_whole) = watch::channel(false);
     let follower = Follower {
@@ -646,19 +739,17 @@ fn begin(
             watching
         );
     };
-    let handles = Handles {
+    let running = Running {
         broker,
         applier,
         nodes,
         facts,
-        items,
-        is_whole,
         is_open,
+        is_whole,
         away,
         info: known,
-        sent,
     };
-    (work, handles)
+    (work, running, Outlet { items, sent })
 }
 
 /// Remembers since when the order is away.

@@ -85,6 +85,7 @@ impl Monitor {
             ticks.tick().await;
             let now = clock::now();
             self.applier.answer_late(now);
+            self.applier.tidy(now);
             // Those whose streams have ended are forgotten, whatever is there.
             self.applier.hub.settle_ahead(u64::MAX, now);
             if !*self.is_open.borrow() {

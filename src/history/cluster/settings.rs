@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::history::LogSettings;
+
 /// `[cluster]` and what belongs to it.
 #[derive(Clone, Debug)]
 pub struct ClusterSettings {
@@ -21,6 +23,8 @@ pub struct ClusterSettings {
     pub bytes: u64,
     /// `history.disk.age`: how long they keep it.
     pub age: Duration,
+    /// `history.directory` and what belongs to it: what this edge keeps of it itself.
+    pub cache: Option<LogSettings>,
 }
 
 impl ClusterSettings {

@@ -7,12 +7,12 @@ use std::{
 };
 
 use super::{
+    appender::create,
     disk::{self, Disk, Folder},
     error::{Damage, LogError, OpenError},
     format::{End, Header, Record, SPAN, Scan},
     segments::{self, name},
     start,
-    writer::create,
 };
 use crate::{
     clock,
@@ -249,6 +249,10 @@ struct Mended<'a> {
 
 pub(super) fn mend(disk: &dyn Disk) -> Result<Vec<Cut>, OpenError> {
     let all = look_at_all(disk, &mut BTreeMap::new())?;
+    let mut headers = all.iter().filter_map(|looked| looked.header.as_ref());
+    if let Some(shared) = headers.find(|header| header.is_shared) {
+        return Err(OpenError::Shared(name(shared.first)));
+    }
     let Some(newest) = all.iter().rev().find_map(|looked| looked.header.clone()) else {
         return match all.into_iter().find_map(|looked| looked.segment.damage) {
             // Nothing is left of it that could be gone on with.

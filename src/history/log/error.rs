@@ -41,6 +41,17 @@ pub enum OpenError {
     /// It is a part of another history.
     #[error("{0} is of another history than the files before it; move it away")]
     Foreign(String),
+    /// It is of an edge on its own.
+    #[error(
+        "{0} is of an edge on its own, not of one in a cluster; give this one another directory"
+    )]
+    Alone(String),
+    /// It is of an edge in a cluster.
+    #[error(
+        "{0} is what an edge of a cluster keeps for itself, which is read again from the servers if it is damaged; an edge \
+         on its own needs another directory"
+    )]
+    Shared(String),
     /// A file is missing.
     #[error(
         "entries {1} to {2}, which follow those of {0}, are missing; put the file back, if it was moved away"

@@ -3,6 +3,7 @@
 //! ```text
 //! segment  header (4 KiB), then commits, each one write
 //! header   magic 8 | format u32 | crc u32 | epoch u64 | first u64 | made u64 | salt u32 | flags u32 | lost u32 | ranges
+//! flags    1: all that is acknowledged was synced | 2: numbers are given by others
 //! range    from u64 | through u64 | is damage u8
 //! commit   magic u32 | bytes u32 | first u64 | count u32 | synced u64 | crc u32 | records
 //! record   length u32 | crc u32 | kind u8 | sequence u64 | unix ms u64 | body
@@ -11,7 +12,9 @@
 //! All numbers are little endian. Every sum holds the salt of the segment and the offset, so that what a file held
 //! that had the same sectors before never passes. `synced` is up to where the file was synced before the commit was
 //! written: a crash may take, tear or leave out whatever is behind that, and nothing before it. A commit without
-//! records says that the log was closed in good order.
+//! records says that the log was closed in good order. Where numbers are given by others some are left out within a commit,
+//! and the last may be that of the one before; a commit begins with the number behind the last of the one before all
+//! the same.
 //!
 //! Pure: no clock, no lock, no task.
 
@@ -24,6 +27,8 @@ pub(super) const HEADER: usize = 4096;
 /// How many numbers a segment has at most: after a crash that may have taken some of them, the next begins behind
 /// all that it could have given.
 pub(super) const SPAN: u64 = 1 << 20;
+/// The same of one whose numbers are given by others, which has them whatever a crash takes.
+const WIDE_SPAN: u64 = 1 << 31;
 /// The head of a commit, and that of a record with its sum, in bytes.
 const COMMIT: usize = 32;
 pub(super) const RECORD: usize = 25;
@@ -41,6 +46,8 @@ const RANGE: usize = 17;
 pub(super) const RANGES: usize = (HEADER - FIXED) / RANGE;
 /// All that is acknowledged of this segment was synced before.
 const ALWAYS: u32 = 1;
+/// Numbers are given by others.
+const SHARED: u32 = 2;
 
 /// The header of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +62,8 @@ pub(super) struct Header {
     pub(super) salt: u32,
     /// Whether nothing was shown that was not synced.
     pub(super) always: bool,
+    /// Whether others give the numbers, and keep what has them: it is of an edge of a cluster.
+    pub(super) is_shared: bool,
     /// What is lost of the numbers before.
     pub(super) lost: Vec<LostRange>,
 }
@@ -71,7 +80,8 @@ pub(super) enum Unreadable {
 impl Header {
     /// The number after all that the segment can give.
     pub(super) fn end(&self) -> u64 {
-        self.first.saturating_add(SPAN)
+        let span = if self.is_shared { WIDE_SPAN } else { SPAN };
+        self.first.saturating_add(span)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -82,7 +92,9 @@ impl Header {
             bytes.extend(number.to_le_bytes());
         }
         bytes.extend(self.salt.to_le_bytes());
-        bytes.extend(if self.always { ALWAYS } else { 0 }.to_le_bytes());
+        let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+        let flags = flag(self.always, ALWAYS) | flag(self.is_shared, SHARED);
+        bytes.extend(flags.to_le_bytes());
         let newest = &self.lost[self.lost.len().saturating_sub(RANGES)..];
         bytes.extend((newest.len() as u32).to_le_bytes());
         for range in newest {
@@ -123,6 +135,7 @@ impl Header {
             made: u64_at(bytes, SUMMED + 16),
             salt: u32_at(bytes, SUMMED + 24),
             always: u32_at(bytes, SUMMED + 28) & ALWAYS != 0,
+            is_shared: u32_at(bytes, SUMMED + 28) & SHARED != 0,
             lost: (0..count).map(range).collect(),
         })
     }
@@ -284,10 +297,13 @@ pub(super) enum End {
 pub(super) struct Scan<'a> {
     segment: &'a [u8],
     salt: u32,
+    is_shared: bool,
     /// Where the next commit begins.
     at: usize,
     /// The number that is next.
     next: u64,
+    /// The number after all that the segment can give.
+    end: u64,
     /// Up to where the file was synced before the last commit.
     synced: u64,
     closed: bool,
@@ -298,8 +314,10 @@ impl<'a> Scan<'a> {
         Self {
             segment,
             salt: header.salt,
+            is_shared: header.is_shared,
             at: HEADER.min(segment.len()),
             next: header.first,
+            end: header.end(),
             synced: HEADER as u64,
             closed: false,
         }
@@ -348,10 +366,17 @@ impl<'a> Scan<'a> {
             return None;
         }
         let mut at = self.at + COMMIT;
-        let mut records = Vec::new();
+        let mut records: Vec<Record<'_>> = Vec::new();
         while at < end {
             let record = record(&self.segment[at..end], at as u64, self.salt)?;
-            if record.place.sequence != self.next + records.len() as u64 {
+            let before = records.last().map(|record| record.place.sequence);
+            let (sequence, next) = (record.place.sequence, before.map_or(self.next, |n| n + 1));
+            let is_next = if self.is_shared {
+                before.unwrap_or(self.next) <= sequence && sequence < self.end
+            } else {
+                sequence == next
+            };
+            if !is_next {
                 return None;
             }
             at += record.len;
@@ -387,6 +412,7 @@ mod tests {
             made: 1_000,
             salt: 0xdead_beef,
             always: true,
+            is_shared: false,
             lost: vec![LostRange {
                 from: 3,
                 through: 9,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     history::{
-        record::{self, Content, Kind},
+        record::{self, Content, Kind, Mark},
         wall::Wall,
     },
     hub::{Entry, Hub, Identity, Judged, Placed},
@@ -35,6 +35,8 @@ pub(super) struct Loaded {
     /// Its index, if it was wanted; its front in any case.
     pub(super) index: Index,
     pub(super) end: End,
+    /// What was noted last.
+    pub(super) mark: Option<Mark>,
     /// The bytes that may not have been synced before the last commit, and where they begin, if its index was wanted.
     pub(super) unsynced: Option<(Vec<u8>, u64)>,
 }
@@ -56,6 +58,7 @@ pub(super) fn load(
             index: is_wanted.then(|| Index::new(header.first)),
             batch: Vec::with_capacity(BATCH),
             steps,
+            mark: None,
         };
         let reading = scope.spawn(|| reader.read(&bytes, header));
         for step in taken {
@@ -76,6 +79,7 @@ struct Reader<'a> {
     index: Option<Index>,
     batch: Vec<Placed>,
     steps: mpsc::SyncSender<Step>,
+    mark: Option<Mark>,
 }
 
 impl Reader<'_> {
@@ -105,6 +109,7 @@ impl Reader<'_> {
         Ok(Loaded {
             index,
             end,
+            mark: self.mark,
             unsynced: is_last.then(|| (unsynced.to_vec(), from)),
         })
     }
@@ -119,6 +124,10 @@ impl Reader<'_> {
         let (mut written_turn, mut turn, mut taken) = (None, None, None);
         let entry = match content {
             Content::Passed => return true,
+            Content::Mark(id) => {
+                self.mark = Some(Mark { sequence, id });
+                return true;
+            }
             Content::Repeat(identity, first) => {
                 if let Some(index) = &mut self.index {
                     let noted = Noted::new(sequence, record.offset).identified(true);

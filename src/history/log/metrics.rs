@@ -39,7 +39,8 @@ impl LogMetrics {
         );
         registry.register(
             "history_failed",
-            "1 once nothing more is taken because the disk failed: the edge is to be started again",
+            "1 once nothing more is taken because the disk failed: the edge is to be started again; in a cluster while it \
+             keeps nothing on disk",
             self.failed.clone(),
         );
         registry.register(

@@ -1,10 +1,15 @@
 //! The order in a log of files: it outlives the process.
 //!
 //! - `format` is what segments look like, `index` where entries stand, `noted` what an index is told.
-//! - `queue` is between publishers and the one thread that writes, `writer`.
-//! - `segments` are the files there are, and reading what the rings have let go of; `disk` is the directory.
+//! - `appender` writes at the end and has the hub apply that. `queue` is between publishers and the one thread that
+//!   does it, `writer`; `cache` does it for an edge of a cluster.
+//! - `segments` are the files there are, and `reads` reading for readers what the rings have let go of; `disk` is the
+//!   directory, `behind` one of what may be lost.
 //! - `start` opens a log, `load` fills the rings, `error` says why not, `check` looks at one and mends it.
 
+mod appender;
+mod behind;
+mod cache;
 mod check;
 mod disk;
 mod error;
@@ -14,6 +19,7 @@ mod load;
 mod metrics;
 mod noted;
 mod queue;
+mod reads;
 mod segments;
 mod start;
 mod sync_policy;
@@ -26,28 +32,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Semaphore, task::JoinSet};
-
 use super::{NotStored, Receipt, record, wall::Wall};
 use crate::{
     clock,
     hub::{Ask, Entry, Found, Hub, HubBounds, LostRange, Retention, TopicRules},
     topic::Topic,
 };
+use appender::{Appender, Keeping};
 use disk::{Disk, Folder};
-use metrics::LogMetrics;
+pub(super) use metrics::LogMetrics;
 use queue::{Item, Queue};
+pub(super) use reads::Reads;
 use segments::Segments;
 use start::Opening;
-use writer::{Keeping, Writer};
+use writer::Writer;
 
+pub(super) use cache::{Cache, Kept, apply_in_parts};
 pub(crate) use check::{Checked, Cut, check, cut};
 pub(crate) use error::LogError;
 use error::OpenError;
 pub(crate) use sync_policy::SyncPolicy;
 
-/// How many slices are read at once for all readers.
-const READERS: usize = 4;
 /// How long a segment grows, in bytes: a part of all of them, between these.
 const SEGMENT: std::ops::RangeInclusive<u64> = 64 << 10..=64 << 20;
 const SEGMENTS: u64 = 16;
@@ -70,12 +75,20 @@ pub struct LogSettings {
 pub struct Log {
     hub: Arc<Hub>,
     queue: Arc<Queue>,
-    segments: Arc<Segments>,
+    reads: Reads,
     metrics: LogMetrics,
     wall: Wall,
     age: Duration,
-    reading: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn keeping(settings: &LogSettings) -> Keeping {
+    Keeping {
+        sync: settings.sync,
+        bytes: settings.bytes,
+        age: settings.age,
+        segment_bytes: (settings.bytes / SEGMENTS).clamp(*SEGMENT.start(), *SEGMENT.end()),
+    }
 }
 
 impl Log {
@@ -90,16 +103,11 @@ impl Log {
         rules: &TopicRules,
         bounds: HubBounds,
     ) -> Result<Self, LogError> {
-        let keeping = Keeping {
-            sync: settings.sync,
-            bytes: settings.bytes,
-            age: settings.age,
-            segment_bytes: (settings.bytes / SEGMENTS).clamp(*SEGMENT.start(), *SEGMENT.end()),
-        };
         Folder::open(&settings.directory)
             .map_err(OpenError::from)
             .and_then(|folder| {
                 let wall = Wall::new(clock::now(), clock::wall());
+                let keeping = keeping(settings);
                 Self::of(Arc::new(folder), wall, keeping, retention, rules, bounds)
             })
             .map_err(|error| LogError {
@@ -119,37 +127,42 @@ impl Log {
         let make = |epoch, floor, lost: &[LostRange]| {
             Hub::new(retention, rules.clone(), bounds, epoch, floor, lost)
         };
-        let opened = start::open(Opening {
+        let opening = Opening {
             disk: &*disk,
             wall,
             retention,
             always: keeping.sync == SyncPolicy::Always,
+            is_shared: false,
             make: &make,
-        })?;
+        };
+        let opened = match start::open(opening)? {
+            Some(opened) => opened,
+            None => start::begin(opening)?,
+        };
         let hub = opened.hub;
         let segments = Segments::new(disk, hub.clone(), wall, opened.state);
         let (segments, queue) = (Arc::new(segments), Arc::new(Queue::new()));
         let metrics = LogMetrics::default();
         metrics.see(&segments.state());
-        let writer = Writer {
+        let log = Appender {
             hub: hub.clone(),
-            queue: queue.clone(),
             segments: segments.clone(),
             metrics: metrics.clone(),
             keeping,
             wall,
             end: opened.tail,
         };
+        let queued = queue.clone();
+        let writer = Writer { queue: queued, log };
         let thread = std::thread::Builder::new().name("history".into());
         let thread = thread.spawn(move || writer.run())?;
         Ok(Self {
             hub,
             queue,
-            segments,
+            reads: Reads::new(Some(segments), metrics.clone()),
             metrics,
             wall,
             age: keeping.age,
-            reading: Arc::new(Semaphore::new(READERS)),
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -212,22 +225,7 @@ impl Log {
 
     /// Finds what the rings do not hold any more.
     pub(super) async fn read(&self, ask: Ask) -> Option<Found> {
-        let (turn, metrics) = (self.reading.clone().acquire_owned(), self.metrics.clone());
-        let segments = self.segments.clone();
-        // A reader that is given its turn, or what was found, and does not take it keeps nobody waiting: a task of its
-        // own does, which ends if nobody asks any more.
-        let mut reading = JoinSet::new();
-        reading.spawn(async move {
-            let turn = turn.await.ok()?;
-            metrics.deep_reads.inc();
-            let read = tokio::task::spawn_blocking(move || {
-                let found = segments.read(&ask);
-                drop(turn);
-                found
-            });
-            read.await.ok()?
-        });
-        reading.join_next().await?.ok()?
+        self.reads.read(ask).await
     }
 
     /// Writes what was handed over, and ends the log in good order.

@@ -84,6 +84,17 @@ pub(super) fn is_unfinished(name: &str) -> bool {
     whole.is_some_and(|name| first_of(&name.replace(".idx", ".seg")).is_some())
 }
 
+/// Removes all segments, oldest first: whatever is left of them, nothing is missing between.
+pub(super) fn remove_all(disk: &dyn Disk) -> io::Result<()> {
+    let mut names = disk.list()?;
+    names.retain(|name| is_unfinished(name) || first_of(&name.replace(".idx", ".seg")).is_some());
+    names.sort_unstable();
+    for name in names {
+        disk.remove(&name)?;
+    }
+    disk.sync()
+}
+
 /// The segments of a log.
 #[derive(Debug)]
 pub(super) struct Segments {
@@ -476,7 +487,7 @@ pub(super) fn index_of(segment: &[u8], header: &Header, closed: Vec<Topic>) -> (
                     }
                     noted.of(&entry, taken)
                 }
-                Some(Content::Passed | Content::Repeat(..)) | None => noted,
+                Some(Content::Passed | Content::Repeat(..) | Content::Mark(_)) | None => noted,
             };
             noted.put_into(&mut index);
         }
@@ -607,7 +618,9 @@ impl Reading<'_> {
                 let ttl = target.ttl.map(|ttl| ttl.saturating_sub(waited));
                 (draft, Target { ttl, ..target }, Some(published))
             }
-            Content::Other(..) | Content::Passed | Content::Repeat(..) => return None,
+            Content::Other(..) | Content::Passed | Content::Repeat(..) | Content::Mark(_) => {
+                return None;
+            }
         };
         // What another topic's hash brought is for its readers.
         let of = |place: &usize| target.topics.contains(&self.ask.topics[*place]);

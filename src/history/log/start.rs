@@ -3,18 +3,18 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
+    appender::{Tail, create},
     disk::{self, Disk, DiskFile},
     error::{Damage, OpenError},
     format::{End, HEADER, Header, Place, RANGES, Record, Scan, Unreadable},
     index::{Front, Index},
     load::{Loaded, load},
     segments::{self, Segment, State, name},
-    writer::{Tail, create},
 };
 use crate::{
     clock,
     history::{
-        record::{self, Content},
+        record::{self, Content, Kind, Mark},
         wall::Wall,
     },
     hub::{Hub, LostRange, Retention},
@@ -26,7 +26,7 @@ use crate::{
 const LATE: u64 = 60_000;
 
 /// Makes the hub of a history, whose entries up to a number are gone, and for good those that are lost.
-pub(super) type MakeHub<'a> = &'a dyn Fn(Epoch, u64, &[LostRange]) -> Arc<Hub>;
+pub(in crate::history) type MakeHub<'a> = &'a dyn Fn(Epoch, u64, &[LostRange]) -> Arc<Hub>;
 
 /// How a log is opened.
 #[derive(Clone, Copy)]
@@ -37,6 +37,8 @@ pub(super) struct Opening<'a> {
     pub(super) retention: Retention,
     /// Nothing is shown that was not synced.
     pub(super) always: bool,
+    /// It is of an edge of a cluster.
+    pub(super) is_shared: bool,
     pub(super) make: MakeHub<'a>,
 }
 
@@ -46,6 +48,8 @@ pub(super) struct Opened {
     pub(super) hub: Arc<Hub>,
     pub(super) state: State,
     pub(super) tail: Tail,
+    /// What was noted last.
+    pub(super) mark: Option<Mark>,
 }
 
 /// What there is of a segment before it is read.
@@ -64,16 +68,23 @@ struct Last {
     is_closed: bool,
 }
 
-/// Opens a log: the entries of its last segments are applied to the hub.
-pub(super) fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
+/// Opens a log: the entries of its last segments are applied to the hub. None if the directory is empty.
+pub(super) fn open(opening: Opening<'_>) -> Result<Option<Opened>, OpenError> {
     let Opening {
-        disk, wall, make, ..
+        disk,
+        wall,
+        make,
+        is_shared,
+        ..
     } = opening;
-    let mut found = find(disk)?;
+    let mut found = find(disk, is_shared)?;
     let Some(mut last) = found.pop_back() else {
-        return begin(opening);
+        return Ok(None);
     };
     last.front = None;
+    if is_shared {
+        cut_to_mark(&mut last)?;
+    }
     let mut closed = Vec::new();
     for found in &mut found {
         closed = complete(disk, found, closed)?;
@@ -98,16 +109,19 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
         recall(&hub, &opening, &found)?;
         sealed.push_back(Arc::new(found.sealed()));
     }
+    let mut mark = None;
     for found in loaded {
         let loaded = load(&hub, &wall, &found.header, &*found.file, false)?;
         if let End::Torn(at) | End::Damaged(at) = loaded.end {
             return Err(Damage::of(found.header.first, at).into());
         }
+        mark = loaded.mark.or(mark);
         sealed.push_back(Arc::new(found.sealed()));
     }
     let Loaded {
         index,
         end,
+        mark: last_mark,
         unsynced,
     } = load(&hub, &wall, &last.header, &*last.file, true)?;
     let is_closed = match end {
@@ -135,13 +149,41 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Opened, OpenError> {
         index,
         is_closed,
     };
-    resume(opening, &hub, last, sealed, lost)
+    let mut opened = resume(opening, &hub, last, sealed, lost)?;
+    opened.mark = last_mark.or(mark);
+    Ok(Some(opened))
+}
+
+/// Cuts off what came with a message of which not all is there: that comes again.
+fn cut_to_mark(last: &mut Found) -> Result<(), OpenError> {
+    let bytes = disk::read_all(&*last.file)?;
+    let mut scan = Scan::new(&bytes, &last.header);
+    let mut end = scan.offset();
+    loop {
+        match scan.commit() {
+            Ok(records) => {
+                let is_marked = records.last().is_some_and(|last| last.kind == Kind::Mark);
+                end = if is_marked { scan.offset() } else { end };
+            }
+            Err(End::Damaged(at)) => return Err(Damage::of(last.header.first, at).into()),
+            Err(End::Whole { .. } | End::Torn(_)) => break,
+        }
+    }
+    if end < last.length {
+        last.file.set_len(end)?;
+        last.length = end;
+    }
+    Ok(())
 }
 
 /// Goes on behind the last segment, in a new one.
 fn resume(
     Opening {
-        disk, wall, always, ..
+        disk,
+        wall,
+        always,
+        is_shared,
+        ..
     }: Opening<'_>,
     hub: &Arc<Hub>,
     last: Last,
@@ -161,7 +203,12 @@ fn resume(
     }
     let is_empty = index.front.next == found.header.first;
     let newest = index.front.newest.max(found.header.made);
-    let millis = newest.max(wall.began().1);
+    // What comes next to an edge of a cluster may have been placed while it was not there.
+    let millis = if is_shared {
+        newest
+    } else {
+        newest.max(wall.began().1)
+    };
     hub.resumes(wall.past(newest));
     hub.pass(next - 1, wall.past(millis));
     let oldest = sealed.front();
@@ -200,8 +247,8 @@ pub(super) fn may_be_lost(header: &Header, next: u64, is_closed: bool) -> Option
     })
 }
 
-/// Begins a log in an empty directory.
-fn begin(
+/// Begins the log of an edge on its own in an empty directory.
+pub(super) fn begin(
     Opening {
         disk,
         wall,
@@ -217,13 +264,14 @@ fn begin(
         made: wall.began().1,
         salt: fastrand::u32(..),
         always,
+        is_shared: false,
         lost: Vec::new(),
     };
     let open = create(disk, header)?;
     Ok(opened(make(epoch, 0, &[]), VecDeque::new(), open, wall))
 }
 
-fn opened(
+pub(super) fn opened(
     hub: Arc<Hub>,
     sealed: VecDeque<Arc<Segment>>,
     (open, file): (Segment, Arc<dyn DiskFile>),
@@ -249,11 +297,12 @@ fn opened(
         hub,
         state: State::new(sealed, open),
         tail,
+        mark: None,
     }
 }
 
 /// The segments of a directory, oldest first. What was not made whole is removed.
-fn find(disk: &dyn Disk) -> Result<VecDeque<Found>, OpenError> {
+fn find(disk: &dyn Disk, is_shared: bool) -> Result<VecDeque<Found>, OpenError> {
     let names = disk.list()?;
     for name in names.iter().filter(|name| segments::is_unfinished(name)) {
         disk.remove(name)?;
@@ -267,6 +316,11 @@ fn find(disk: &dyn Disk) -> Result<VecDeque<Found>, OpenError> {
     for first in firsts {
         let file = disk.open(&name(first))?;
         let header = header(&*file, first)?;
+        match (header.is_shared, is_shared) {
+            (true, false) => return Err(OpenError::Shared(name(first))),
+            (false, true) => return Err(OpenError::Alone(name(first))),
+            _ => {}
+        }
         if all
             .back()
             .is_some_and(|before| before.header.epoch != header.epoch)
@@ -401,7 +455,10 @@ fn split_loaded(
         front.is_none_or(|front| front.last_turn.saturating_add(LATE) >= made)
     };
     let oldest_waiting = found.iter().position(may_wait);
+    // Of an edge of a cluster the last that is sealed need not have lasted.
+    let is_shared = last.header.is_shared;
     while (bytes < retention.total_bytes as u64
+        || is_shared && loaded.is_empty()
         || oldest_waiting.is_some_and(|at| at < found.len()))
         && let Some(before) = found.pop_back_if(|before| before.header.first >= whole_from)
     {

@@ -76,10 +76,19 @@ async fn publish_in_the_end(controls: &Controls, name: usize, data: &str) {
 /// For so long, with something done every so often.
 async fn storm(lasts: Duration, every: Duration) {
     let mut nats = Nats::three().await;
+    let folder = tempfile::tempdir().expect("a folder");
     let mut edges = Vec::new();
     for node in ["one", "two", "three"] {
+        // One has all of it in memory, the others next to nothing of it there, and the rest on disk.
+        let history = match node {
+            "one" => "history.events = 1000000\n".to_owned(),
+            _ => format!(
+                "history.events = 100\nhistory.total_bytes = \"16 MiB\"\nhistory.directory = \"{}\"\n",
+                folder.path().join(node).display()
+            ),
+        };
         let text = format!(
-            "{}history.events = 1000000\nevents.retry = \"500ms\"\nlimits.exempt = [\"127.0.0.0/8\"]\n",
+            "{}{history}events.retry = \"500ms\"\nlimits.exempt = [\"127.0.0.0/8\"]\n",
             nats.config(node)
         );
         edges.push(Some(Server::start(&text).await));

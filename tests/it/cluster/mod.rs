@@ -1,6 +1,7 @@
 //! One order over many edges.
 
 mod chaos;
+mod kept;
 mod nats;
 
 use std::time::Duration;

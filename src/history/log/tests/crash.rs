@@ -37,7 +37,7 @@ fn policy() -> impl Strategy<Value = SyncPolicy> {
     ]
 }
 
-struct Numbers(Vec<u16>, usize);
+pub(super) struct Numbers(pub(super) Vec<u16>, pub(super) usize);
 
 impl Chance for Numbers {
     fn below(&mut self, most: usize) -> usize {
@@ -428,7 +428,7 @@ fn a_topic_stays_closed_though_the_log_has_let_go_of_its_end() {
         edge.publish(&["other"], &data).expect("it is stored");
     }
     edge.publish(&["again"], "more").expect("it is stored");
-    assert!(edge.log.segments.state().oldest() > 2);
+    assert!(edge.segments().state().oldest() > 2);
     edge.close();
     let edge = Edge::try_open(&disk, kept, Retention::default()).expect("it opens");
     let is_closed = |name| edge.subscribe(&[name], Resume::Live).is_finished();

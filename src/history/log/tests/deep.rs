@@ -91,7 +91,7 @@ fn names(topics: &BTreeSet<u8>) -> Vec<&'static str> {
 }
 
 /// What was given, without what was told of deletions.
-fn without_deletions(said: Vec<String>) -> Vec<String> {
+pub(super) fn without_deletions(said: Vec<String>) -> Vec<String> {
     said.into_iter()
         .filter(|said| said != "gap:deleted")
         .collect()

@@ -134,7 +134,7 @@ fn what_is_half_let_go_of_goes() {
     assert!(index.ends_with(".idx") && segment.ends_with(".seg"));
     Disk::remove(&disk, segment).expect("it is there");
     publish(100);
-    let (count, bytes) = edge.log.segments.state().size();
+    let (count, bytes) = edge.segments().state().size();
     assert!(bytes <= 20_500, "{bytes} bytes in {count} segments");
 }
 
@@ -150,7 +150,7 @@ fn what_is_too_much_or_too_old_goes_by_whole_segments() {
         let data = format!("{n} {}", "x".repeat(100));
         edge.publish(&["a"], &data).expect("it is stored");
     }
-    let (segments, bytes) = edge.log.segments.state().size();
+    let (segments, bytes) = edge.segments().state().size();
     assert!(
         bytes <= 20_000 + 500,
         "{bytes} bytes in {segments} segments"
@@ -169,7 +169,7 @@ fn what_is_too_much_or_too_old_goes_by_whole_segments() {
     assert_eq!(got[0], "gap:trimmed");
     assert_eq!(got.last().expect("some")[..3], *"399");
     // Who comes from within gets all of it.
-    let oldest = edge.log.segments.state().oldest();
+    let oldest = edge.segments().state().oldest();
     let got = edge.after(&["a"], &edge.id(oldest));
     assert!(got.iter().all(|said| !said.starts_with("gap:")));
     assert_eq!(got.len() as u64, 400 - oldest);

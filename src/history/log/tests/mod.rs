@@ -1,5 +1,6 @@
 //! What the log promises, on a disk that tears, fills up and fails, and against models.
 
+mod cache;
 mod crash;
 mod deep;
 mod failing;
@@ -10,13 +11,13 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use tokio::runtime::Runtime;
 
-use super::{Log, SyncPolicy, error::OpenError, writer::Keeping};
+use super::{Log, SyncPolicy, appender::Keeping, error::OpenError, segments::Segments};
 use crate::{
     clock,
     history::{NotStored, Receipt, wall::Wall},
     hub::{
-        Entry, HubBounds, Identity, Next, Resume, Retention, Subscription, Target, TopicRules,
-        mailbox::Mailbox,
+        Ask, Entry, Found, HubBounds, Identity, Next, Resume, Retention, Subscription, Target,
+        TopicRules, mailbox::Mailbox,
     },
     sse::{Draft, Item, Parser},
     topic::Topic,
@@ -114,35 +115,7 @@ impl Edge {
 
     /// All that is there for a reader: data, and `gap:` with the reason of a gap.
     fn take(&self, reader: &mut Subscription) -> Vec<String> {
-        let (mut parser, mut items) = (Parser::new(usize::MAX), Vec::new());
-        loop {
-            let next = match reader.next(300) {
-                Next::Ask(ask) => {
-                    let found = self.runtime.block_on(self.log.read(ask));
-                    reader.answer(found)
-                }
-                next => next,
-            };
-            match next {
-                Next::Chunk(chunk) => {
-                    let bytes = chunk.wire.payload();
-                    parser.push(&bytes, &mut items).expect("no limit");
-                }
-                Next::Nothing if reader.is_current() => break,
-                Next::Nothing => {}
-                Next::Ended => panic!("it ended"),
-                Next::Ask(_) => unreachable!("it was answered"),
-            }
-        }
-        let said = items.into_iter().filter_map(|item| match item {
-            Item::Message(message) if message.event == "edge-gap" => {
-                let gap: serde_json::Value = serde_json::from_str(&message.data).expect("JSON");
-                Some(format!("gap:{}", gap["reason"].as_str().expect("a reason")))
-            }
-            Item::Message(message) => Some(message.data),
-            _ => None,
-        });
-        said.collect()
+        take(reader, |ask| self.runtime.block_on(self.log.read(ask)))
     }
 
     /// All that came after an id.
@@ -155,6 +128,10 @@ impl Edge {
         self.after(names, &self.id(0))
     }
 
+    fn segments(&self) -> Arc<Segments> {
+        self.log.reads.segments().expect("they are there")
+    }
+
     fn id(&self, sequence: u64) -> String {
         self.log.hub.id(sequence).to_string()
     }
@@ -162,6 +139,36 @@ impl Edge {
     fn close(self) {
         self.runtime.block_on(self.log.close());
     }
+}
+
+/// All that is there for a reader, whose questions are answered: data, and `gap:` with the reason of a gap.
+fn take(reader: &mut Subscription, find: impl Fn(Ask) -> Option<Found>) -> Vec<String> {
+    let (mut parser, mut items) = (Parser::new(usize::MAX), Vec::new());
+    loop {
+        let next = match reader.next(300) {
+            Next::Ask(ask) => reader.answer(find(ask)),
+            next => next,
+        };
+        match next {
+            Next::Chunk(chunk) => {
+                let bytes = chunk.wire.payload();
+                parser.push(&bytes, &mut items).expect("no limit");
+            }
+            Next::Nothing if reader.is_current() => break,
+            Next::Nothing => {}
+            Next::Ended => panic!("it ended"),
+            Next::Ask(_) => unreachable!("it was answered"),
+        }
+    }
+    let said = items.into_iter().filter_map(|item| match item {
+        Item::Message(message) if message.event == "edge-gap" => {
+            let gap: serde_json::Value = serde_json::from_str(&message.data).expect("JSON");
+            Some(format!("gap:{}", gap["reason"].as_str().expect("a reason")))
+        }
+        Item::Message(message) => Some(message.data),
+        _ => None,
+    });
+    said.collect()
 }
 
 fn topics(names: &[&str]) -> Vec<Topic> {
