@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::{event::Event, kind::Kind, permit::Permit, published::Published};
+use super::{
+    kind::Kind,
+    permit::Permit,
+    published::{Asked, Published},
+};
 use crate::{exchange::Problem, service::Context};
 
 /// The most events of one array: what is more comes as lines.
@@ -33,10 +37,15 @@ pub(super) async fn publish(
     }
     let read = |(at, text): (usize, &&RawValue)| {
         let event = kind.read(text.get().as_bytes(), context, &permit);
+        let asked = event.and_then(|event| {
+            let asked = Asked::new(event, &permit);
+            context.order.check_size(&asked.entry)?;
+            Ok(asked)
+        });
         let part = || format!("event {} of {all}, none of which was published", at + 1);
-        event.map_err(|problem| problem.within(&part()))
+        asked.map_err(|problem| problem.within(&part()))
     };
-    let events: Vec<Event> = texts
+    let events: Vec<Asked> = texts
         .iter()
         .enumerate()
         .map(read)
@@ -53,7 +62,7 @@ pub(super) async fn publish(
                 tokio::task::yield_now().await;
             }
             let batch = events.by_ref().take(context.order.batch()).collect();
-            let batch = Published::put_all(&context, &permit, batch, kind.is_to_people()).await;
+            let batch = Published::put_entries(&context, &permit, batch, kind.is_to_people()).await;
             for answer in batch {
                 // What follows one that is not stored is not published before it.
                 let part = || {

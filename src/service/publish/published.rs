@@ -8,6 +8,7 @@ use crate::{
     clock,
     exchange::Problem,
     history::{Durability, Reached, Receipt},
+    hub::Entry,
     service::Context,
 };
 
@@ -48,6 +49,22 @@ pub(super) struct Published {
     stored: Durability,
 }
 
+/// An event as it is put into the order.
+pub(super) struct Asked {
+    pub(super) entry: Entry,
+    /// Its publisher is told how many event streams it went to.
+    is_told: bool,
+}
+
+impl Asked {
+    pub(super) fn new(event: Event, permit: &Permit) -> Self {
+        Self {
+            is_told: permit.is_told_receivers(&event),
+            entry: event.into_entry(),
+        }
+    }
+}
+
 impl Published {
     /// Publishes an event; whoever sends to people is told whether any of them got it.
     pub(super) async fn of(
@@ -83,10 +100,21 @@ impl Published {
         events: Vec<Event>,
         is_to_people: bool,
     ) -> Vec<Result<Self, Problem>> {
+        let entries = events.into_iter();
+        let entries = entries.map(|event| Asked::new(event, permit));
+        Self::put_entries(context, permit, entries.collect(), is_to_people).await
+    }
+
+    /// The same of events as they are put into the order.
+    pub(super) async fn put_entries(
+        context: &Context,
+        permit: &Permit,
+        asked: Vec<Asked>,
+        is_to_people: bool,
+    ) -> Vec<Result<Self, Problem>> {
         log(permit);
-        let told = events.iter().map(|event| permit.is_told_receivers(event));
-        let told: SmallVec<[bool; 1]> = told.collect();
-        let entries = events.into_iter().map(Event::into_entry).collect();
+        let asked = asked.into_iter().map(|asked| (asked.entry, asked.is_told));
+        let (entries, told): (Vec<Entry>, SmallVec<[bool; 1]>) = asked.unzip();
         let receipts = context.order.put_all(entries, clock::now()).await;
         let answers = receipts.into_iter().zip(told);
         let answer = |(receipt, is_told): (Result<Receipt, _>, bool)| {

@@ -612,6 +612,19 @@ async fn what_is_too_large_for_a_frame_is_told() {
         large.text
     );
     assert_eq!(large.json()["code"], "cluster-too-large");
+    let mut reader = edge.events(Protocol::Http2, "topic=a").await.opened().await;
+    // None of an array is published that has such a one.
+    let event = |data: String| json!({"topic": "a", "data": data});
+    let array = json!([
+        event("small".into()),
+        event("x".repeat(600 << 10)),
+        event("small".into())
+    ]);
+    let refused = edge.ask("POST", "/publish", array.to_string()).await;
+    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(refused.json()["code"], "cluster-too-large");
+    let detail = refused.json()["detail"].to_string();
+    assert!(detail.contains("event 2 of 3"), "{detail}");
     // Several that are large go one after the other.
     let lines: String = (0..4)
         .map(|n| {
@@ -621,7 +634,6 @@ async fn what_is_too_large_for_a_frame_is_told() {
             )
         })
         .collect();
-    let mut reader = edge.events(Protocol::Http2, "topic=a").await.opened().await;
     let request = http::Request::post("/publish").header("content-type", "application/x-ndjson");
     let request = request
         .body(seventh::client::full(lines))
