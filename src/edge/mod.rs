@@ -185,6 +185,7 @@ impl Edge {
         tasks.spawn(async move { checked.proxy.check_health().await });
         tasks.spawn(service::keep_asking(context.clone()));
         tasks.spawn(service::follow_facts(context.clone()));
+        tasks.spawn(service::answer_edges(context.clone()));
         tasks.spawn(service::tell_presence(context.clone()));
         let (said, counted) = (context.clone(), self.metrics.clone());
         tasks.spawn(async move {

@@ -16,7 +16,9 @@ mod receipt;
 mod record;
 mod wall;
 
-pub(crate) use cluster::{ClusterError, ClusterSettings, ClusterStatus, Fact, Reached};
+pub(crate) use cluster::{
+    Asked, ClusterError, ClusterSettings, ClusterStatus, Fact, Gathered, Reached, Unheard,
+};
 pub(crate) use log::{Checked, Cut, LogError, LogSettings, SyncPolicy, check, cut};
 pub(crate) use order::Order;
 pub(crate) use receipt::{Durability, NotStored, Receipt};

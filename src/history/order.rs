@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use super::{
-    ClusterError, ClusterSettings, ClusterStatus, Fact, LogError, LogSettings, NotStored, Reached,
-    Receipt, cluster::Cluster, log::Log, memory::Memory,
+    Asked, ClusterError, ClusterSettings, ClusterStatus, Fact, Gathered, LogError, LogSettings,
+    NotStored, Reached, Receipt, Unheard, cluster::Cluster, log::Log, memory::Memory,
 };
 use crate::{
     clock,
@@ -90,7 +92,58 @@ impl Order {
     pub(crate) async fn reached(&self, receipt: &Receipt) -> Reached {
         match self {
             Self::Memory(_) | Self::Log(_) => Reached::alone(receipt.receivers.unwrap_or_default()),
-            Self::Cluster(cluster) => cluster.reached(receipt).await,
+            Self::Cluster(cluster) => {
+                let reached = cluster.reached(&[receipt]).await;
+                reached.into_iter().next().expect("one was asked for")
+            }
+        }
+    }
+
+    /// The same of several entries, in their order.
+    pub(crate) async fn reached_all(&self, receipts: &[&Receipt]) -> Vec<Reached> {
+        match self {
+            Self::Memory(_) | Self::Log(_) => receipts
+                .iter()
+                .map(|receipt| Reached::alone(receipt.receivers.unwrap_or_default()))
+                .collect(),
+            Self::Cluster(cluster) => cluster.reached(receipts).await,
+        }
+    }
+
+    /// What this edge is called among those that apply it too, if others do.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::Memory(_) | Self::Log(_) => None,
+            Self::Cluster(cluster) => Some(cluster.node()),
+        }
+    }
+
+    /// What the others answer to a question, and who did not; `None` where nobody else applies it.
+    pub(crate) async fn gather(&self, question: &Value) -> Option<Gathered> {
+        match self {
+            Self::Memory(_) | Self::Log(_) => None,
+            Self::Cluster(cluster) => Some(cluster.gather(question).await),
+        }
+    }
+
+    /// What one of the others answers to a question.
+    ///
+    /// # Errors
+    ///
+    /// [`Unheard`] if it does not.
+    pub(crate) async fn ask(&self, node: &str, question: &Value) -> Result<Value, Unheard> {
+        match self {
+            Self::Memory(_) | Self::Log(_) => Err(Unheard::Unknown(node.to_owned())),
+            Self::Cluster(cluster) => cluster.ask(node, question).await,
+        }
+    }
+
+    /// The next question of the others. Cancel-safe.
+    pub(crate) async fn until_asked(&self) -> Asked {
+        match self {
+            Self::Memory(_) | Self::Log(_) => std::future::pending().await,
+            Self::Cluster(cluster) => cluster.until_asked().await,
         }
     }
 

@@ -6,12 +6,17 @@
 //! are for who wants no stream, `tickets` for pages of other sites, `control` is the operator's, `pages` are for
 //! people, and `forward` has an app answer. `streams` are those that are open; `members` and `presence` are whose
 //! they are, and since when; `turned_away` counts who got none.
+//!
+//! In a cluster `shared` is what all edges know in common; `gather` puts lists together of what each knows alone, and
+//! `answers` what others ask.
 
+mod answers;
 mod body;
 mod context;
 mod control;
 mod event_stream;
 mod forward;
+mod gather;
 mod history;
 mod members;
 mod metrics;
@@ -49,6 +54,7 @@ use publish::Permit;
 use routes::{NoRoute, Offer, Route};
 use streams::{Ended, StreamInfo};
 
+pub(crate) use answers::answer as answer_edges;
 pub(crate) use context::{Context, EventSettings};
 pub(crate) use control::Gate;
 pub(crate) use metrics::ServiceMetrics;
@@ -200,7 +206,7 @@ impl Service {
             Route::ReadTopic(topic) => history::read(context, topic, &parts),
             Route::Retract(of, id) => history::retract(context, of, id).await,
             Route::Presence if is_public => readers::list_as(context, &parts, &peer).await,
-            Route::Presence => readers::list(context, &parts),
+            Route::Presence => readers::list(context, &parts).await,
             Route::NewTicket if is_public => tickets::of_bearer(context, &parts).await,
             Route::NewTicket => {
                 let body = body::collect(context, expect, body).await?;

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::request::Parts;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Context,
+    gather::{self, List, Part, Question},
     presence::{Change, Readers},
-    query::{Paged, next},
+    query::Paged,
     streams::Filter,
     visitor,
 };
@@ -34,9 +35,8 @@ struct Asked {
 }
 
 impl Asked {
-    fn parse(parts: &Parts) -> Result<Self, Problem> {
+    fn parse(query: &str) -> Result<Self, Problem> {
         let mut topic = None;
-        let query = parts.uri.query().unwrap_or_default();
         let Paged { after, limit } = Paged::parse_with(query, "topic, ", |name, value| {
             if name == "topic" {
                 topic = Some(Topic::parse(value).map_err(|error| (error, value))?);
@@ -56,49 +56,74 @@ impl Asked {
         })
     }
 
-    fn told(&self, context: &Context) -> Readers {
-        let after = self.after.as_ref();
-        context.streams.readers(&self.topic, after, self.limit)
+    /// Those that read it at this edge.
+    fn part(&self, context: &Context) -> Part {
+        let readers = if context.access.tells_presence(&self.topic) {
+            let after = self.after.as_ref();
+            context.streams.readers(&self.topic, after, self.limit)
+        } else {
+            self.counted(context)
+        };
+        let users = readers.users.iter();
+        let users =
+            users.map(|(user, streams)| json!({ "user": user.as_str(), "streams": streams }));
+        Part {
+            anonymous: readers.anonymous,
+            ..Part::page(users, self.limit)
+        }
     }
 
-    fn answer(&self, readers: &Readers) -> Reply {
-        let next = next(&readers.users, self.limit).map(|(user, _)| user.as_str());
-        let users = readers.users.iter();
-        let users: Vec<Value> = users
-            .map(|(user, streams)| json!({ "user": user.as_str(), "streams": streams }))
-            .collect();
-        Reply::json(&json!({
-            "topic": self.topic.as_str(),
-            "users": users,
-            "anonymous": readers.anonymous,
-            "next": next,
-        }))
+    /// Those of a topic of which that is not told, for the operator.
+    fn counted(&self, context: &Context) -> Readers {
+        let filter = Filter {
+            topic: Some(self.topic.as_str().to_owned()),
+            ..Filter::default()
+        };
+        let mut users: BTreeMap<Name, usize> = BTreeMap::new();
+        let mut readers = Readers::default();
+        for (_, info) in context.streams.list(0, usize::MAX, &filter) {
+            match info.identity.user() {
+                Some(user) => *users.entry(user.clone()).or_default() += 1,
+                None => readers.anonymous += 1,
+            }
+        }
+        let later = users
+            .into_iter()
+            .filter(|(user, _)| Some(user) > self.after.as_ref());
+        readers.users = later.take(self.limit).collect();
+        readers
+    }
+
+    /// Those at all edges.
+    async fn answer(&self, context: &Context, query: &str) -> Reply {
+        let list = List {
+            name: "users",
+            key: "user",
+            order: |user| user["user"].as_str().unwrap_or_default().to_owned(),
+            join: |to, from| gather::add(to, &from, "streams"),
+            limit: self.limit,
+        };
+        let question = Question::Readers(query.to_owned());
+        let (mut page, anonymous) = list.of(context, question, self.part(context)).await;
+        page["topic"] = self.topic.as_str().into();
+        page["anonymous"] = anonymous.into();
+        Reply::json(&page)
     }
 }
 
+fn query(parts: &Parts) -> &str {
+    parts.uri.query().unwrap_or_default()
+}
+
+/// What this edge has of the readers of a topic.
+pub(super) fn part(context: &Context, query: &str) -> Result<Part, Problem> {
+    Ok(Asked::parse(query)?.part(context))
+}
+
 /// The readers of any topic, for the operator.
-pub(super) fn list(context: &Context, parts: &Parts) -> Result<Reply, Problem> {
-    let asked = Asked::parse(parts)?;
-    if context.access.tells_presence(&asked.topic) {
-        return Ok(asked.answer(&asked.told(context)));
-    }
-    let filter = Filter {
-        topic: Some(asked.topic.as_str().to_owned()),
-        ..Filter::default()
-    };
-    let mut users: BTreeMap<Name, usize> = BTreeMap::new();
-    let mut readers = Readers::default();
-    for (_, info) in context.streams.list(0, usize::MAX, &filter) {
-        match info.identity.user() {
-            Some(user) => *users.entry(user.clone()).or_default() += 1,
-            None => readers.anonymous += 1,
-        }
-    }
-    let later = users
-        .into_iter()
-        .filter(|(user, _)| Some(user) > asked.after.as_ref());
-    readers.users = later.take(asked.limit).collect();
-    Ok(asked.answer(&readers))
+pub(super) async fn list(context: &Context, parts: &Parts) -> Result<Reply, Problem> {
+    let asked = Asked::parse(query(parts))?;
+    Ok(asked.answer(context, query(parts)).await)
 }
 
 /// The readers of a topic, for whoever may see them by its rule.
@@ -107,13 +132,13 @@ pub(super) async fn list_as(
     parts: &Parts,
     peer: &Peer,
 ) -> Result<Reply, Problem> {
-    let asked = Asked::parse(parts)?;
+    let asked = Asked::parse(query(parts))?;
     let identity = visitor::identify(context, parts, peer).await?;
     let presence = asked.topic.presence();
     context
         .access
         .may_subscribe(&identity, std::iter::once(&presence))?;
-    Ok(asked.answer(&asked.told(context)))
+    Ok(asked.answer(context, query(parts)).await)
 }
 
 /// Tells each second who has come to a topic and left it, where a rule says so. Never ends.

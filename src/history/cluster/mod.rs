@@ -25,12 +25,14 @@ mod sender;
 mod settings;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, mpsc as std_mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::{
@@ -50,6 +52,7 @@ use crate::{
     sse::Epoch,
 };
 use applier::{Answer, Applier, Position, Tail, Waiter, floor_before};
+use ask::{Answering, Asking};
 use broker::{Broker, BrokerError, StreamInfo};
 pub(crate) use facts::Fact;
 use facts::{Facts, Follower};
@@ -59,7 +62,7 @@ use nodes::{Beat, Nodes};
 use reader::{Reader, beginning};
 use sender::{Item, Sender};
 
-pub(crate) use ask::Reached;
+pub(crate) use ask::{Asked, Gathered, Reached, Unheard};
 pub(crate) use error::ClusterError;
 pub(crate) use metrics::ClusterMetrics;
 pub(crate) use settings::ClusterSettings;
@@ -371,15 +374,58 @@ impl Cluster {
         }
     }
 
-    /// How many event streams of all edges an entry went to.
-    pub(super) async fn reached(&self, receipt: &Receipt) -> Reached {
+    /// How many event streams of all edges some entries went to.
+    pub(super) async fn reached(&self, receipts: &[&Receipt]) -> Vec<Reached> {
+        let others = self.others().await;
+        self.asking().reached(others, receipts).await
+    }
+
+    /// What the others answer to a question, and who did not.
+    pub(super) async fn gather(&self, question: &Value) -> Gathered {
+        let others = self.others().await;
+        self.asking().gather(others, question).await
+    }
+
+    /// What one of the others answers to a question.
+    pub(super) async fn ask(&self, node: &str, question: &Value) -> Result<Value, Unheard> {
+        let others = self.others().await;
+        let Some(node) = others.get(node).cloned() else {
+            return Err(Unheard::Unknown(node.to_owned()));
+        };
+        let asking = self.asking();
+        let asked = asking.gather(BTreeSet::from([node.clone()]), question);
+        let said = asked.await.answers.pop();
+        said.map(|(_, said)| said).ok_or(Unheard::Silent(node))
+    }
+
+    /// The next question of the others.
+    pub(super) async fn until_asked(&self) -> Asked {
+        let mut asked = self.running.asked.lock().await;
+        match asked.recv().await {
+            Some(asked) => asked,
+            // The edge ends.
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn node(&self) -> &str {
+        &self.settings.node
+    }
+
+    /// What the other edges are called.
+    async fn others(&self) -> BTreeSet<String> {
         // Who is there is known once each has said so.
         let known = self.began + KNOWN;
         tokio::time::sleep_until(known.into()).await;
         let others = self.running.nodes.all(clock::now());
-        let others = others.into_iter().map(|(beat, _)| beat.node).collect();
-        let (number, own) = (receipt.sequence, receipt.receivers);
-        ask::ask(&self.running.broker, &self.settings, others, number, own).await
+        others.into_iter().map(|(beat, _)| beat.node).collect()
+    }
+
+    fn asking(&self) -> Asking<'_> {
+        Asking {
+            broker: &self.running.broker,
+            settings: &self.settings,
+        }
     }
 
     pub(crate) fn facts(&self) -> &Facts {
@@ -664,6 +710,8 @@ struct Running {
     /// Since when the order is away, if it is.
     away: Arc<Mutex<Option<Instant>>>,
     info: watch::Receiver<StreamInfo>,
+    /// What other edges ask.
+    asked: tokio::sync::Mutex<mpsc::Receiver<Asked>>,
 }
 
 /// Where publishers put entries.
@@ -723,7 +771,13 @@ fn begin(
         is_open: is_open.clone(),
         info,
     };
-    let asked = (broker.clone(), settings.clone(), applier.clone());
+    let (ask, asked) = mpsc::channel(ask::WAITING);
+    let answering = Answering {
+        broker: broker.clone(),
+        settings: settings.clone(),
+        applier: applier.clone(),
+        ask,
+    };
     let watching = watch_away(is_open.clone(), away.clone());
     let work = async move {
         let sending = async {
@@ -735,7 +789,7 @@ fn begin(
             sending,
             monitor.run(),
             follower.run(),
-            ask::answer(&asked.0, &asked.1, &asked.2),
+            answering.run(),
             watching
         );
     };
@@ -748,6 +802,7 @@ fn begin(
         is_whole,
         away,
         info: known,
+        asked: tokio::sync::Mutex::new(asked),
     };
     (work, running, Outlet { items, sent })
 }

@@ -26,6 +26,8 @@ use crate::{
 };
 
 pub(crate) use gate::Gate;
+pub(super) use streams::{end_here as end_stream, part as streams, user_part as streams_of};
+pub(super) use topics::{part as topics, part_of_one as topic};
 
 /// Answers the operator.
 pub(super) async fn answer(
@@ -35,17 +37,17 @@ pub(super) async fn answer(
 ) -> Result<Reply, Problem> {
     let query = parts.uri.query().unwrap_or_default();
     match route {
-        Route::ListTopics => topics::list(context, query),
-        Route::ShowTopic(topic) => topics::show(context, topic),
+        Route::ListTopics => topics::list(context, query).await,
+        Route::ShowTopic(topic) => topics::show(context, topic).await,
         Route::DeleteTopic(topic) => topics::delete(context, topic).await,
         Route::Cursor => {
             let id = context.hub.cursor().to_string();
             Ok(Reply::json(&json!({ "id": id })))
         }
         Route::Cluster => cluster(context),
-        Route::ListStreams => streams::list(context, query),
-        Route::EndStream(id) => streams::end(context, id),
-        Route::ShowUser(user) => streams::of_user(context, user),
+        Route::ListStreams => streams::list(context, query).await,
+        Route::EndStream(id) => streams::end(context, id).await,
+        Route::ShowUser(user) => streams::of_user(context, user).await,
         Route::ListGroups => groups::list(context, query),
         Route::ShowGroup(group) => groups::show(context, group),
         Route::AddMember(group, member) => Box::pin(groups::add(context, group, member)).await,

@@ -1,20 +1,36 @@
 //! Topics, as their history and their readers have them.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::service::query::{Paged, next};
 use crate::{
     clock,
     exchange::{Problem, Reply},
     hub::{Entry, TopicInfo},
-    service::{Context, routes::decode},
+    service::{
+        Context,
+        gather::{self, List, Part, Question},
+        query::{MAX_PAGE, Paged},
+        routes::decode,
+    },
     topic::Topic,
 };
 
 /// `GET /topics/{topic}`
-pub(super) fn show(context: &Context, name: &str) -> Result<Reply, Problem> {
-    let info = context.hub.topic(&topic(name)?).ok_or_else(none)?;
-    Ok(Reply::json(&describe(&info)))
+pub(super) async fn show(context: &Context, name: &str) -> Result<Reply, Problem> {
+    let own = part_of_one(context, name)?;
+    let question = Question::Topic(name.to_owned());
+    let (mut said, _) = LIST.of(context, question, own).await;
+    let mut info = said["topics"].get_mut(0).ok_or_else(none)?.take();
+    if let Some(missing) = said.get_mut("missing") {
+        info["missing"] = missing.take();
+    }
+    Ok(Reply::json(&info))
+}
+
+/// What this edge has of one.
+pub(in crate::service) fn part_of_one(context: &Context, name: &str) -> Result<Part, Problem> {
+    let info = context.hub.topic(&topic(name)?);
+    Ok(Part::page(info.iter().map(describe), MAX_PAGE))
 }
 
 /// `DELETE /topics/{topic}`: its history goes.
@@ -35,15 +51,39 @@ fn none() -> Problem {
 }
 
 /// `GET /topics`
-pub(super) fn list(context: &Context, query: &str) -> Result<Reply, Problem> {
-    let Paged { after, limit } = Paged::parse(query)?;
-    let page = context.hub.topics(after.as_deref(), limit);
-    let next = next(&page, limit).map(|info| info.topic.as_str());
-    let topics: Vec<_> = page.iter().map(describe).collect();
-    Ok(Reply::json(&json!({ "topics": topics, "next": next })))
+pub(super) async fn list(context: &Context, query: &str) -> Result<Reply, Problem> {
+    let list = List {
+        limit: Paged::parse(query)?.limit,
+        ..LIST
+    };
+    let own = part(context, query)?;
+    let question = Question::Topics(query.to_owned());
+    let (page, _) = list.of(context, question, own).await;
+    Ok(Reply::json(&page))
 }
 
-fn describe(info: &TopicInfo) -> serde_json::Value {
+/// What this edge has of them.
+pub(in crate::service) fn part(context: &Context, query: &str) -> Result<Part, Problem> {
+    let Paged { after, limit } = Paged::parse(query)?;
+    let page = context.hub.topics(after.as_deref(), limit);
+    Ok(Part::page(page.iter().map(describe), limit))
+}
+
+/// History is the same at all edges, but for how far back they have it; readers are each edge's own.
+const LIST: List<String> = List {
+    name: "topics",
+    key: "topic",
+    order: |topic| topic["topic"].as_str().unwrap_or_default().to_owned(),
+    join: |to, mut from| {
+        if from["events"].as_u64() > to["events"].as_u64() {
+            std::mem::swap(to, &mut from);
+        }
+        gather::add(to, &from, "subscribers");
+    },
+    limit: MAX_PAGE,
+};
+
+fn describe(info: &TopicInfo) -> Value {
     json!({
         "topic": info.topic.as_str(),
         "subscribers": info.subscribers,

@@ -116,10 +116,20 @@ impl Published {
         let asked = asked.into_iter().map(|asked| (asked.entry, asked.is_told));
         let (entries, told): (Vec<Entry>, SmallVec<[bool; 1]>) = asked.unzip();
         let receipts = context.order.put_all(entries, clock::now()).await;
+        let mut reached = Vec::new().into_iter();
+        if is_to_people {
+            let new = receipts.iter().filter_map(|receipt| receipt.as_ref().ok());
+            let new: Vec<&Receipt> = new.filter(|receipt| !receipt.duplicate).collect();
+            reached = context.order.reached_all(&new).await.into_iter();
+        }
         let answers = receipts.into_iter().zip(told);
         let answer = |(receipt, is_told): (Result<Receipt, _>, bool)| {
             let receipt = receipt?;
-            let reached = alone(context, &receipt);
+            let reached = if is_to_people && !receipt.duplicate {
+                reached.next()
+            } else {
+                alone(context, &receipt)
+            };
             Ok(Self::answer(receipt, reached, is_told, is_to_people))
         };
         answers.map(answer).collect()

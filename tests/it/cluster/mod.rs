@@ -1,6 +1,7 @@
 //! One order over many edges.
 
 mod chaos;
+mod gathered;
 mod kept;
 mod nats;
 

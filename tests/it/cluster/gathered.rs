@@ -1,0 +1,141 @@
+//! What each edge knows alone, of all of them.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use seventh::client::Protocol;
+
+use super::{edge_with, nats::Nats, until};
+use crate::harness::{TestEdge, patiently};
+
+const OPEN: &str = "access.subscribe = [\"anonymous\"]\n\
+     [[access.rule]]\ntopic = \"a\"\nallow = [\"anonymous\"]\npresence = true\n";
+
+async fn until_two(edge: &TestEdge) {
+    until(edge, "two edges", |status| {
+        status["nodes"]
+            .as_array()
+            .is_some_and(|nodes| nodes.len() == 2)
+    })
+    .await;
+}
+
+/// What an edge says, once it has heard all others.
+async fn whole(edge: &TestEdge, path: &str) -> Value {
+    patiently("all edges", async {
+        loop {
+            let said = edge.ask("GET", path, "").await.json();
+            if said["missing"] == json!([]) {
+                return said;
+            }
+            assert_eq!(said["missing"].as_array().map(Vec::len), Some(1), "{said}");
+        }
+    })
+    .await
+}
+
+/// The pages of a list, each of so many entries.
+async fn pages(edge: &TestEdge, list: &str, limit: usize) -> Vec<Value> {
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = whole(edge, &format!("/{list}?limit={limit}{after}")).await;
+        let entries = page[list].as_array().expect("a list");
+        assert!(entries.len() <= limit, "{page}");
+        all.extend(entries.iter().cloned());
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => return all,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_of_all_edges() {
+    let nats = Nats::one().await;
+    let (one, two) = (edge_with(&nats, "one", OPEN), edge_with(&nats, "two", OPEN));
+    until_two(&one).await;
+    until_two(&two).await;
+    let mut streams = Vec::new();
+    for (edge, topics) in [
+        (&one, "topic=a"),
+        (&two, "topic=a&topic=b"),
+        (&two, "topic=a"),
+    ] {
+        streams.push(edge.events(Protocol::Http2, topics).await.opened().await);
+    }
+    one.publish("a", "x").await;
+    for edge in [&one, &two] {
+        for limit in [1, 2, 100] {
+            let all = pages(edge, "streams", limit).await;
+            let ids: Vec<&Value> = all.iter().map(|stream| &stream["id"]).collect();
+            assert_eq!(ids, ["one:1", "two:1", "two:2"]);
+            let all = pages(edge, "topics", limit).await;
+            let counts = all
+                .iter()
+                .map(|topic| (&topic["topic"], &topic["subscribers"]));
+            let counts: Vec<_> = counts
+                .map(|(name, count)| (name.clone(), count.clone()))
+                .collect();
+            assert_eq!(counts, [(json!("a"), json!(3)), (json!("b"), json!(1))]);
+            assert_eq!(all[0]["events"], 1);
+        }
+        let readers = whole(edge, "/presence?topic=a").await;
+        assert_eq!(readers["anonymous"], 3);
+        assert_eq!(whole(edge, "/topics/a").await["subscribers"], 3);
+        let of_two = whole(edge, "/streams?topic=b").await;
+        assert_eq!(of_two["streams"][0]["id"], "two:1");
+    }
+    // A stream is ended wherever it is.
+    let gone = one.ask("DELETE", "/streams/two:1", "").await;
+    assert_eq!(gone.json(), json!({"streams": 1}), "{}", gone.text);
+    let ended = streams.remove(1);
+    let mut ended = ended;
+    while patiently("the end", ended.item()).await.is_some() {}
+    let left = pages(&one, "streams", 100).await;
+    let left: Vec<&Value> = left.iter().map(|stream| &stream["id"]).collect();
+    assert_eq!(left, ["one:1", "two:2"]);
+    for id in ["two:1", "three:1", "one:77"] {
+        let none = one.ask("DELETE", &format!("/streams/{id}"), "").await;
+        assert_eq!(none.status, StatusCode::NOT_FOUND, "{}", none.text);
+    }
+    // Whoever sends many to people is told of those at every edge.
+    let each = json!({"data": "x", "anonymous": true});
+    let sent = one.ask("POST", "/broadcast", json!([each, each]).to_string());
+    let sent = sent.await.json();
+    for answer in sent.as_array().expect("two answers") {
+        assert_eq!(
+            [&answer["receivers"], &answer["nodes"], &answer["answered"]],
+            [&json!(2), &json!(2), &json!(2)],
+            "{answer}"
+        );
+    }
+}
+
+/// An edge that says nothing is named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_answer_is_named() {
+    let mut nats = Nats::one().await;
+    let (one, two) = (edge_with(&nats, "one", OPEN), edge_with(&nats, "two", OPEN));
+    until_two(&one).await;
+    until_two(&two).await;
+    nats.kill(0);
+    let said = one.ask("GET", "/streams", "").await.json();
+    assert_eq!(said["missing"], json!(["two"]), "{said}");
+    let silent = one.ask("DELETE", "/streams/two:1", "").await;
+    assert_eq!(silent.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(silent.json()["code"], "cluster-away");
+    nats.begin(0).await;
+    drop(two);
+    // One that is gone is no part of it after a while.
+    patiently("one edge", async {
+        while whole_or_not(&one).await != json!([]) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+async fn whole_or_not(edge: &TestEdge) -> Value {
+    edge.ask("GET", "/streams", "").await.json()["missing"].clone()
+}
