@@ -26,6 +26,12 @@ pub fn end_of_frame(number: u64) -> u64 {
     (number >> PLACE_BITS << PLACE_BITS) | (OWN_PLACES - 1)
 }
 
+/// The last number of the frame before the one that a number is of, but for those that are each hub's own.
+#[must_use]
+pub fn floor_before(number: u64) -> u64 {
+    end_of_frame((number >> PLACE_BITS << PLACE_BITS).saturating_sub(1))
+}
+
 /// Those who wait.
 #[derive(Debug, Default)]
 pub(super) struct Ahead(Mutex<Vec<Waiting>>);
@@ -103,5 +109,9 @@ mod tests {
         assert_eq!(end_of_frame(5 << 10 | 3), 5 << 10 | 511);
         assert_eq!(end_of_frame(5 << 10 | 511), 5 << 10 | 511);
         assert_eq!(end_of_frame(5 << 10 | 900), 5 << 10 | 511);
+        assert_eq!(floor_before(5 << 10), 4 << 10 | 511);
+        assert_eq!(floor_before(5 << 10 | 511), 4 << 10 | 511);
+        assert_eq!(floor_before(1 << 10), 511);
+        assert_eq!(floor_before(0), 511);
     }
 }

@@ -52,6 +52,12 @@ impl Lost {
         }
     }
 
+    /// Nothing is: another history begins.
+    pub(super) fn clear(&self) {
+        self.ranges().clear();
+        self.any_damage.store(false, Ordering::Release);
+    }
+
     /// Where a reader goes on that came to know this number, which is lost.
     pub(super) fn end_of(&self, number: u64) -> Option<u64> {
         let ranges = self.ranges();

@@ -69,7 +69,7 @@ use stored::{Stored, Terms};
 use topics::{Cell, Ids, Topics};
 use wire::Ledger;
 
-pub use ahead::{OWN_PLACES, PLACE_BITS, end_of_frame};
+pub use ahead::{OWN_PLACES, PLACE_BITS, end_of_frame, floor_before};
 pub use duplicates::{Identity, IdentityParts, Key, Repeat};
 pub use entry::{Applied, Entry, Judged, Outcome, Placed, Target, Verdict};
 pub use gap::GapReason;
@@ -237,6 +237,7 @@ impl Hub {
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.epoch.store(epoch.number(), Ordering::Release);
         topics.begin_anew(floor, clock::now(), &mut wakes);
+        self.lost.clear();
         self.any_closed.store(false, Ordering::Relaxed);
         self.watermark.store(floor, Ordering::Release);
         drop(topics);
@@ -669,6 +670,10 @@ impl Hub {
     /// Drops the history of topics that were last published to longer than `history.age` ago, and
     /// forgets those that nobody reads. To be called now and then.
     pub fn sweep(&self, now: Instant) {
+        if self.ahead.get().is_none() {
+            // Others judge by when entries were placed alone.
+            self.lock().forget_repeats(now);
+        }
         while !self.lock().sweep(now) {}
     }
 

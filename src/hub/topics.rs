@@ -599,10 +599,14 @@ impl Topics {
         self.forget_if_idle(cell.id);
     }
 
+    /// Forgets what is known if it comes again and is too old for that by now.
+    pub(super) fn forget_repeats(&mut self, now: Instant) {
+        self.duplicates.forget_older(now);
+    }
+
     /// Drops the history of topics that were last published to too long ago, and forgets those that
     /// nobody reads; a slice of them at a time. Whether that is all.
     pub(super) fn sweep(&mut self, now: Instant) -> bool {
-        self.duplicates.forget_older(now);
         self.give_back_room();
         for _ in 0..SWEPT_AT_ONCE {
             let Some(&(_, id)) = self.ends.first().filter(|(end, _)| *end <= now) else {

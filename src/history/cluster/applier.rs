@@ -20,7 +20,7 @@ use crate::{
         record::{self, Content, Mark},
         wall::Wall,
     },
-    hub::{Applied, Entry, Hub, OWN_PLACES, PLACE_BITS, Placed, end_of_frame},
+    hub::{Applied, Entry, Hub, OWN_PLACES, PLACE_BITS, Placed, end_of_frame, floor_before},
     sse::Epoch,
 };
 
@@ -85,11 +85,6 @@ pub(super) struct Tail {
     pub(super) at: Option<Instant>,
     /// What is kept of it on disk, if anything is.
     pub(super) cache: Option<Cache>,
-}
-
-/// The last number before the frame with this one.
-pub(super) fn floor_before(first: u64) -> u64 {
-    end_of_frame((first << PLACE_BITS).saturating_sub(1))
 }
 
 impl Applier {
@@ -160,8 +155,7 @@ impl Applier {
                     sequence: end,
                     id: frame.id.clone(),
                 };
-                let floor = floor_before(sequence);
-                cache.apply(&self.hub, floor, placed.collect(), &mark, at)
+                cache.apply(&self.hub, placed.collect(), &mark, at)
             }
         };
         self.hub.pass(end, at);
@@ -270,7 +264,7 @@ impl Applier {
     /// All that was applied is of no history any more, or there is a hole before the frame that is first now.
     pub(super) fn begin_anew(&self, epoch: Epoch, first: u64) {
         let mut tail = self.lock();
-        let sequence = floor_before(first);
+        let sequence = floor_before(first << PLACE_BITS);
         if let Some(cache) = &mut tail.cache {
             cache.clear();
         }

@@ -128,6 +128,9 @@ pub(super) struct Delivered {
     pub(super) payload: Bytes,
 }
 
+/// The longest name that is remembered of a message: those of edges are far shorter.
+const LONGEST_ID: usize = 255;
+
 /// What comes for a pull.
 #[derive(Debug)]
 pub(super) enum Pulled {
@@ -643,7 +646,8 @@ impl Consumer {
                 .headers
                 .as_ref()
                 .and_then(|headers| headers.get(MESSAGE_ID))
-                .map(ToString::to_string),
+                .map(ToString::to_string)
+                .filter(|id| id.len() <= LONGEST_ID),
             millis,
             payload: message.payload,
         })

@@ -12,6 +12,7 @@ pub(crate) struct ClusterMetrics {
     pub(super) connected: Gauge<i64, AtomicI64>,
     pub(super) behind: Gauge<i64, AtomicI64>,
     pub(super) nodes: Gauge<i64, AtomicI64>,
+    pub(super) applied: Counter,
     pub(super) frames: Counter,
     pub(super) retries: Counter,
     pub(super) consumers: Counter,
@@ -34,6 +35,11 @@ impl ClusterMetrics {
             "cluster_nodes",
             "How many edges are there, with this one",
             self.nodes.clone(),
+        );
+        registry.register(
+            "cluster_frames_applied",
+            "Frames of the order that this edge has applied, its own too",
+            self.applied.clone(),
         );
         registry.register(
             "cluster_frames",

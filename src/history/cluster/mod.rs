@@ -46,12 +46,12 @@ use crate::{
     clock,
     hub::{
         Ask, Entry, Found as FoundEvents, Hub, HubBounds, LostRange, PLACE_BITS, Retention,
-        TopicRules,
+        TopicRules, floor_before,
     },
     metrics::Registry,
     sse::Epoch,
 };
-use applier::{Answer, Applier, Position, Tail, Waiter, floor_before};
+use applier::{Answer, Applier, Position, Tail, Waiter};
 use ask::{Answering, Asking};
 use broker::{Broker, BrokerError, StreamInfo};
 pub(crate) use facts::Fact;
@@ -69,7 +69,7 @@ pub(crate) use settings::ClusterSettings;
 
 /// How long it is tried to find the servers at the start.
 const STARTING: Duration = Duration::from_secs(10);
-/// How long it may take in all until the rings are filled.
+/// How long nothing of the order may come until the rings are filled.
 const OPENING: Duration = Duration::from_secs(120);
 /// How long is waited between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -164,7 +164,9 @@ impl Cluster {
         let boot = fastrand::u64(..);
         let wall = Wall::new(clock::now(), clock::wall());
         let make = |epoch, floor, lost: &[LostRange]| {
-            Hub::new(retention, rules.clone(), bounds, epoch, floor, lost)
+            let hub = Hub::new(retention, rules.clone(), bounds, epoch, floor, lost);
+            hub.share();
+            hub
         };
         let opened = settings.cache.as_ref();
         let opened = opened.map(|settings| Cache::open(settings, wall, retention, &make));
@@ -200,14 +202,24 @@ impl Cluster {
         })?;
         let gone =
             || ClusterError::Refused("the thread of the cluster ended, which is a bug".into());
-        let (running, outlet) = match is_opened.recv_timeout(OPENING) {
+        let mut applied = 0;
+        let opened = loop {
+            let opened = is_opened.recv_timeout(OPENING);
+            // What was missed in a long absence takes a while.
+            let before = std::mem::replace(&mut applied, metrics.applied.get());
+            let is_late = matches!(opened, Err(std_mpsc::RecvTimeoutError::Timeout));
+            if !is_late || applied == before {
+                break opened;
+            }
+        };
+        let (running, outlet) = match opened {
             Ok(running) => running?,
             Err(std_mpsc::RecvTimeoutError::Disconnected) => return Err(gone()),
             Err(std_mpsc::RecvTimeoutError::Timeout) => {
                 stop.notify_one();
                 let seconds = OPENING.as_secs();
                 return Err(ClusterError::Refused(format!(
-                    "it is not read within {seconds} s; the log says why at debug level (log.filter)"
+                    "nothing of it was read for {seconds} s; the log says why at debug level (log.filter)"
                 )));
             }
         };
@@ -664,8 +676,9 @@ impl Start {
             }
             (_, beginning) => {
                 let (first, epoch) = beginning.expect("it was asked for");
-                let floor = floor_before(first);
+                let floor = floor_before(first << PLACE_BITS);
                 let hub = Hub::new(retention, rules, bounds, epoch, floor, &[]);
+                hub.share();
                 if first > 1 {
                     // Nobody knows when what was before it was placed.
                     hub.forget_moments();
@@ -677,7 +690,6 @@ impl Start {
                 (hub, position, floor, None)
             }
         };
-        hub.share();
         let durability = if settings.replicas > 1 {
             Durability::Replicated
         } else {

@@ -204,6 +204,7 @@ impl Reader {
             }
             if frame.sequence == next {
                 applier.apply(&frame);
+                metrics.applied.inc();
             }
             if frame.pending == 0 {
                 is_read();

@@ -284,8 +284,9 @@ impl Appender {
         }));
     }
 
-    /// Begins a new segment when the open one has no room for entries up to a number, or is old.
-    pub(super) fn make_room(&mut self, through: u64) -> Result<(), NotStored> {
+    /// Begins a new segment when the open one has no room for entries up to a number, or was begun long before this
+    /// moment, which is in unix ms.
+    pub(super) fn make_room(&mut self, through: u64, at: u64) -> Result<(), NotStored> {
         if let Some(why) = &self.end.failed {
             return Err(NotStored::Failed(why.clone()));
         }
@@ -293,15 +294,16 @@ impl Appender {
             open, offset, last, ..
         } = &self.end;
         let is_empty = last.sequence + 1 == open.header.first;
-        let now = self.wall.millis(clock::now());
-        let age = now.saturating_sub(open.header.made);
+        let age = at.saturating_sub(open.header.made);
         let is_old = u128::from(age) > SEGMENT_AGE.as_millis();
         let is_full = *offset >= self.keeping.segment_bytes || through + 1 >= open.header.end();
         if is_empty || !is_full && !is_old {
             return Ok(());
         }
         self.sync()?;
-        let Tail { open, last, .. } = &self.end;
+        let Tail {
+            open, offset, last, ..
+        } = &self.end;
         let header = Header {
             first: last.sequence + 1,
             made: last.millis,
@@ -309,7 +311,7 @@ impl Appender {
             always: self.keeping.sync == SyncPolicy::Always,
             ..open.header.clone()
         };
-        let written = self.segments.write_open_index();
+        let written = self.segments.write_open_index(*last, *offset);
         let next = written.and_then(|()| create(self.segments.disk(), header));
         let (next, file) = next.map_err(|error| self.not_written(&error))?;
         let next = Arc::new(next);
@@ -329,8 +331,16 @@ impl Appender {
         Ok(())
     }
 
+    /// Seals what is old, and lets go of what is too old; an error of the former.
+    pub(super) fn let_go_of_old(&mut self) -> Result<(), NotStored> {
+        let now = self.wall.millis(clock::now());
+        let sealed = self.make_room(self.end.last.sequence, now);
+        self.tidy();
+        sealed
+    }
+
     /// Lets go of what is too much, with what the open segment is yet to be, or too old.
-    pub(super) fn tidy(&self) {
+    fn tidy(&self) {
         let Keeping {
             bytes,
             age,
@@ -391,7 +401,7 @@ impl Appender {
 pub(super) fn begins(entry: &Entry) -> bool {
     matches!(
         entry,
-        Entry::Close(_) | Entry::Release { .. } | Entry::Retract { .. }
+        Entry::Close(_) | Entry::Delete(_) | Entry::Release { .. } | Entry::Retract { .. }
     )
 }
 

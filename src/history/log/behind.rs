@@ -2,46 +2,82 @@
 
 use std::{
     io,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use super::disk::{Disk, DiskFile};
 use crate::history::alarm::Alarm;
 
-/// How many syncs may wait: a segment is sealed only once the one before it is synced, so that no more than one is not.
-const WAITING: usize = 2;
+/// How long it may take until there is room for another file: with one that waits, and one that is being synced, no more
+/// than one sealed segment is not synced.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is to be synced.
-#[derive(Debug)]
-enum Job {
-    File(Arc<dyn DiskFile>),
-    Names,
+#[derive(Debug, Default)]
+struct Jobs {
+    /// One that waits.
+    file: Option<Arc<dyn DiskFile>>,
+    /// The names of files, too.
+    names: bool,
+    /// What was to be synced was not.
+    has_failed: bool,
+    is_over: bool,
 }
 
 /// What those who ask and the one who syncs have in common.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Queue {
-    /// Taken when the directory is let go of, whatever files of it are open.
-    jobs: Mutex<Option<SyncSender<Job>>>,
-    has_failed: AtomicBool,
+    jobs: Mutex<Jobs>,
+    news: Condvar,
+    room: Condvar,
 }
 
 impl Queue {
-    /// Hands over what is to be synced; an error if what was handed over before was not.
-    fn push(&self, job: Job) -> io::Result<()> {
-        let jobs = self.jobs.lock().expect("no holder of this lock panics");
-        let jobs = jobs.clone();
-        let sent = jobs.and_then(|jobs| jobs.send(job).ok());
-        if sent.is_none() || self.has_failed.swap(false, Ordering::AcqRel) {
-            return Err(io::Error::other("what was to be synced before is not"));
+    /// A file is to be synced; an error if one before was not, or if there are too many.
+    fn push(&self, file: Arc<dyn DiskFile>) -> io::Result<()> {
+        let jobs = self.lock();
+        let is_full = |jobs: &mut Jobs| jobs.file.is_some();
+        let waited = self.room.wait_timeout_while(jobs, PATIENCE, is_full);
+        let (mut jobs, waited) = waited.expect("no holder of this lock panics");
+        if waited.timed_out() {
+            return Err(io::Error::other("the disk does not keep up"));
         }
-        Ok(())
+        jobs.file = Some(file);
+        self.news.notify_one();
+        said(&mut jobs)
     }
+
+    fn push_names(&self) -> io::Result<()> {
+        let mut jobs = self.lock();
+        jobs.names = true;
+        self.news.notify_one();
+        said(&mut jobs)
+    }
+
+    /// What is to be synced next; nothing more once it is over.
+    fn take(&self) -> Option<(Option<Arc<dyn DiskFile>>, bool)> {
+        let jobs = self.lock();
+        let is_idle = |jobs: &mut Jobs| jobs.file.is_none() && !jobs.names && !jobs.is_over;
+        let jobs = self.news.wait_while(jobs, is_idle);
+        let mut jobs = jobs.expect("no holder of this lock panics");
+        let job = (jobs.file.take(), std::mem::take(&mut jobs.names));
+        self.room.notify_one();
+        (job.0.is_some() || job.1).then_some(job)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// Whether what was to be synced before was, which is said once.
+fn said(jobs: &mut Jobs) -> io::Result<()> {
+    if std::mem::take(&mut jobs.has_failed) {
+        return Err(io::Error::other("what was to be synced before is not"));
+    }
+    Ok(())
 }
 
 /// A directory whose files are synced by a thread of its own, in their order.
@@ -54,16 +90,11 @@ pub(super) struct Behind {
 
 impl Behind {
     pub(super) fn over(disk: Arc<dyn Disk>) -> io::Result<Self> {
-        let (jobs, taken) = sync_channel(WAITING);
-        let queue = Arc::new(Queue {
-            jobs: Mutex::new(Some(jobs)),
-            has_failed: AtomicBool::new(false),
-        });
+        let queue = Arc::new(Queue::default());
         let thread = {
             let (disk, queue) = (disk.clone(), queue.clone());
-            thread::Builder::new()
-                .name("history".into())
-                .spawn(move || sync_all(&*disk, &queue, &taken))?
+            let thread = thread::Builder::new().name("history".into());
+            thread.spawn(move || sync_all(&*disk, &queue))?
         };
         Ok(Self {
             disk,
@@ -78,16 +109,14 @@ impl Behind {
     }
 }
 
-fn sync_all(disk: &dyn Disk, queue: &Queue, jobs: &Receiver<Job>) {
+fn sync_all(disk: &dyn Disk, queue: &Queue) {
     let _alarm = Alarm("history");
-    for job in jobs {
-        let synced = match job {
-            Job::File(file) => file.sync(),
-            Job::Names => disk.sync(),
-        };
+    while let Some((file, names)) = queue.take() {
+        let synced = file.map_or(Ok(()), |file| file.sync());
+        let synced = synced.and_then(|()| if names { disk.sync() } else { Ok(()) });
         if let Err(error) = synced {
             tracing::error!("history cannot be synced: {error}");
-            queue.has_failed.store(true, Ordering::Release);
+            queue.lock().has_failed = true;
         }
     }
 }
@@ -114,15 +143,15 @@ impl Disk for Behind {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.queue.push(Job::Names)
+        self.queue.push_names()
     }
 }
 
 /// Waits for what was handed over.
 impl Drop for Behind {
     fn drop(&mut self) {
-        let jobs = self.queue.jobs.lock().map(|mut jobs| jobs.take());
-        drop(jobs);
+        self.queue.lock().is_over = true;
+        self.queue.news.notify_one();
         let thread = self.thread.lock().map(|mut thread| thread.take());
         if let Ok(Some(thread)) = thread {
             let _: Result<_, _> = thread.join();
@@ -155,6 +184,6 @@ impl DiskFile for BehindFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.queue.push(Job::File(self.file.clone()))
+        self.queue.push(self.file.clone())
     }
 }

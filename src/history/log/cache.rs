@@ -21,11 +21,11 @@ use super::{
 use crate::{
     clock,
     history::{
-        LogSettings, SyncPolicy,
+        LogSettings, NotStored, SyncPolicy,
         record::{self, Mark},
         wall::Wall,
     },
-    hub::{Applied, Hub, Placed, Retention},
+    hub::{Applied, Hub, Placed, Retention, floor_before},
 };
 
 /// How often it is looked for what is too old, and how long after a failure it is begun anew.
@@ -97,6 +97,7 @@ impl Cache {
         make: MakeHub<'_>,
     ) -> Result<(Self, Option<Kept>), OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(Behind::over(disk)?);
+        start::claim(&*disk)?;
         let opened = start::open(Opening {
             disk: &*disk,
             wall,
@@ -174,16 +175,15 @@ impl Cache {
         self.keeping.age
     }
 
-    /// Has the hub apply the entries of a message, whose numbers come after `floor`, and keeps them if it can.
+    /// Has the hub apply the entries of a message, and keeps them if it can.
     pub(in crate::history) fn apply(
         &mut self,
         hub: &Arc<Hub>,
-        floor: u64,
         entries: Vec<Placed>,
         mark: &Mark,
         at: Instant,
     ) -> Vec<Applied> {
-        self.make_ready(hub, floor, mark, at);
+        self.make_ready(hub, mark, at);
         let mut applied = Vec::with_capacity(entries.len());
         let mut entries = entries.into_iter().peekable();
         loop {
@@ -219,11 +219,12 @@ impl Cache {
     }
 
     /// Makes room for a message, or begins with it.
-    fn make_ready(&mut self, hub: &Arc<Hub>, floor: u64, mark: &Mark, at: Instant) {
+    fn make_ready(&mut self, hub: &Arc<Hub>, mark: &Mark, at: Instant) {
+        let millis = self.wall.millis(at);
         if let Some(log) = &mut self.log {
             if mark.sequence - log.end.last.sequence > FAR {
                 self.clear();
-            } else if log.make_room(mark.sequence).is_err() {
+            } else if log.make_room(mark.sequence, millis).is_err() {
                 self.give_up();
             }
         }
@@ -239,8 +240,9 @@ impl Cache {
         }
         let header = Header {
             epoch: hub.cursor().epoch.number(),
-            first: floor + 1,
-            made: self.wall.millis(at),
+            // Readers who have all before the message have the numbers between, too.
+            first: floor_before(mark.sequence) + 1,
+            made: millis,
             salt: fastrand::u32(..),
             always: true,
             is_shared: true,
@@ -274,9 +276,10 @@ impl Cache {
     /// Nothing is read any more.
     fn let_go(&mut self) {
         if let Some(log) = self.log.take() {
-            log.hub.keeps_from(u64::MAX);
+            log.segments.forget();
         }
         self.reads.turn_to(None);
+        self.metrics.see_nothing();
     }
 
     /// Throws away all that is kept.
@@ -298,9 +301,8 @@ impl Cache {
         let Some(log) = &mut self.log else {
             return;
         };
-        match log.make_room(log.end.last.sequence) {
-            Ok(()) => log.tidy(),
-            Err(_) => self.give_up(),
+        if log.let_go_of_old().is_err() {
+            self.give_up();
         }
     }
 }
@@ -308,7 +310,8 @@ impl Cache {
 impl Drop for Cache {
     fn drop(&mut self) {
         if let Some(log) = &mut self.log {
-            log.close();
+            // What fails is read again.
+            let _: Result<(), NotStored> = log.sync();
         }
     }
 }

@@ -249,9 +249,8 @@ struct Mended<'a> {
 
 pub(super) fn mend(disk: &dyn Disk) -> Result<Vec<Cut>, OpenError> {
     let all = look_at_all(disk, &mut BTreeMap::new())?;
-    let mut headers = all.iter().filter_map(|looked| looked.header.as_ref());
-    if let Some(shared) = headers.find(|header| header.is_shared) {
-        return Err(OpenError::Shared(name(shared.first)));
+    if disk.list()?.iter().any(|name| name == start::CLUSTER) {
+        return Err(OpenError::Shared);
     }
     let Some(newest) = all.iter().rev().find_map(|looked| looked.header.clone()) else {
         return match all.into_iter().find_map(|looked| looked.segment.damage) {

@@ -48,10 +48,10 @@ pub enum OpenError {
     Alone(String),
     /// It is of an edge in a cluster.
     #[error(
-        "{0} is what an edge of a cluster keeps for itself, which is read again from the servers if it is damaged; an edge \
-         on its own needs another directory"
+        "it is what an edge of a cluster keeps for itself; damaged, it is read again from the servers when that edge \
+         starts, and an edge on its own needs another directory"
     )]
-    Shared(String),
+    Shared,
     /// A file is missing.
     #[error(
         "entries {1} to {2}, which follow those of {0}, are missing; put the file back, if it was moved away"

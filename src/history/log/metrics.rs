@@ -26,6 +26,12 @@ impl LogMetrics {
         self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
+    /// Nothing is kept.
+    pub(super) fn see_nothing(&self) {
+        self.segments.set(0);
+        self.bytes.set(0);
+    }
+
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register(
             "history_commits",

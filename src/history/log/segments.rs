@@ -117,6 +117,8 @@ pub(super) struct State {
     deleted: HashMap<Topic, u64>,
     /// The numbers of the events that were taken back.
     retracted: BTreeSet<u64>,
+    /// All of it is thrown away: nothing is to be read of it, or said about it.
+    is_gone: bool,
 }
 
 impl State {
@@ -134,6 +136,7 @@ impl State {
                 .collect(),
             sealed_bytes: fronts().map(|front| front.length).sum(),
             sealed,
+            is_gone: false,
         }
     }
 
@@ -208,12 +211,15 @@ impl Segments {
         self.state.write().expect("no holder of this lock panics")
     }
 
-    /// Writes the index of the open segment, which is to be sealed.
-    pub(super) fn write_open_index(&self) -> io::Result<()> {
+    /// Writes the index of the open segment, which is to be sealed behind its last number, and is so long.
+    pub(super) fn write_open_index(&self, last: Place, length: u64) -> io::Result<()> {
         let closed = self.hub.closed();
         let index = {
             let mut state = self.change();
-            state.index.front.closed = closed;
+            let front = &mut state.index.front;
+            front.closed = closed;
+            // What is noted behind entries is none.
+            (front.next, front.newest, front.length) = (last.sequence + 1, last.millis, length);
             state.index.clone()
         };
         write_index(self.disk(), &index)
@@ -327,7 +333,7 @@ impl Segments {
     /// The segments that may hold what is asked for, oldest first; of the open one, where.
     fn overlapping(&self, ask: &Ask, hashes: &[u64]) -> Option<Vec<Look>> {
         let state = self.state();
-        if state.oldest() > ask.after + 1 {
+        if state.is_gone || state.oldest() > ask.after + 1 {
             return None;
         }
         let from = state
@@ -376,19 +382,37 @@ impl Segments {
             self.is_damaged(segment, length, next..segment.front.next);
         }
         index.front = segment.front.clone();
+        let state = self.state();
+        if state.is_gone {
+            return None;
+        }
         if let Err(error) = write_index(self.disk(), &index) {
             tracing::warn!("an index of history is not written: {error}");
         }
+        drop(state);
         Some(index)
     }
 
+    /// All of it is thrown away.
+    pub(super) fn forget(&self) {
+        self.change().is_gone = true;
+        self.hub.keeps_from(u64::MAX);
+    }
+
     fn cannot_read(&self, segment: &Segment, error: &io::Error) {
+        if self.state().is_gone {
+            return;
+        }
         let file = name(segment.first());
         tracing::error!(file, "history cannot be read: {error}");
     }
 
     /// Something is not there any more that should be.
     fn is_damaged(&self, segment: &Segment, offset: u64, numbers: std::ops::Range<u64>) {
+        let state = self.state();
+        if state.is_gone {
+            return;
+        }
         let file = name(segment.first());
         tracing::error!(
             file,

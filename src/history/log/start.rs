@@ -28,6 +28,26 @@ const LATE: u64 = 60_000;
 /// Makes the hub of a history, whose entries up to a number are gone, and for good those that are lost.
 pub(in crate::history) type MakeHub<'a> = &'a dyn Fn(Epoch, u64, &[LostRange]) -> Arc<Hub>;
 
+/// The file that says that a directory is what an edge of a cluster keeps, whatever the others in it say.
+pub(super) const CLUSTER: &str = "CLUSTER";
+
+/// Has a directory be one of an edge of a cluster: an empty one, or one that is.
+pub(super) fn claim(disk: &dyn Disk) -> Result<(), OpenError> {
+    let names = disk.list()?;
+    if names.iter().any(|name| name == CLUSTER) {
+        return Ok(());
+    }
+    if let Some(name) = names
+        .into_iter()
+        .find(|name| segments::first_of(name).is_some())
+    {
+        return Err(OpenError::Alone(name));
+    }
+    let what = b"An edge of a cluster keeps here what it has read. It may be thrown away.\n";
+    disk.create(CLUSTER)?.write_at(what, 0)?;
+    Ok(disk.sync()?)
+}
+
 /// How a log is opened.
 #[derive(Clone, Copy)]
 pub(super) struct Opening<'a> {
@@ -105,8 +125,13 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Option<Opened>, OpenError> {
     {
         hub.were_closed(&front.closed);
     }
+    let now = if is_shared {
+        last.header.made
+    } else {
+        wall.began().1
+    };
     for found in found {
-        recall(&hub, &opening, &found)?;
+        recall(&hub, &opening, &found, now)?;
         sealed.push_back(Arc::new(found.sealed()));
     }
     let mut mark = None;
@@ -304,6 +329,9 @@ pub(super) fn opened(
 /// The segments of a directory, oldest first. What was not made whole is removed.
 fn find(disk: &dyn Disk, is_shared: bool) -> Result<VecDeque<Found>, OpenError> {
     let names = disk.list()?;
+    if !is_shared && names.iter().any(|name| name == CLUSTER) {
+        return Err(OpenError::Shared);
+    }
     for name in names.iter().filter(|name| segments::is_unfinished(name)) {
         disk.remove(name)?;
     }
@@ -313,11 +341,19 @@ fn find(disk: &dyn Disk, is_shared: bool) -> Result<VecDeque<Found>, OpenError> 
         .collect();
     firsts.sort_unstable();
     let mut all: VecDeque<Found> = VecDeque::new();
+    let last = firsts.last().copied();
     for first in firsts {
         let file = disk.open(&name(first))?;
-        let header = header(&*file, first)?;
+        let header = match header(&*file, first) {
+            Err(OpenError::Damaged(_)) if is_shared && Some(first) == last => {
+                // A crash came before it was there. What was in it comes again.
+                disk.remove(&name(first))?;
+                break;
+            }
+            header => header?,
+        };
         match (header.is_shared, is_shared) {
-            (true, false) => return Err(OpenError::Shared(name(first))),
+            (true, false) => return Err(OpenError::Shared),
             (false, true) => return Err(OpenError::Alone(name(first))),
             _ => {}
         }
@@ -410,6 +446,10 @@ fn is_whole(sealed: &VecDeque<Found>, last: &Header, lost: &[LostRange]) -> Resu
         .chain([last]);
     for (found, following) in sealed.iter().zip(headers) {
         let next = found.front.as_ref().map_or(0, |front| front.next);
+        if found.header.is_shared && next > following.first {
+            // They are of two orders, one of which was thrown away.
+            return Err(OpenError::Foreign(name(following.first)));
+        }
         if let Some((from, through)) = hole(next, following.first, lost) {
             let file = name(found.header.first);
             return Err(OpenError::Missing(file, from, through));
@@ -475,15 +515,15 @@ impl Found {
     }
 }
 
-/// What has to be known of a segment that is not loaded: when it was, and what is known if it comes again.
-fn recall(hub: &Hub, opening: &Opening<'_>, found: &Found) -> Result<(), OpenError> {
+/// What has to be known of a segment that is not loaded: when it was, and what is known if it comes again by a moment.
+fn recall(hub: &Hub, opening: &Opening<'_>, found: &Found, now: u64) -> Result<(), OpenError> {
     let wall = &opening.wall;
     let Some(front) = &found.front else {
         return Ok(());
     };
     hub.remember_moment(found.header.first, wall.past(found.header.made));
     let known = opening.retention.duplicates_age.as_millis();
-    let age = wall.began().1.saturating_sub(front.newest);
+    let age = now.saturating_sub(front.newest);
     if u128::from(age) > known || front.identified == 0 {
         return Ok(());
     }

@@ -74,8 +74,7 @@ impl Writer {
             if tidied + TIDY <= now {
                 tidied = now;
                 // What is old is sealed, so that it can go; if that fails, whoever publishes next is told.
-                let _: Result<(), NotStored> = self.log.make_room(self.log.end.last.sequence);
-                self.log.tidy();
+                let _: Result<(), NotStored> = self.log.let_go_of_old();
             }
         }
         self.log.close();
@@ -106,7 +105,8 @@ impl Writer {
     fn store(&mut self, items: Vec<Item>) -> Result<Answers, NotStored> {
         let items = self.with_what_waits(items);
         let through = self.log.end.last.sequence + items.len() as u64;
-        if let Err(error) = self.log.make_room(through) {
+        let now = self.log.wall.millis(clock::now());
+        if let Err(error) = self.log.make_room(through, now) {
             forget(
                 &self.log.hub,
                 u64::MAX,

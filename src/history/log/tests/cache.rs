@@ -3,7 +3,7 @@
 use proptest::{prelude::*, test_runner::Config};
 
 use super::{
-    super::{Cache, Kept, apply_in_parts, disk::Disk},
+    super::{Cache, Kept, apply_in_parts, disk::Disk, start},
     crash::Numbers,
     deep::without_deletions,
     torn_disk::Faults,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     history::record::Mark,
-    hub::{Hub, Key, PLACE_BITS, Placed, end_of_frame},
+    hub::{Hub, Key, PLACE_BITS, Placed, end_of_frame, floor_before},
     sse::Epoch,
 };
 
@@ -94,15 +94,16 @@ fn hub(events: usize, epoch: Epoch, floor: u64) -> Arc<Hub> {
         ..small(events)
     };
     let (rules, bounds) = (TopicRules::default(), HubBounds::default());
-    Hub::new(retention, rules, bounds, epoch, floor, &[])
+    let hub = Hub::new(retention, rules, bounds, epoch, floor, &[]);
+    hub.share();
+    hub
 }
 
 fn floor(message: u64) -> u64 {
-    end_of_frame((message << PLACE_BITS) - 1)
+    floor_before(message << PLACE_BITS)
 }
 
-fn placed(hub: &Hub, message: u64, whats: &[What]) -> Vec<Placed> {
-    let now = clock::now();
+fn placed(hub: &Hub, message: u64, whats: &[What], now: Instant) -> Vec<Placed> {
     let entries = entries(hub, message, whats).into_iter();
     let numbers = message << PLACE_BITS..;
     let placed = entries.zip(numbers);
@@ -118,13 +119,23 @@ struct Node {
     /// The last message that it has applied, and the first it has of all.
     position: u64,
     first: u64,
+    /// Something of it was there when it was opened.
+    was_kept: bool,
+    /// How long ago what it reads was placed.
+    ago: Duration,
     runtime: Runtime,
 }
 
 impl Node {
     fn open(disk: &TornDisk, events: usize, stream: &Stream) -> Self {
+        Self::late(disk, events, stream, Duration::ZERO)
+    }
+
+    /// One that comes when all of it was placed so long ago.
+    fn late(disk: &TornDisk, events: usize, stream: &Stream, ago: Duration) -> Self {
         let keeping = Keeping {
-            segment_bytes: 4400,
+            segment_bytes: 5200,
+            age: Duration::from_secs(30 * 24 * 3600),
             ..keeping(SyncPolicy::Always)
         };
         let (disk, wall) = (
@@ -140,6 +151,7 @@ impl Node {
         let (cache, kept) = opened.expect("it opens");
         let builder = tokio::runtime::Builder::new_current_thread();
         let runtime = { builder }.enable_time().build().expect("a runtime");
+        let was_kept = kept.is_some();
         let (hub, position, first) = match kept {
             Some(Kept { hub, mark, .. }) => {
                 let first = hub.kept_from() >> PLACE_BITS;
@@ -155,6 +167,8 @@ impl Node {
             cache,
             position,
             first,
+            was_kept,
+            ago,
             runtime,
         };
         node.catch_up(stream);
@@ -169,12 +183,10 @@ impl Node {
                 sequence: end,
                 id: Some(message.to_string()),
             };
-            let placed = placed(&self.hub, *message, whats);
+            let now = clock::now() - self.ago;
+            let placed = placed(&self.hub, *message, whats, now);
             let count = placed.len();
-            let now = clock::now();
-            let applied = self
-                .cache
-                .apply(&self.hub, floor(*message), placed, &mark, now);
+            let applied = self.cache.apply(&self.hub, placed, &mark, now);
             assert_eq!(applied.len(), count);
             self.hub.pass(end, now);
             self.position = *message;
@@ -196,8 +208,9 @@ impl Node {
     fn check(&self, stream: &Stream) -> Result<(), TestCaseError> {
         let whole = hub(10_000, self.hub.cursor().epoch, floor(1));
         for (message, whats) in stream {
-            drop(apply_in_parts(&whole, placed(&whole, *message, whats)));
-            whole.pass(end_of_frame(message << PLACE_BITS), clock::now());
+            let now = clock::now();
+            drop(apply_in_parts(&whole, placed(&whole, *message, whats, now)));
+            whole.pass(end_of_frame(message << PLACE_BITS), now);
         }
         let mailbox = Mailbox::new(Ipv4Addr::LOCALHOST.into());
         let first = stream.keys().next().copied().unwrap_or(1);
@@ -230,13 +243,14 @@ fn lives(steps: &[Step], events: usize, chance: Vec<u16>) -> Result<(), TestCase
             }
             Step::Hole(count) => last += u64::from(*count),
             Step::Restart(how) => {
-                let before = disk.clone();
+                let (before, had) = (disk.clone(), node.position);
                 match how {
                     0 => drop(node),
                     1 => disk = before.after_kill(),
                     _ => disk = before.after_power_cut(&mut chance),
                 }
                 node = Node::open(&disk, events, &stream);
+                prop_assert!(*how == 2 || had == 0 || node.was_kept, "{had}");
                 // What is thrown away is read again, all of it.
                 let first = stream.keys().next().copied().unwrap_or_default();
                 prop_assert!(node.first <= first, "{} and not {first}", node.first);
@@ -292,7 +306,7 @@ fn what_is_thrown_away_is_asked_for_no_more() {
     let mut node = Node::open(&disk, 2, &publish(60));
     assert!(disk.list().expect("memory").len() > 4);
     node.cache.clear();
-    assert_eq!(disk.list().expect("memory"), Vec::<String>::new());
+    assert_eq!(disk.list().expect("memory"), [start::CLUSTER]);
     let told = node.after(&["a"], &node.hub.id(floor(1)).to_string());
     assert_eq!((&told[0][..], told.len()), ("gap:trimmed", 3), "{told:?}");
     node.catch_up(&publish(61));
@@ -322,5 +336,37 @@ fn the_history_of_an_edge_on_its_own_is_not_thrown_away() {
     let shared = TornDisk::default();
     drop(Node::open(&shared, 2, &publish(3)));
     let opened = Edge::try_open(&shared, keeping(SyncPolicy::Always), small(2));
-    assert!(matches!(opened.err(), Some(OpenError::Shared(_))));
+    assert!(matches!(opened.err(), Some(OpenError::Shared)));
+}
+
+#[test]
+fn what_is_read_late_is_kept_as_what_is_read_at_once() {
+    let files = |ago| {
+        let disk = TornDisk::default();
+        drop(Node::late(&disk, 2, &publish(50), ago));
+        disk.list().expect("memory").len()
+    };
+    assert_eq!(
+        files(Duration::from_secs(5 * 24 * 3600)),
+        files(Duration::ZERO)
+    );
+}
+
+/// A repetition is judged by when it was placed: it was, long ago, right behind what it repeats.
+#[test]
+fn what_came_again_while_the_edge_was_away_is_known() {
+    let disk = TornDisk::default();
+    let ago = Duration::from_secs(600);
+    let with_key = vec![What::Publish(0, Some(1))];
+    let mut stream = Stream::from([(1, with_key.clone())]);
+    for message in 2..30 {
+        stream.insert(message, vec![What::Publish(1, None)]);
+    }
+    drop(Node::late(&disk, 2, &stream, ago));
+    stream.insert(30, with_key);
+    let node = Node::late(&disk, 2, &stream, ago);
+    node.hub.sweep(clock::now());
+    assert!(node.was_kept);
+    let told = node.after(&["a"], &node.hub.id(floor(1)).to_string());
+    assert_eq!(told.len(), 1, "{told:?}");
 }

@@ -7,7 +7,11 @@ mod failing;
 mod paced;
 mod torn_disk;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::runtime::Runtime;
 
