@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::{
     broker::Delivered,
-    frame::{self, Frame, FrameId},
+    frame::{self, BadFrame, Frame, FrameId},
 };
 use crate::{
     clock,
@@ -122,11 +122,12 @@ impl Applier {
         self.wants_frame.notified().await;
     }
 
-    /// Applies a frame of the stream.
-    pub(super) fn apply(&self, frame: &Delivered) {
+    /// Applies a frame of the stream, unless a later version has written it: then this one has to wait for that.
+    pub(super) fn apply(&self, frame: &Delivered) -> Result<(), BadFrame> {
         let (sequence, payload) = (frame.sequence, &frame.payload);
         let (id, contents) = match frame::decode(payload) {
             Ok(Frame { id, entries }) => (Some(id), entries),
+            Err(error) if error.is_of_later() => return Err(error),
             Err(error) => {
                 tracing::error!("message {sequence} of the order is passed over: {error}");
                 (None, Vec::new())
@@ -173,7 +174,7 @@ impl Applier {
         });
         let sent = id.and_then(|id| self.sent().remove(&id));
         let Some(Sent { waiters, .. }) = sent else {
-            return;
+            return Ok(());
         };
         for ((waiter, number), outcome) in waiters.into_iter().zip(first..).zip(outcomes) {
             let answer = match outcome {
@@ -185,6 +186,7 @@ impl Applier {
             // Nobody waits any more: it is stored all the same.
             let _: Result<(), Answer> = waiter.answer.send(answer);
         }
+        Ok(())
     }
 
     /// Remembers for a while to how many event streams the entries of a frame went.

@@ -85,8 +85,17 @@ pub(super) enum BadFrame {
     Foreign,
     #[error("it is of format {0}, which this version does not know")]
     Format(u8),
+    #[error("it has an entry of kind {0}, which this version does not know")]
+    Kind(u8),
     #[error("it is cut short, or damaged")]
     Damaged,
+}
+
+impl BadFrame {
+    /// Whether a later version may read it.
+    pub(super) fn is_of_later(self) -> bool {
+        matches!(self, Self::Format(_) | Self::Kind(_))
+    }
 }
 
 /// Reads a frame.
@@ -96,10 +105,19 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame<'_>, BadFrame> {
     if format != FORMAT {
         return Err(BadFrame::Format(format));
     }
-    whole(rest).ok_or(BadFrame::Damaged)
+    let (id, entries) = whole(rest).ok_or(BadFrame::Damaged)?;
+    let known = |(kind, body)| match Kind::from_u8(kind) {
+        Some(known) => Ok((known, body)),
+        None => Err(BadFrame::Kind(kind)),
+    };
+    let entries = entries.into_iter().map(known).collect::<Result<_, _>>()?;
+    Ok(Frame { id, entries })
 }
 
-fn whole(mut rest: &[u8]) -> Option<Frame<'_>> {
+/// The frame of a message but for what its entries are.
+type Raw<'a> = (FrameId, Vec<(u8, &'a [u8])>);
+
+fn whole(mut rest: &[u8]) -> Option<Raw<'_>> {
     let id = FrameId {
         boot: u64::from_le_bytes(take(&mut rest)?),
         number: u64::from_le_bytes(take(&mut rest)?),
@@ -110,11 +128,11 @@ fn whole(mut rest: &[u8]) -> Option<Frame<'_>> {
         let len = u32::from_le_bytes(take(&mut rest)?) as usize;
         let (body, behind) = rest.split_at_checked(len)?;
         rest = behind;
-        Some((Kind::from_u8(kind)?, body))
+        Some((kind, body))
     };
     let entries: Option<Vec<_>> = (0..count).map(|_| entry()).collect();
     let entries = entries?;
-    (rest.is_empty() && entries.len() <= ENTRIES).then_some(Frame { id, entries })
+    (rest.is_empty() && entries.len() <= ENTRIES).then_some((id, entries))
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -144,7 +162,19 @@ mod tests {
             prop_assert_eq!(bytes.len(), HEAD + entries.iter().map(cost).sum::<usize>());
             let read = entries.iter().map(|entry| (entry.kind, &entry.body[..])).collect();
             prop_assert_eq!(decode(&bytes), Ok(Frame { id, entries: read }));
-            prop_assert!(decode(&bytes[..cut.index(bytes.len())]).is_err());
+            let part = decode(&bytes[..cut.index(bytes.len())]);
+            prop_assert!(part.is_err_and(|error| !error.is_of_later()));
+        }
+
+        #[test]
+        fn what_a_later_version_wrote_is_told_from_damage(format in 2u8.., kind in 200u8.., body: Vec<u8>) {
+            let id = FrameId { boot: 7, number: 1 };
+            let known = Encoded { kind: Kind::Passed, body, topics: SmallVec::new() };
+            let mut bytes = encode(id, [&known, &known].into_iter());
+            bytes[HEAD] = kind;
+            prop_assert_eq!(decode(&bytes), Err(BadFrame::Kind(kind)));
+            bytes[MAGIC.len()] = format;
+            prop_assert_eq!(decode(&bytes), Err(BadFrame::Format(format)));
         }
 
         #[test]

@@ -763,6 +763,7 @@ fn begin(
         doubt: doubt.clone(),
         is_open: open,
         hole: None,
+        not_for_it: None,
     };
     let sender = Sender {
         broker: broker.clone(),

@@ -42,6 +42,8 @@ pub(super) struct Reader {
     pub(super) is_open: watch::Sender<bool>,
     /// The frame behind some that are not there.
     pub(super) hole: Option<u64>,
+    /// The frame that a later version has written.
+    pub(super) not_for_it: Option<u64>,
 }
 
 /// The first frame that is read of a stream, so that the rings are filled and all is known that may come again, and no
@@ -181,6 +183,7 @@ impl Reader {
             doubt,
             is_open,
             hole,
+            not_for_it,
             ..
         } = self;
         let is_read = || {
@@ -203,7 +206,14 @@ impl Reader {
                 return Err(format!("frame {} instead of {next}", frame.sequence));
             }
             if frame.sequence == next {
-                applier.apply(&frame);
+                if let Err(error) = applier.apply(&frame) {
+                    let why =
+                        format!("message {next} of the order is not for this version: {error}");
+                    if not_for_it.replace(next) != Some(next) {
+                        tracing::error!("{why}; run the version that the other edges have");
+                    }
+                    return Err(why);
+                }
                 metrics.applied.inc();
             }
             if frame.pending == 0 {

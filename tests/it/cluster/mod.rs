@@ -550,6 +550,38 @@ async fn an_event_ends_for_an_edge_that_comes_later_too() {
     }
 }
 
+/// What a later version has put into the order is not passed over: an edge that does not know it waits, and nobody new is
+/// to come to it. What is none of an edge is in nobody's way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_later_version_wrote_is_not_passed_over() {
+    let nats = Nats::one().await;
+    let one = edge(&nats, "one");
+    let first = one.publish_id("a", "1").await;
+    let mut reader = one
+        .events_after(Protocol::Http2, "topic=a", &first)
+        .await
+        .opened()
+        .await;
+    nats.publish(b"hello".to_vec()).await;
+    one.publish("a", "2").await;
+    assert_eq!(reader.data(1).await, ["2"]);
+    let later = [&b"7thF\x02"[..], &[0; 18]].concat();
+    nats.publish(later).await;
+    patiently("an edge that is not ready", async {
+        while one.ask("GET", "/readyz", "").await.status == StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let refused = one.ask("POST", "/topics/a", "3").await;
+    assert_eq!(refused.json()["code"], "cluster-away", "{}", refused.text);
+    // Once it is gone, all goes on.
+    nats.ask("STREAM.MSG.DELETE.seventh_test", json!({"seq": 4}))
+        .await;
+    publish_in_the_end(&one, "a", "4").await;
+    assert_eq!(reader.data(1).await, ["4"]);
+}
+
 /// The order is made anew while no edge is there to see it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_is_made_anew_is_of_another_history() {

@@ -130,6 +130,16 @@ impl Nats {
         answer
     }
 
+    /// Puts a message into the order as an edge does.
+    pub async fn publish(&self, message: Vec<u8>) {
+        let client = async_nats::connect(format!("nats://{}:4222", self.servers[0].0)).await;
+        let client = client.expect("it is there");
+        let stored = client.request("seventh.test.e", message.into()).await;
+        let stored: Value =
+            serde_json::from_slice(&stored.expect("it answers").payload).expect("JSON");
+        assert!(stored["error"].is_null(), "{stored}");
+    }
+
     /// Kills a server.
     pub fn kill(&mut self, server: usize) {
         if let Some(mut child) = self.servers[server].1.take() {
