@@ -2,6 +2,7 @@
 
 mod chaos;
 mod gathered;
+mod guarded;
 mod kept;
 mod nats;
 

@@ -18,6 +18,8 @@ pub struct Nats {
     folder: tempfile::TempDir,
     servers: Vec<(Ipv4Addr, Option<Child>)>,
     replicas: usize,
+    /// What is in the configuration of each server besides.
+    more: String,
 }
 
 fn program() -> PathBuf {
@@ -45,10 +47,21 @@ impl Nats {
         Self::start(3).await
     }
 
+    /// One server, whose configuration has more in it, which is made of a folder and its address.
+    pub async fn one_with(more: impl FnOnce(&Path, Ipv4Addr) -> String) -> Self {
+        Self::start_with(1, more).await
+    }
+
     async fn start(count: usize) -> Self {
-        let servers = (0..count).map(|_| (own_address(), None)).collect();
+        Self::start_with(count, |_, _| String::new()).await
+    }
+
+    async fn start_with(count: usize, more: impl FnOnce(&Path, Ipv4Addr) -> String) -> Self {
+        let servers: Vec<_> = (0..count).map(|_| (own_address(), None)).collect();
+        let folder = tempfile::tempdir().expect("a folder");
         let mut nats = Self {
-            folder: tempfile::tempdir().expect("a folder"),
+            more: more(folder.path(), servers[0].0),
+            folder,
             servers,
             replicas: count,
         };
@@ -56,6 +69,10 @@ impl Nats {
             nats.begin(server).await;
         }
         nats
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Where a server keeps what it has.
@@ -95,8 +112,9 @@ impl Nats {
         };
         let config = format!(
             "server_name: n{server}\nhost: \"{address}\"\nport: 4222\n\
-             jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{cluster}",
-            self.store(server).display()
+             jetstream {{ store_dir: \"{}\", sync_interval: always }}\n{cluster}{}",
+            self.store(server).display(),
+            self.more
         );
         let file = self.folder.path().join(format!("n{server}.conf"));
         std::fs::write(&file, config).expect("it is written");
