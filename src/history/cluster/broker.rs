@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{frame::FrameId, settings::ClusterSettings};
-use crate::sse::Epoch;
+use crate::{clock, sse::Epoch};
 
 /// How long a server has to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -521,6 +521,7 @@ impl Broker {
                 "inactive_threshold": nanos(INACTIVE), "description": self.settings.node,
             },
         });
+        let asked = clock::now();
         let made = self
             .api(&format!("CONSUMER.CREATE.{stream}.{name}"), &config)
             .await?;
@@ -531,6 +532,7 @@ impl Broker {
             name,
             inbox,
             messages,
+            round_trip: clock::now().saturating_duration_since(asked),
             left: 0,
         })
     }
@@ -584,6 +586,8 @@ pub(super) struct Consumer {
     messages: Subscriber,
     /// How many messages there were when it was made.
     pub(super) pending: u64,
+    /// How long it took until it was made: what is asked for takes about as long to come.
+    pub(super) round_trip: Duration,
     /// How many messages may come yet for the pull.
     left: usize,
 }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::broker::{Consumer, Delivered, Pulled};
 
-/// How long neither a message nor a heartbeat may come.
+/// How long neither a message nor a heartbeat may come, on a wire that takes no time.
 const SILENCE: Duration = Duration::from_millis(1500);
 /// How long is waited between two tries to begin, at first and at most.
 pub(super) const PAUSE: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(1);
@@ -22,11 +22,13 @@ pub(super) async fn follow(
     if let Err(error) = consumer.pull().await {
         return error.to_string();
     }
+    // Between two pulls nothing comes for a round trip.
+    let silence = SILENCE + 2 * consumer.round_trip;
     let mut nth = 0;
     loop {
         let pulled = tokio::select! {
             biased;
-            pulled = tokio::time::timeout(SILENCE, consumer.next()) => pulled,
+            pulled = tokio::time::timeout(silence, consumer.next()) => pulled,
             lost = connected.wait_for(|connected| !connected) => {
                 drop(lost);
                 return "the connection is lost".into();

@@ -5,6 +5,7 @@ mod gathered;
 mod guarded;
 mod kept;
 mod nats;
+mod wire;
 
 use std::time::Duration;
 
@@ -284,12 +285,15 @@ async fn who_is_disconnected_goes_at_every_edge() {
 
 /// An edge that takes tokens, and how it is asked as somebody.
 fn guarded(nats: &Nats, node: &str) -> TestEdge {
-    let keys = format!(
-        "access.subscribe = [\"authenticated\"]\naccess.audience = \"seventh\"\n\
+    guarded_edge(&nats.config(node))
+}
+
+fn guarded_edge(config: &str) -> TestEdge {
+    TestEdge::with(&format!(
+        "{config}limits.exempt = [\"127.0.0.1/32\"]\naccess.subscribe = [\"authenticated\"]\naccess.audience = \"seventh\"\n\
          [[access.rule]]\ntopic = \"staff/*\"\nallow = [\"group:staff\"]\n\
          [[access.key]]\nkid = \"h\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
-    );
-    edge_with(nats, node, &keys)
+    ))
 }
 
 /// What bob comes with.

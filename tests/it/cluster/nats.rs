@@ -29,7 +29,7 @@ fn program() -> PathBuf {
 }
 
 /// An address of loopback that no other test has.
-fn own_address() -> Ipv4Addr {
+pub fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     let [.., process] = std::process::id().to_be_bytes();
@@ -69,6 +69,11 @@ impl Nats {
             nats.begin(server).await;
         }
         nats
+    }
+
+    /// Where a server listens.
+    pub fn address(&self, server: usize) -> Ipv4Addr {
+        self.servers[server].0
     }
 
     pub fn folder(&self) -> &Path {
