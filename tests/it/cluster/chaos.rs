@@ -10,7 +10,10 @@ use std::{
 };
 
 use http::StatusCode;
-use seventh::client::{Connection, Origin, Protocol, Trust, full};
+use seventh::{
+    client::{Connection, Origin, Protocol, Trust, full},
+    process::Process,
+};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::nats::Nats;
@@ -190,4 +193,93 @@ async fn a_short_storm_takes_nothing() {
 #[ignore = "ten minutes"]
 async fn ten_minutes_of_storm_take_nothing() {
     storm(Duration::from_secs(600), Duration::from_secs(10)).await;
+}
+
+/// All servers are away for a while: event streams stay, publishers are told, and nothing is kept for later.
+async fn outage(lasts: Duration) {
+    let mut nats = Nats::three().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = format!(
+        "{}events.retry = \"500ms\"\nevents.keepalive = \"1s\"\nlimits.exempt = [\"127.0.0.0/8\"]\n\
+         history.total_bytes = \"16 MiB\"\nhistory.directory = \"{}\"\n",
+        nats.config("one"),
+        folder.path().display()
+    );
+    let edge = Server::start(&text).await;
+    let controls: Controls = Arc::new(Mutex::new(vec![edge.control_url(); 3]));
+    let mut readers = JoinSet::new();
+    for protocol in Protocol::ALL {
+        readers.spawn(read_to_end(edge.address(), protocol));
+        let line = format!("seventh_event_streams{{protocol=\"{protocol}\"}}");
+        edge.until_metric(&line, 1).await;
+    }
+    let (stop, count) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let mut publishers = JoinSet::new();
+    for name in 0..8 {
+        publishers.spawn(publish(controls.clone(), name, stop.clone(), count.clone()));
+    }
+    patiently("events", async {
+        while count.load(Ordering::Relaxed) < 500 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    for server in 0..3 {
+        nats.kill(server);
+    }
+    edge.until_metric("seventh_cluster_connected", 0).await;
+    let resident = || Process::new(edge.pid()).resident().expect("it runs");
+    tokio::time::sleep(lasts / 4).await;
+    let (before, taken) = (resident(), count.load(Ordering::Relaxed));
+    tokio::time::sleep(lasts * 3 / 4).await;
+    assert_eq!(count.load(Ordering::Relaxed), taken, "taken by nobody");
+    for protocol in Protocol::ALL {
+        let line = format!("seventh_event_streams{{protocol=\"{protocol}\"}}");
+        edge.until_metric(&line, 1).await;
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes more than {before}");
+    for server in 0..3 {
+        nats.begin(server).await;
+    }
+    patiently("events to be taken again", async {
+        while count.load(Ordering::Relaxed) < taken + 100 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    let mut all = HashSet::new();
+    while let Some(one) = publishers.join_next().await {
+        all.extend(one.expect("it does not panic"));
+    }
+    publish_in_the_end(&controls, 0, "end").await;
+    while let Some(got) = patiently("the end", readers.join_next()).await {
+        let got: Vec<String> = got
+            .expect("no gap")
+            .into_iter()
+            .map(|(_, data)| data)
+            .collect();
+        let set: HashSet<String> = got.iter().cloned().collect();
+        assert_eq!(set.len(), got.len(), "none twice");
+        assert!(all.is_subset(&set), "lost: {:?}", all.difference(&set));
+    }
+    println!(
+        "away for {lasts:?}: {} taken, none lost; {grown} bytes more than {before}",
+        all.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_outage_costs_nothing() {
+    outage(Duration::from_secs(8)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a minute"]
+async fn a_minute_without_servers_costs_nothing() {
+    outage(Duration::from_secs(60)).await;
 }
