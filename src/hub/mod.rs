@@ -63,7 +63,7 @@ use ahead::Ahead;
 use entry::UNDER_ONE_LOCK;
 use lost::Lost;
 use mailbox::Wakes;
-use pace::Waiting;
+use pace::{Grid, Waiting};
 use ring::Ring;
 use stored::{Stored, Terms};
 use topics::{Cell, Ids, Topics};
@@ -87,6 +87,8 @@ pub use wire::Wire;
 
 /// Nothing is kept beyond the rings.
 const NOWHERE: u64 = u64::MAX;
+/// By how much clocks of hubs of one order may differ, or what they apply be late, and what waits there still be settled alike.
+const LATE: Duration = Duration::from_secs(10);
 
 /// What readers may cost.
 #[derive(Clone, Copy, Debug)]
@@ -217,9 +219,12 @@ impl Hub {
         Epoch::from_random(self.epoch.load(Ordering::Acquire))
     }
 
-    /// From now on other hubs apply the same order too: an id that is ahead of this one waits.
-    pub fn share(&self) {
+    /// Other hubs apply the same order too, by the same moments: an id that is ahead of this one waits, and turns are on
+    /// a grid with the moment `origin`, as they are there. To be called before the first entry.
+    pub fn share(&self, origin: Instant) {
         self.ahead.get_or_init(Ahead::default);
+        let grace = LATE;
+        self.lock().set_grid(Grid { origin, grace });
     }
 
     /// There is nothing in the order behind this number by now: who waits for what is ahead of it for long is told.
@@ -236,7 +241,7 @@ impl Hub {
         let mut topics = self.lock();
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.epoch.store(epoch.number(), Ordering::Release);
-        topics.begin_anew(floor, clock::now(), &mut wakes);
+        topics.begin_anew(floor, &mut wakes);
         self.lost.clear();
         self.any_closed.store(false, Ordering::Relaxed);
         self.watermark.store(floor, Ordering::Release);

@@ -78,12 +78,20 @@ impl Drop for Waiting {
     }
 }
 
+/// What the turns of all topics are on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    /// Some moment of it.
+    pub(super) origin: Instant,
+    /// How long a series is known after it is free: as long as what is placed may be late.
+    pub(super) grace: Duration,
+}
+
 /// The turns of a topic.
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
-    /// Some moment of the grid.
-    origin: Instant,
+    grid: Grid,
     turns: HashMap<Arc<Series>, Turn>,
     /// When each is to be looked at, at the least.
     moments: BTreeMap<Instant, HashSet<Arc<Series>>>,
@@ -100,10 +108,10 @@ struct Turn {
 
 impl Pace {
     /// Nothing has gone out yet.
-    pub(super) fn new(interval: Duration, origin: Instant) -> Self {
+    pub(super) fn new(interval: Duration, grid: Grid) -> Self {
         Self {
             interval,
-            origin,
+            grid,
             turns: HashMap::new(),
             moments: BTreeMap::new(),
         }
@@ -178,7 +186,13 @@ impl Pace {
                     let again = self.not_after(now) + self.interval;
                     self.moments.entry(again).or_default().insert(series);
                 }
-                None if turn.free <= now => drop(self.turns.remove(&series)),
+                None if turn.free + self.grid.grace <= now => {
+                    drop(self.turns.remove(&series));
+                }
+                None if turn.free <= now => {
+                    let again = turn.free + self.grid.grace;
+                    self.moments.entry(again).or_default().insert(series);
+                }
                 // It has another moment.
                 _ => {}
             }
@@ -240,7 +254,7 @@ impl Pace {
         let known = self.turns.get_key_value(series);
         let series = known.map_or_else(|| Arc::new(series.clone()), |(series, _)| series.clone());
         let turn = self.turns.entry(series.clone()).or_insert(Turn {
-            free: self.origin,
+            free: self.grid.origin,
             waiting: None,
         });
         let before = change(turn);
@@ -254,7 +268,7 @@ impl Pace {
 
     /// The last moment of the grid that is not after `at`.
     fn not_after(&self, at: Instant) -> Instant {
-        let since = at.saturating_duration_since(self.origin).as_nanos();
+        let since = at.saturating_duration_since(self.grid.origin).as_nanos();
         let rest = since % self.step().as_nanos().max(1);
         at - Duration::from_nanos(u64::try_from(rest).expect("less than an interval"))
     }

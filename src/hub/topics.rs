@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use indexmap::{IndexMap, IndexSet};
@@ -22,7 +22,7 @@ use super::{
     duplicates::Duplicates,
     mailbox::{Mailbox, Mark, StreamHandle, Wakes},
     names::{Account, Names},
-    pace::Pace,
+    pace::{Grid, Pace},
     ring::{Bounds, Ring},
     stored::Stored,
     timeline::Timeline,
@@ -70,8 +70,7 @@ pub(super) struct Topics {
     series: usize,
     /// What all events that wait cost, in bytes.
     waiting_bytes: Arc<AtomicUsize>,
-    /// Some moment of the grid that turns are on.
-    origin: Instant,
+    grid: Grid,
     /// Invariant: the sum of `cost()` and `topic_cost()` over all topics with history.
     bytes: usize,
     /// Where the history of forgotten topics ended, and whether by their deletion.
@@ -206,7 +205,10 @@ impl Topics {
             turns: BTreeSet::new(),
             series: 0,
             waiting_bytes: Arc::default(),
-            origin,
+            grid: Grid {
+                origin,
+                grace: Duration::ZERO,
+            },
             bytes: 0,
             tombstones: BTreeMap::new(),
             floor,
@@ -403,7 +405,7 @@ impl Topics {
     }
 
     /// Forgets all that was, of every topic, and has all readers look. History up to `floor` is gone.
-    pub(super) fn begin_anew(&mut self, floor: u64, now: Instant, wakes: &mut Wakes) {
+    pub(super) fn begin_anew(&mut self, floor: u64, wakes: &mut Wakes) {
         let ids: Vec<Id> = self.known.iter().map(|(id, _)| id).collect();
         (self.sequence, self.floor) = (floor, floor);
         self.tombstones.clear();
@@ -416,7 +418,6 @@ impl Topics {
             ..
         } = self.retention;
         self.duplicates = Duplicates::new(duplicates_age, duplicates);
-        self.origin = now;
         for id in ids {
             self.paced(id, Pace::clear);
             let known = &mut self.known[id];
@@ -597,6 +598,11 @@ impl Topics {
             }
         }
         self.forget_if_idle(cell.id);
+    }
+
+    /// The turns of topics with an interval are on another grid from now on, which is before the first of them.
+    pub(super) fn set_grid(&mut self, grid: Grid) {
+        self.grid = grid;
     }
 
     /// Forgets what is known if it comes again and is too old for that by now.

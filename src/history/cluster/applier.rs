@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,6 +29,9 @@ use crate::{
 
 /// How long after a frame is stored its publishers wait for it to come back.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How far the clocks of edges and servers may be apart, in ms.
+const SKEW: u64 = 5000;
 
 /// Of how many frames it is remembered to how many event streams their entries went.
 const FRAMES: usize = 1024;
@@ -73,6 +79,8 @@ pub(super) struct Applier {
     sent: Mutex<HashMap<FrameId, Sent>>,
     position: watch::Sender<Position>,
     counts: Mutex<Counts>,
+    /// It was said that the clocks are apart.
+    is_told: AtomicBool,
     /// There are no places left for what is this edge's own: a frame is wanted.
     wants_frame: Notify,
 }
@@ -104,6 +112,7 @@ impl Applier {
             sent: Mutex::default(),
             position: watch::Sender::new(position),
             counts: Mutex::default(),
+            is_told: AtomicBool::new(false),
             wants_frame: Notify::new(),
         }
     }
@@ -134,8 +143,9 @@ impl Applier {
             }
         };
         let mut tail = self.lock();
-        // In the order time does not go back, and it is never yet to come.
-        let at = self.wall.moment(frame.millis).min(clock::now());
+        // In the order time does not go back. It is that of the servers: all edges settle by it what waits, though by the
+        // clock of some it is yet to come.
+        let at = self.wall.moment(frame.millis);
         let at = tail.at.map_or(at, |before| before.max(at));
         let first = sequence << PLACE_BITS;
         let placed = contents.into_iter().zip(first..).map(|((kind, body), number)| {
@@ -176,6 +186,7 @@ impl Applier {
         let Some(Sent { waiters, .. }) = sent else {
             return Ok(());
         };
+        self.compare_clocks(frame.millis);
         for ((waiter, number), outcome) in waiters.into_iter().zip(first..).zip(outcomes) {
             let answer = match outcome {
                 Some(applied) => {
@@ -187,6 +198,18 @@ impl Applier {
             let _: Result<(), Answer> = waiter.answer.send(answer);
         }
         Ok(())
+    }
+
+    /// Looks, when a frame of this edge has come back, how far its clock is from that of the servers.
+    fn compare_clocks(&self, millis: u64) {
+        let away = self.wall.millis(clock::now()).abs_diff(millis);
+        if away < SKEW || self.is_told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::warn!(
+            "the clock of this edge is {} s away from that of the NATS servers: set both by NTP",
+            away / 1000
+        );
     }
 
     /// Remembers for a while to how many event streams the entries of a frame went.
@@ -234,7 +257,7 @@ impl Applier {
                 target,
                 published: (published, since),
             } => {
-                let place = (published, self.wall.moment(since).min(clock::now()));
+                let place = (published, self.wall.moment(since));
                 self.hub.to_release(place, draft, target)
             }
             Content::Other(entry, _) => entry,

@@ -165,7 +165,7 @@ impl Cluster {
         let wall = Wall::new(clock::now(), clock::wall());
         let make = |epoch, floor, lost: &[LostRange]| {
             let hub = Hub::new(retention, rules.clone(), bounds, epoch, floor, lost);
-            hub.share();
+            hub.share(wall.moment(0));
             hub
         };
         let opened = settings.cache.as_ref();
@@ -678,7 +678,7 @@ impl Start {
                 let (first, epoch) = beginning.expect("it was asked for");
                 let floor = floor_before(first << PLACE_BITS);
                 let hub = Hub::new(retention, rules, bounds, epoch, floor, &[]);
-                hub.share();
+                hub.share(wall.moment(0));
                 if first > 1 {
                     // Nobody knows when what was before it was placed.
                     hub.forget_moments();

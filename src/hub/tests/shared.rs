@@ -1,10 +1,12 @@
 //! A hub of an order that others apply too.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn shared() -> Arc<Hub> {
     let hub = hub(100);
-    hub.share();
+    hub.share(clock::now());
     hub
 }
 
@@ -119,4 +121,67 @@ fn a_hub_that_begins_anew_ends_its_streams_and_knows_nothing_of_before() {
     let (data, is_gap) = all(&mut subscribe(&hub, &["a"], Resume::After(&id(&hub, 1))));
     assert_eq!((data, is_gap), (vec![], false));
     hub.lock().audit();
+}
+
+/// A hub whose topics below `x/` have an interval of a second, of an order with this grid.
+fn paced(origin: Instant) -> Arc<Hub> {
+    let treatment = Treatment {
+        interval: Some(Duration::from_secs(1)),
+        ..Treatment::default()
+    };
+    let hub = ruled(Retention::default(), &[("x/*", treatment)]);
+    hub.share(origin);
+    hub
+}
+
+proptest! {
+    /// One hub looks at its clock all the time, which is fast; another never; a third has come later, and was judged
+    /// before what it applies was applied.
+    #[test]
+    fn what_waits_is_settled_alike_by_all(
+        steps in proptest::collection::vec((0u64..700, 0usize..2, any::<bool>(), 0u64..9_000), 1..60),
+    ) {
+        let origin = clock::now();
+        let (fast, slow, judged) = (paced(origin), paced(origin), paced(origin));
+        let mut now = origin + Duration::from_secs(60);
+        let mut waiting: Vec<(u64, usize)> = Vec::new();
+        for (nth, (passed, of, is_released, ahead)) in steps.into_iter().enumerate() {
+            now += Duration::from_millis(passed);
+            let name = ["x/1", "x/2"][of];
+            let number = (nth as u64 + 1) << PLACE_BITS;
+            // Some hub has it go out when it is its turn by its clock: the first of all that is due anywhere.
+            drop(fast.due(now + Duration::from_millis(ahead), 10));
+            let released = waiting.iter().position(|(_, topic)| *topic == of).filter(|_| is_released);
+            let entry = |hub: &Hub| match released {
+                Some(at) => {
+                    let target = Target { topics: topics(&[name]), ..Target::default() };
+                    hub.to_release((waiting[at].0, now), Draft::new(None, "x", None), target)
+                }
+                None => event(&[name], "x"),
+            };
+            let verdicts = judged.judge([(number, now, &entry(&judged))].into_iter());
+            let mut deferred = Vec::new();
+            for hub in [&fast, &slow, &judged] {
+                let mut placed = Placed::new(number, now, entry(hub));
+                if Arc::ptr_eq(hub, &judged) && released.is_none() {
+                    placed.judged = Judged::Before(verdicts[0]);
+                }
+                deferred.push(hub.apply([placed]).applied[0].deferred);
+            }
+            prop_assert!(deferred.iter().all(|one| *one == deferred[0]), "{deferred:?} at {nth}");
+            match released {
+                Some(at) => drop(waiting.remove(at)),
+                None => {
+                    // It takes the place of another.
+                    waiting.retain(|(_, topic)| *topic != of);
+                    waiting.extend(deferred[0].then_some((number, of)));
+                }
+            }
+            for name in ["x/1", "x/2"] {
+                let held = [&fast, &slow, &judged].map(|hub| hub.waiting_in(&topic(name)).len());
+                prop_assert_eq!(held[0], held[1]);
+                prop_assert_eq!(held[0], held[2]);
+            }
+        }
+    }
 }

@@ -110,7 +110,7 @@ impl Topics {
     fn paced_topics(&self, topics: &[Topic]) -> Vec<(Topic, Pace)> {
         let paced = topics.iter().filter_map(|topic| {
             let interval = self.treatment(topic).interval?;
-            Some((topic.clone(), Pace::new(interval, self.origin)))
+            Some((topic.clone(), Pace::new(interval, self.grid)))
         });
         paced.collect()
     }
@@ -195,7 +195,7 @@ impl Topics {
         if self.is_full_for(known.pace.as_deref(), series) {
             return false;
         }
-        let new = || Box::new(Pace::new(interval, self.origin));
+        let new = || Box::new(Pace::new(interval, self.grid));
         self.known[id].pace.get_or_insert_with(new);
         true
     }

@@ -31,7 +31,7 @@ pub const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef012345
 /// The header of a token that it signs.
 const HEADER: &str = r#"{"alg":"HS256","kid":"h"}"#;
 
-fn now() -> u64 {
+pub fn now() -> u64 {
     seventh::clock::wall()
         .duration_since(UNIX_EPOCH)
         .expect("after 1970")

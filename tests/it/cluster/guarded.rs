@@ -1,10 +1,6 @@
 //! Servers that take nobody without a certificate of their own, and a user's credentials.
 
-use std::{
-    net::Ipv4Addr,
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{net::Ipv4Addr, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use nkeys::KeyPair;
@@ -12,7 +8,10 @@ use serde_json::{Value, json};
 use seventh::client::Protocol;
 
 use super::{edge_with, nats::Nats};
-use crate::commands::{program, refused};
+use crate::{
+    access::now,
+    commands::{program, refused},
+};
 
 /// Why an edge does not start.
 async fn refusal_of(text: &str) -> String {
@@ -32,13 +31,10 @@ async fn refusal_of(text: &str) -> String {
 
 /// What `kind` of somebody is, as `by` says: a JWT as NATS has it.
 fn jwt(by: &KeyPair, of: &KeyPair, name: &str, kind: &str, mut what: Value) -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("it is later");
     (what["type"], what["version"]) = (kind.into(), 2.into());
     let head = json!({"typ": "JWT", "alg": "ed25519-nkey"});
     let claims = json!({
-        "jti": name, "iat": now.as_secs(), "iss": by.public_key(), "name": name,
+        "jti": name, "iat": now(), "iss": by.public_key(), "name": name,
         "sub": of.public_key(), "nats": what,
     });
     let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());

@@ -587,6 +587,55 @@ async fn what_a_later_version_wrote_is_not_passed_over() {
     assert_eq!(reader.data(1).await, ["4"]);
 }
 
+/// What waits for its turn, and what goes out, is the same at all edges, whoever published where, and when an edge came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_its_turn_is_the_same_at_every_edge() {
+    let nats = Nats::one().await;
+    let paced = "[[topic]]\npattern = \"**\"\ninterval = \"200ms\"\nreplay = \"latest\"\n";
+    let one = edge_with(&nats, "one", paced);
+    one.publish("t/0", "first").await;
+    tokio::time::sleep(Duration::from_millis(70)).await;
+    let two = edge_with(&nats, "two", paced);
+    for n in 0..400 {
+        let edge = [&one, &two][n % 2];
+        edge.publish(&format!("t/{}", n % 5), n.to_string()).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // What waited last has gone out.
+    for topic in 0..5 {
+        let path = format!("/topics/t%2F{topic}/events?limit=1000");
+        let last = patiently("the last of all", async {
+            loop {
+                let mut both = Vec::new();
+                for edge in [&one, &two] {
+                    both.push(edge.ask("GET", &path, "").await.json()["events"].clone());
+                }
+                let last = |events: &Value| {
+                    let last = events.as_array().and_then(|events| events.last().cloned());
+                    last.map(|last| last["data"].clone())
+                };
+                if both
+                    .iter()
+                    .all(|events| last(events) == Some(json!((395 + topic).to_string())))
+                {
+                    return both;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+        let ids = last.iter().map(|events| {
+            let events = events.as_array().expect("a list").iter();
+            events
+                .map(|event| (event["id"].clone(), event["data"].clone()))
+                .collect::<Vec<_>>()
+        });
+        let ids: Vec<_> = ids.collect();
+        assert_eq!(ids[0], ids[1]);
+        assert!(ids[0].len() < 40, "{} of 80 went out", ids[0].len());
+    }
+}
+
 /// The order is made anew while no edge is there to see it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_is_made_anew_is_of_another_history() {

@@ -95,7 +95,7 @@ fn hub(events: usize, epoch: Epoch, floor: u64) -> Arc<Hub> {
     };
     let (rules, bounds) = (TopicRules::default(), HubBounds::default());
     let hub = Hub::new(retention, rules, bounds, epoch, floor, &[]);
-    hub.share();
+    hub.share(clock::now());
     hub
 }
 
