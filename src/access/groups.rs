@@ -104,25 +104,41 @@ impl Groups {
     ///
     /// [`InvalidMember::Cycle`] with its path when the group would be nested in itself.
     pub fn add(&mut self, group: &Name, member: Member) -> Result<bool, InvalidMember> {
-        let known = self.members.get(group);
-        if known.is_some_and(|members| members.contains(&member)) {
+        let is_new = self.would_add(group, &member)?;
+        if is_new {
+            let members = self.members.entry(group.clone()).or_default();
+            members.insert(member);
+            self.count += 1;
+        }
+        Ok(is_new)
+    }
+
+    /// Whether a member would be added that is none yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add).
+    pub fn would_add(&self, group: &Name, member: &Member) -> Result<bool, InvalidMember> {
+        if self.has(group, member) {
             return Ok(false);
         }
         if self.count >= MAX_MEMBERS {
             return Err(InvalidMember::TooMany);
         }
-        if let Member::Group(nested) = &member
+        if let Member::Group(nested) = member
             && let Some(mut path) = self.path(nested, group)
         {
             path.insert(0, group.clone());
             return Err(Cycle(path).into());
         }
-        self.members
-            .entry(group.clone())
-            .or_default()
-            .insert(member);
-        self.count += 1;
         Ok(true)
+    }
+
+    /// Whether a group has a member, itself.
+    #[must_use]
+    pub fn has(&self, group: &Name, member: &Member) -> bool {
+        let members = self.members.get(group);
+        members.is_some_and(|members| members.contains(member))
     }
 
     /// Removes a member; `false` when it was none.

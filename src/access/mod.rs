@@ -522,6 +522,12 @@ impl Access {
         self.removals.load(Ordering::Acquire)
     }
 
+    /// Whether a group has a member, itself, by the configuration.
+    #[must_use]
+    pub fn is_configured(&self, group: &Name, member: &Member) -> bool {
+        self.settings.groups.has(group, member)
+    }
+
     /// The nesting of groups, to read or to change for the length of a statement.
     pub fn groups(&self) -> MutexGuard<'_, Groups> {
         self.groups.lock().expect("no holder of this lock panics")

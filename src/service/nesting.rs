@@ -12,6 +12,13 @@ pub(super) struct Membership {
     pub(super) is_in: bool,
 }
 
+impl Membership {
+    /// Whether it is about the same member and group.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        (&self.group, &self.member) == (&other.group, &other.member)
+    }
+}
+
 /// What was changed, in its order, and which of all facts says so.
 #[derive(Debug, Default)]
 pub(crate) struct Nesting(Mutex<(Vec<Membership>, u64)>);

@@ -27,6 +27,8 @@ use crate::{
 const NESTING: &str = "nesting";
 /// How long it is remembered of whom the app is to be asked anew.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+/// How long it is remembered who is no member any more: an edge that was away for longer has to be started again.
+const LEFT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often a change of the nesting is tried that another edge was faster with.
 const TRIES: usize = 10;
 /// And after how long each time.
@@ -115,6 +117,19 @@ fn apply(context: &Context, shared: Shared, revision: u64) {
         }
         Shared::Member(membership) => change(context, &membership),
         Shared::Nesting(all) => {
+            let before = std::mem::take(&mut context.nesting.lock().0);
+            let is_gone =
+                |one: &&Membership| one.is_in && !all.iter().any(|other| other.is_of(one));
+            for gone in before.iter().filter(is_gone) {
+                let is_in = false;
+                change(
+                    context,
+                    &Membership {
+                        is_in,
+                        ..gone.clone()
+                    },
+                );
+            }
             all.iter()
                 .for_each(|membership| change(context, membership));
             *context.nesting.lock() = (all, revision);
@@ -219,15 +234,18 @@ pub(super) async fn change_member(
         if !would_change(context, group, member, is_in)? {
             return Ok(false);
         }
+        // Who is in it stays so, and who is not though the configuration says so; of others it is known to all by then.
+        let is_kept = is_in || context.access.is_configured(group, member);
         let told = match member {
             Member::User(_) => {
-                tell(context, &Shared::Member(membership.clone()), None, None).await?
+                let kept = (!is_kept).then_some(LEFT);
+                tell(context, &Shared::Member(membership.clone()), None, kept).await?
             }
             Member::Group(_) => {
-                all.retain(|known| {
-                    (&known.group, &known.member) != (&membership.group, &membership.member)
-                });
-                all.push(membership.clone());
+                all.retain(|known| !known.is_of(&membership));
+                if is_kept {
+                    all.push(membership.clone());
+                }
                 tell(context, &Shared::Nesting(all), Some(revision), None).await?
             }
         };
@@ -269,11 +287,11 @@ fn would_change(
     member: &Member,
     is_in: bool,
 ) -> Result<bool, InvalidMember> {
-    let mut groups = context.access.groups().clone();
+    let groups = context.access.groups();
     if is_in {
-        groups.add(group, member.clone())
+        groups.would_add(group, member)
     } else {
-        Ok(groups.remove(group, member))
+        Ok(groups.has(group, member))
     }
 }
 

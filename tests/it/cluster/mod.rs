@@ -344,6 +344,41 @@ async fn who_is_in_a_group_is_known_to_every_edge() {
     until_staff(&three, false).await;
 }
 
+/// Groups in groups by the configuration too, which an operator's word outlasts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_are_nested_alike_at_every_edge() {
+    let nats = Nats::one().await;
+    let groups = "groups.staff = [\"editors\"]\n";
+    let members = |edge: TestEdge, expected: Value| async move {
+        patiently("the members", async {
+            while edge.ask("GET", "/groups/staff", "").await.json()["members"] != expected {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        edge
+    };
+    let one = edge_with(&nats, "one", groups);
+    let two = edge_with(&nats, "two", groups);
+    let put = one
+        .ask("PUT", "/groups/staff/members/group:sales", "")
+        .await;
+    assert_eq!(put.status, StatusCode::OK, "{}", put.text);
+    let two = members(two, json!(["group:editors", "group:sales"])).await;
+    for gone in ["sales", "editors"] {
+        let path = format!("/groups/staff/members/group:{gone}");
+        let taken = two.ask("DELETE", &path, "").await;
+        assert_eq!(taken.json(), json!({"removed": true}), "{}", taken.text);
+    }
+    let put = two
+        .ask("PUT", "/groups/staff/members/group:board", "")
+        .await;
+    assert_eq!(put.status, StatusCode::OK, "{}", put.text);
+    let _one = members(one, json!(["group:board"])).await;
+    let three = edge_with(&nats, "three", groups);
+    let _three = members(three, json!(["group:board"])).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_edges_make_no_cycle_of_groups_together() {
     let nats = Nats::one().await;
