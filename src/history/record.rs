@@ -114,6 +114,8 @@ const TTL: u8 = 8;
 const IDEMPOTENCY_KEY: u8 = 16;
 const CONTENT: u8 = 32;
 const LIVE_ONLY: u8 = 64;
+/// Not given by this version.
+const LATER: u8 = 128;
 
 /// By what a topic is found in an index: FNV-1a. Two with one hash cost a look, as records have the names.
 pub(super) fn hash(topic: &Topic) -> u64 {
@@ -329,6 +331,9 @@ impl<'a> Reading<'a> {
 
     fn event(&mut self) -> Option<(Draft, Target)> {
         let [flags] = self.array()?;
+        if flags & LATER != 0 {
+            return None;
+        }
         let has = |flag: u8| flags & flag != 0;
         let topics = self.topics()?;
         let to = if has(TO) { Some(self.topics()?) } else { None };
@@ -372,13 +377,28 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// Whether a later version has put something into an entry that this one would take for something else.
+pub(super) fn is_of_later(kind: Kind, body: &[u8]) -> bool {
+    flags(kind, body).is_some_and(|flags| flags & LATER != 0)
+}
+
+/// What of an event is given.
+fn flags(kind: Kind, body: &[u8]) -> Option<u8> {
+    let at = match kind {
+        Kind::Event => 0,
+        Kind::Waits => 8,
+        Kind::Release => 16,
+        _ => return None,
+    };
+    body.get(at).copied()
+}
+
 /// Whether an entry is known if it comes again.
 pub(super) fn is_identified(kind: Kind, body: &[u8]) -> bool {
     let flags = match kind {
-        Kind::Event => body.first(),
-        Kind::Waits => body.get(8),
         Kind::Repeat => return true,
-        _ => None,
+        Kind::Release => None,
+        _ => flags(kind, body),
     };
     flags.is_some_and(|flags| flags & (IDEMPOTENCY_KEY | CONTENT) != 0)
 }

@@ -12,15 +12,27 @@ const FAR: u64 = 100 * 365 * 24 * 3_600_000;
 pub(super) struct Wall {
     at: Instant,
     millis: u64,
+    /// What was before this process was not after that.
+    latest: u64,
 }
 
 impl Wall {
     pub(super) fn new(at: Instant, wall: SystemTime) -> Self {
         let since = wall.duration_since(SystemTime::UNIX_EPOCH);
         let millis = u64::try_from(since.unwrap_or_default().as_millis());
+        let millis = millis.unwrap_or(u64::MAX / 2);
         Self {
             at,
-            millis: millis.unwrap_or(u64::MAX / 2),
+            millis,
+            latest: millis,
+        }
+    }
+
+    /// The same where others say when something was, whose clocks may be ahead.
+    pub(super) fn of_others(self) -> Self {
+        Self {
+            latest: u64::MAX,
+            ..self
         }
     }
 
@@ -54,7 +66,7 @@ impl Wall {
 
     /// The same of what was before this process: a clock that was set back does not make it come.
     pub(super) fn past(&self, millis: u64) -> Instant {
-        self.moment(millis.min(self.millis))
+        self.moment(millis.min(self.latest))
     }
 }
 
@@ -75,5 +87,6 @@ mod tests {
         }
         assert_eq!(wall.past(millis + 5), at);
         assert!(wall.moment(u64::MAX) > at);
+        assert!(wall.of_others().past(millis + 5) > at);
     }
 }

@@ -63,7 +63,7 @@ use ahead::Ahead;
 use entry::UNDER_ONE_LOCK;
 use lost::Lost;
 use mailbox::Wakes;
-use pace::{Grid, Waiting};
+use pace::Waiting;
 use ring::Ring;
 use stored::{Stored, Terms};
 use topics::{Cell, Ids, Topics};
@@ -87,8 +87,6 @@ pub use wire::Wire;
 
 /// Nothing is kept beyond the rings.
 const NOWHERE: u64 = u64::MAX;
-/// By how much clocks of hubs of one order may differ, or what they apply be late, and what waits there still be settled alike.
-const LATE: Duration = Duration::from_secs(10);
 
 /// What readers may cost.
 #[derive(Clone, Copy, Debug)]
@@ -223,8 +221,7 @@ impl Hub {
     /// a grid with the moment `origin`, as they are there. To be called before the first entry.
     pub fn share(&self, origin: Instant) {
         self.ahead.get_or_init(Ahead::default);
-        let grace = LATE;
-        self.lock().set_grid(Grid { origin, grace });
+        self.lock().share(origin);
     }
 
     /// There is nothing in the order behind this number by now: who waits for what is ahead of it for long is told.
@@ -605,9 +602,10 @@ impl Hub {
         self.lost.damage_after(cursor)
     }
 
-    /// The numbers up to this one are passed: nothing that has them is there to be applied.
+    /// The numbers up to this one are passed, and what was placed up to a moment: nothing of it comes any more.
     pub fn pass(&self, sequence: u64, at: Instant) {
         let mut topics = self.lock();
+        topics.settle(at);
         if sequence > topics.sequence() {
             topics.advance(sequence, at);
             self.watermark.store(sequence, Ordering::Release);

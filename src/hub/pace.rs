@@ -21,6 +21,9 @@ use crate::sse::Draft;
 /// How many moments of an interval turns are at.
 const MOMENTS: u32 = 8;
 
+/// After how long it is looked again for series that may be forgotten, at the least.
+const LATER: Duration = Duration::from_secs(10);
+
 /// An event that waits for its turn, in one topic or several. Once no topic has it any more, it was
 /// passed over.
 #[derive(Debug)]
@@ -78,20 +81,12 @@ impl Drop for Waiting {
     }
 }
 
-/// What the turns of all topics are on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Grid {
-    /// Some moment of it.
-    pub(super) origin: Instant,
-    /// How long a series is known after it is free: as long as what is placed may be late.
-    pub(super) grace: Duration,
-}
-
 /// The turns of a topic.
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
-    grid: Grid,
+    /// Some moment of the grid.
+    origin: Instant,
     turns: HashMap<Arc<Series>, Turn>,
     /// When each is to be looked at, at the least.
     moments: BTreeMap<Instant, HashSet<Arc<Series>>>,
@@ -108,10 +103,10 @@ struct Turn {
 
 impl Pace {
     /// Nothing has gone out yet.
-    pub(super) fn new(interval: Duration, grid: Grid) -> Self {
+    pub(super) fn new(interval: Duration, origin: Instant) -> Self {
         Self {
             interval,
-            grid,
+            origin,
             turns: HashMap::new(),
             moments: BTreeMap::new(),
         }
@@ -164,8 +159,9 @@ impl Pace {
     }
 
     /// Some of the events whose turn it is by `now`, at most so many; they stay until they are
-    /// [released](Self::release). Series that nothing waits in are forgotten.
-    pub(super) fn due(&mut self, now: Instant, most: usize) -> Vec<Arc<Waiting>> {
+    /// [released](Self::release). Series that nothing waits in are forgotten once nothing comes any more that was placed
+    /// before they are free: all that is has come up to `through`.
+    pub(super) fn due(&mut self, now: Instant, through: Instant, most: usize) -> Vec<Arc<Waiting>> {
         let mut due = Vec::new();
         while due.len() < most
             && let Some(mut moment) = self.moments.first_entry()
@@ -186,11 +182,9 @@ impl Pace {
                     let again = self.not_after(now) + self.interval;
                     self.moments.entry(again).or_default().insert(series);
                 }
-                None if turn.free + self.grid.grace <= now => {
-                    drop(self.turns.remove(&series));
-                }
+                None if turn.free <= through => drop(self.turns.remove(&series)),
                 None if turn.free <= now => {
-                    let again = turn.free + self.grid.grace;
+                    let again = self.not_after(now) + self.interval.max(LATER);
                     self.moments.entry(again).or_default().insert(series);
                 }
                 // It has another moment.
@@ -254,7 +248,7 @@ impl Pace {
         let known = self.turns.get_key_value(series);
         let series = known.map_or_else(|| Arc::new(series.clone()), |(series, _)| series.clone());
         let turn = self.turns.entry(series.clone()).or_insert(Turn {
-            free: self.grid.origin,
+            free: self.origin,
             waiting: None,
         });
         let before = change(turn);
@@ -268,7 +262,7 @@ impl Pace {
 
     /// The last moment of the grid that is not after `at`.
     fn not_after(&self, at: Instant) -> Instant {
-        let since = at.saturating_duration_since(self.grid.origin).as_nanos();
+        let since = at.saturating_duration_since(self.origin).as_nanos();
         let rest = since % self.step().as_nanos().max(1);
         at - Duration::from_nanos(u64::try_from(rest).expect("less than an interval"))
     }

@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use indexmap::{IndexMap, IndexSet};
@@ -22,7 +22,7 @@ use super::{
     duplicates::Duplicates,
     mailbox::{Mailbox, Mark, StreamHandle, Wakes},
     names::{Account, Names},
-    pace::{Grid, Pace},
+    pace::Pace,
     ring::{Bounds, Ring},
     stored::Stored,
     timeline::Timeline,
@@ -70,7 +70,10 @@ pub(super) struct Topics {
     series: usize,
     /// What all events that wait cost, in bytes.
     waiting_bytes: Arc<AtomicUsize>,
-    grid: Grid,
+    /// Some moment of the grid that turns are on.
+    origin: Instant,
+    /// When the last of what has come was placed, if others settle by that too what waits.
+    settled: Option<Instant>,
     /// Invariant: the sum of `cost()` and `topic_cost()` over all topics with history.
     bytes: usize,
     /// Where the history of forgotten topics ended, and whether by their deletion.
@@ -205,10 +208,8 @@ impl Topics {
             turns: BTreeSet::new(),
             series: 0,
             waiting_bytes: Arc::default(),
-            grid: Grid {
-                origin,
-                grace: Duration::ZERO,
-            },
+            origin,
+            settled: None,
             bytes: 0,
             tombstones: BTreeMap::new(),
             floor,
@@ -600,9 +601,15 @@ impl Topics {
         self.forget_if_idle(cell.id);
     }
 
-    /// The turns of topics with an interval are on another grid from now on, which is before the first of them.
-    pub(super) fn set_grid(&mut self, grid: Grid) {
-        self.grid = grid;
+    /// What waits is settled by when entries were placed, and on a grid with this moment. Before the first entry.
+    pub(super) fn share(&mut self, origin: Instant) {
+        (self.origin, self.settled) = (origin, Some(origin));
+    }
+
+    /// All has come that was placed by a moment.
+    pub(super) fn settle(&mut self, through: Instant) {
+        let through = |before: Instant| before.max(through);
+        self.settled = self.settled.map(through);
     }
 
     /// Forgets what is known if it comes again and is too old for that by now.
@@ -812,8 +819,10 @@ impl Topics {
         if known.last != 0 || !known.readers.is_empty() {
             return;
         }
+        // Where others settle it too, it is known as long what has gone out.
+        let is_shared = self.settled.is_some();
         let waits = known.pace.as_ref();
-        if waits.is_some_and(|pace| pace.waiting().next().is_some()) {
+        if waits.is_some_and(|pace| is_shared || pace.waiting().next().is_some()) {
             return;
         }
         self.paced(id, Pace::clear);

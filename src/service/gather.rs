@@ -83,11 +83,21 @@ impl<K: Ord> List<K> {
         question: Question,
         own: Part,
     ) -> (Value, usize) {
-        let (mut parts, mut missing) = (vec![own], None);
-        if let Some(others) = ask(context, &question).await {
-            parts.extend(others.parts);
-            missing = Some(others.missing);
-        }
+        let Some(Others { mut parts, missing }) = ask(context, &question).await else {
+            return self.alone(own);
+        };
+        parts.push(own);
+        let (mut page, anonymous) = self.page(parts);
+        page["missing"] = json!(missing);
+        (page, anonymous)
+    }
+
+    /// A page of this edge's part.
+    pub(super) fn alone(&self, own: Part) -> (Value, usize) {
+        self.page(vec![own])
+    }
+
+    fn page(&self, parts: Vec<Part>) -> (Value, usize) {
         let Part {
             entries,
             more,
@@ -95,11 +105,7 @@ impl<K: Ord> List<K> {
         } = self.merge(parts);
         let last = entries.last().filter(|_| more);
         let next = last.map_or(Value::Null, |last| last[self.key].clone());
-        let mut page = json!({ self.name: entries, "next": next });
-        if let Some(missing) = missing {
-            page["missing"] = json!(missing);
-        }
-        (page, anonymous)
+        (json!({ self.name: entries, "next": next }), anonymous)
     }
 
     /// What is known to be on the page: nothing behind the last of a part of which there is more.
@@ -132,18 +138,18 @@ impl<K: Ord> List<K> {
 
 /// Adds what another edge counted.
 pub(super) fn add(to: &mut Value, from: &Value, field: &str) {
-    let sum = to[field].as_u64().unwrap_or_default() + from[field].as_u64().unwrap_or_default();
-    to[field] = sum.into();
+    let count = |of: &Value| of[field].as_u64().unwrap_or_default();
+    to[field] = count(to).saturating_add(count(from)).into();
 }
 
 /// What the other edges have, and which of them did not answer.
-struct Others {
-    parts: Vec<Part>,
-    missing: Vec<String>,
+pub(super) struct Others {
+    pub(super) parts: Vec<Part>,
+    pub(super) missing: Vec<String>,
 }
 
 /// Asks the other edges; `None` of an edge on its own.
-async fn ask(context: &Context, question: &Question) -> Option<Others> {
+pub(super) async fn ask(context: &Context, question: &Question) -> Option<Others> {
     let question = serde_json::to_value(question).expect("text and numbers");
     let gathered = context.order.gather(&question).await?;
     let mut others = Others {
@@ -151,9 +157,9 @@ async fn ask(context: &Context, question: &Question) -> Option<Others> {
         missing: gathered.missing,
     };
     for (node, said) in gathered.answers {
-        match serde_json::from_value(said) {
-            Ok(part) => others.parts.push(part),
-            Err(_) => others.missing.push(node),
+        match serde_json::from_value::<Part>(said) {
+            Ok(part) if part.entries.iter().all(Value::is_object) => others.parts.push(part),
+            _ => others.missing.push(node),
         }
     }
     Some(others)

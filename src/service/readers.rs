@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::request::Parts;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Context,
@@ -94,17 +94,17 @@ impl Asked {
         readers
     }
 
-    /// Those at all edges.
-    async fn answer(&self, context: &Context, query: &str) -> Reply {
-        let list = List {
+    fn list(&self) -> List<String> {
+        List {
             name: "users",
             key: "user",
             order: |user| user["user"].as_str().unwrap_or_default().to_owned(),
             join: |to, from| gather::add(to, &from, "streams"),
             limit: self.limit,
-        };
-        let question = Question::Readers(query.to_owned());
-        let (mut page, anonymous) = list.of(context, question, self.part(context)).await;
+        }
+    }
+
+    fn answer(&self, (mut page, anonymous): (Value, usize)) -> Reply {
         page["topic"] = self.topic.as_str().into();
         page["anonymous"] = anonymous.into();
         Reply::json(&page)
@@ -120,13 +120,15 @@ pub(super) fn part(context: &Context, query: &str) -> Result<Part, Problem> {
     Ok(Asked::parse(query)?.part(context))
 }
 
-/// The readers of any topic, for the operator.
+/// The readers of any topic at all edges, for the operator.
 pub(super) async fn list(context: &Context, parts: &Parts) -> Result<Reply, Problem> {
     let asked = Asked::parse(query(parts))?;
-    Ok(asked.answer(context, query(parts)).await)
+    let question = Question::Readers(query(parts).to_owned());
+    let (list, own) = (asked.list(), asked.part(context));
+    Ok(asked.answer(list.of(context, question, own).await))
 }
 
-/// The readers of a topic, for whoever may see them by its rule.
+/// The readers of a topic at this edge, for whoever may see them by its rule: those of whom it is told who comes and goes.
 pub(super) async fn list_as(
     context: &Context,
     parts: &Parts,
@@ -138,7 +140,7 @@ pub(super) async fn list_as(
     context
         .access
         .may_subscribe(&identity, std::iter::once(&presence))?;
-    Ok(asked.answer(context, query(parts)).await)
+    Ok(asked.answer(asked.list().alone(asked.part(context))))
 }
 
 /// Tells each second who has come to a topic and left it, where a rule says so. Never ends.

@@ -30,8 +30,10 @@ use crate::{
 /// How long after a frame is stored its publishers wait for it to come back.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How far the clocks of edges and servers may be apart, in ms.
+/// How far the clocks of edges and servers may be apart without a word, in ms.
 const SKEW: u64 = 5000;
+/// And how far until entries are taken to be placed when they come.
+const APART: Duration = Duration::from_secs(10);
 
 /// Of how many frames it is remembered to how many event streams their entries went.
 const FRAMES: usize = 1024;
@@ -55,6 +57,8 @@ pub(super) struct Waiter {
 #[derive(Debug)]
 struct Sent {
     waiters: Vec<Waiter>,
+    /// When it was sent first.
+    at: Instant,
     /// Under which number it was stored, and when.
     stored: Option<(u64, Instant)>,
 }
@@ -144,8 +148,8 @@ impl Applier {
         };
         let mut tail = self.lock();
         // In the order time does not go back. It is that of the servers: all edges settle by it what waits, though by the
-        // clock of some it is yet to come.
-        let at = self.wall.moment(frame.millis);
+        // clock of some it is yet to come, unless that is far off.
+        let at = self.moment(frame.millis);
         let at = tail.at.map_or(at, |before| before.max(at));
         let first = sequence << PLACE_BITS;
         let placed = contents.into_iter().zip(first..).map(|((kind, body), number)| {
@@ -183,10 +187,15 @@ impl Applier {
             id: frame.id.clone(),
         });
         let sent = id.and_then(|id| self.sent().remove(&id));
-        let Some(Sent { waiters, .. }) = sent else {
+        let Some(Sent {
+            waiters,
+            at: is_sent,
+            ..
+        }) = sent
+        else {
             return Ok(());
         };
-        self.compare_clocks(frame.millis);
+        self.compare_clocks(frame.millis, is_sent);
         for ((waiter, number), outcome) in waiters.into_iter().zip(first..).zip(outcomes) {
             let answer = match outcome {
                 Some(applied) => {
@@ -200,14 +209,21 @@ impl Applier {
         Ok(())
     }
 
-    /// Looks, when a frame of this edge has come back, how far its clock is from that of the servers.
-    fn compare_clocks(&self, millis: u64) {
-        let away = self.wall.millis(clock::now()).abs_diff(millis);
+    /// What the servers say, by the clock of this edge.
+    fn moment(&self, millis: u64) -> Instant {
+        self.wall.moment(millis).min(clock::now() + APART)
+    }
+
+    /// Looks, when a frame of this edge has come back, whether it was stored in between by the clock of the servers.
+    fn compare_clocks(&self, millis: u64, is_sent: Instant) {
+        let (from, to) = (self.wall.millis(is_sent), self.wall.millis(clock::now()));
+        let away = from.saturating_sub(millis).max(millis.saturating_sub(to));
         if away < SKEW || self.is_told.swap(true, Ordering::Relaxed) {
             return;
         }
         tracing::warn!(
-            "the clock of this edge is {} s away from that of the NATS servers: set both by NTP",
+            "by the clock that this edge had when it was started it is {} s away from the NATS servers: set all clocks by \
+             NTP, and start the edge again",
             away / 1000
         );
     }
@@ -257,7 +273,7 @@ impl Applier {
                 target,
                 published: (published, since),
             } => {
-                let place = (published, self.wall.moment(since));
+                let place = (published, self.moment(since));
                 self.hub.to_release(place, draft, target)
             }
             Content::Other(entry, _) => entry,
@@ -334,6 +350,7 @@ impl Applier {
     pub(super) fn is_sent(&self, id: FrameId, waiters: Vec<Waiter>) {
         let sent = Sent {
             waiters,
+            at: clock::now(),
             stored: None,
         };
         self.sent().insert(id, sent);
@@ -371,7 +388,10 @@ impl Applier {
             .collect();
         let late: Vec<Sent> = late.iter().filter_map(|id| sent.remove(id)).collect();
         drop(sent);
-        for Sent { waiters, stored } in late {
+        for Sent {
+            waiters, stored, ..
+        } in late
+        {
             let first = stored.map_or(0, |(sequence, _)| sequence << PLACE_BITS);
             for (waiter, number) in waiters.into_iter().zip(first..) {
                 let answer = if waiter.depends || stored.is_none() {

@@ -15,7 +15,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::{
-    history::record::{Encoded, Kind},
+    history::record::{self, Encoded, Kind},
     hub::OWN_PLACES,
 };
 
@@ -85,7 +85,7 @@ pub(super) enum BadFrame {
     Foreign,
     #[error("it is of format {0}, which this version does not know")]
     Format(u8),
-    #[error("it has an entry of kind {0}, which this version does not know")]
+    #[error("it has an entry of kind {0} that this version does not know")]
     Kind(u8),
     #[error("it is cut short, or damaged")]
     Damaged,
@@ -107,8 +107,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame<'_>, BadFrame> {
     }
     let (id, entries) = whole(rest).ok_or(BadFrame::Damaged)?;
     let known = |(kind, body)| match Kind::from_u8(kind) {
-        Some(known) => Ok((known, body)),
-        None => Err(BadFrame::Kind(kind)),
+        Some(known) if !record::is_of_later(known, body) => Ok((known, body)),
+        _ => Err(BadFrame::Kind(kind)),
     };
     let entries = entries.into_iter().map(known).collect::<Result<_, _>>()?;
     Ok(Frame { id, entries })
@@ -158,6 +158,7 @@ mod tests {
             let entries: Vec<Encoded> = bodies.iter().map(|(kind, body)| Encoded {
                 kind: Kind::from_u8(*kind).expect("it is one"), body: body.clone(), topics: SmallVec::new(),
             }).collect();
+            prop_assume!(entries.iter().all(|entry| !record::is_of_later(entry.kind, &entry.body)));
             let bytes = encode(id, entries.iter());
             prop_assert_eq!(bytes.len(), HEAD + entries.iter().map(cost).sum::<usize>());
             let read = entries.iter().map(|entry| (entry.kind, &entry.body[..])).collect();
@@ -173,6 +174,9 @@ mod tests {
             let mut bytes = encode(id, [&known, &known].into_iter());
             bytes[HEAD] = kind;
             prop_assert_eq!(decode(&bytes), Err(BadFrame::Kind(kind)));
+            let with_more = Encoded { kind: Kind::Event, body: vec![128], topics: SmallVec::new() };
+            let with_more = encode(id, [&with_more].into_iter());
+            prop_assert_eq!(decode(&with_more), Err(BadFrame::Kind(1)));
             bytes[MAGIC.len()] = format;
             prop_assert_eq!(decode(&bytes), Err(BadFrame::Format(format)));
         }

@@ -162,7 +162,7 @@ impl Cluster {
     ) -> Result<Self, ClusterError> {
         let settings = Arc::new(settings);
         let boot = fastrand::u64(..);
-        let wall = Wall::new(clock::now(), clock::wall());
+        let wall = Wall::new(clock::now(), clock::wall()).of_others();
         let make = |epoch, floor, lost: &[LostRange]| {
             let hub = Hub::new(retention, rules.clone(), bounds, epoch, floor, lost);
             hub.share(wall.moment(0));
@@ -388,6 +388,9 @@ impl Cluster {
 
     /// How many event streams of all edges some entries went to.
     pub(super) async fn reached(&self, receipts: &[&Receipt]) -> Vec<Reached> {
+        if receipts.is_empty() {
+            return Vec::new();
+        }
         let others = self.others().await;
         self.asking().reached(others, receipts).await
     }
@@ -395,6 +398,13 @@ impl Cluster {
     /// What the others answer to a question, and who did not.
     pub(super) async fn gather(&self, question: &Value) -> Gathered {
         let others = self.others().await;
+        if !*self.running.is_open.borrow() {
+            // Nobody would hear it.
+            return Gathered {
+                answers: Vec::new(),
+                missing: others.into_iter().collect(),
+            };
+        }
         self.asking().gather(others, question).await
     }
 

@@ -23,7 +23,7 @@ use crate::{
 
 /// How often, and after how long each time, it is asked again before the order is taken for another.
 const SURE: usize = 2;
-/// How long a client is left to itself that is not connected.
+/// How long a client is left to itself that is not connected, and how long an order that is not for this version.
 const LONG: Duration = Duration::from_secs(10);
 /// By how much the clocks of edges and servers may disagree.
 const SKEW: Duration = Duration::from_secs(10);
@@ -97,6 +97,10 @@ impl Reader {
                 tracing::warn!("the order of the cluster is away: {why}");
             } else {
                 tracing::debug!("the order of the cluster is still away: {why}");
+            }
+            if self.not_for_it == Some(self.applier.position().sequence + 1) {
+                // It is as it was until an operator does something.
+                pause = LONG;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.end);

@@ -46,14 +46,16 @@ impl Queue {
         }
         jobs.file = Some(file);
         self.news.notify_one();
-        said(&mut jobs)
+        if std::mem::take(&mut jobs.has_failed) {
+            return Err(io::Error::other("what was to be synced before is not"));
+        }
+        Ok(())
     }
 
-    fn push_names(&self) -> io::Result<()> {
-        let mut jobs = self.lock();
-        jobs.names = true;
+    /// The names of files are to be synced. Whether that fails is said to who has a file synced next.
+    fn push_names(&self) {
+        self.lock().names = true;
         self.news.notify_one();
-        said(&mut jobs)
     }
 
     /// What is to be synced next; nothing more once it is over.
@@ -70,14 +72,6 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().expect("no holder of this lock panics")
     }
-}
-
-/// Whether what was to be synced before was, which is said once.
-fn said(jobs: &mut Jobs) -> io::Result<()> {
-    if std::mem::take(&mut jobs.has_failed) {
-        return Err(io::Error::other("what was to be synced before is not"));
-    }
-    Ok(())
 }
 
 /// A directory whose files are synced by a thread of its own, in their order.
@@ -143,7 +137,8 @@ impl Disk for Behind {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.queue.push_names()
+        self.queue.push_names();
+        Ok(())
     }
 }
 

@@ -110,7 +110,7 @@ impl Topics {
     fn paced_topics(&self, topics: &[Topic]) -> Vec<(Topic, Pace)> {
         let paced = topics.iter().filter_map(|topic| {
             let interval = self.treatment(topic).interval?;
-            Some((topic.clone(), Pace::new(interval, self.grid)))
+            Some((topic.clone(), Pace::new(interval, self.origin)))
         });
         paced.collect()
     }
@@ -195,7 +195,7 @@ impl Topics {
         if self.is_full_for(known.pace.as_deref(), series) {
             return false;
         }
-        let new = || Box::new(Pace::new(interval, self.grid));
+        let new = || Box::new(Pace::new(interval, self.origin));
         self.known[id].pace.get_or_insert_with(new);
         true
     }
@@ -218,15 +218,21 @@ impl Topics {
     /// Some of what is to go out because its turn has come, in the order in which it was published.
     pub(in crate::hub) fn due(&mut self, now: Instant, most: usize) -> Vec<Entry> {
         let mut due: Due = BTreeMap::new();
+        let through = self.settled.map_or(now, |settled| settled.min(now));
+        let mut idle = Vec::new();
         while due.len() < most
             && let Some(&(_, id)) = self.turns.first().filter(|(turn, _)| *turn <= now)
         {
-            let of_topic = self.paced(id, |pace| pace.due(now, most));
+            let of_topic = self.paced(id, |pace| pace.due(now, through, most));
             for waiting in of_topic.into_iter().flatten() {
                 let number = waiting.event.sequence;
                 let (_, topics) = due.entry(number).or_insert((waiting, Vec::new()));
                 topics.push(self.known[id].cell.topic.clone());
             }
+            idle.extend(self.known[id].pace.is_none().then_some(id));
+        }
+        for id in idle {
+            self.forget_if_idle(id);
         }
         released(due)
     }

@@ -10,7 +10,7 @@ use crate::{
     protocol::Protocol,
     service::{
         Context,
-        gather::{List, Part, Question},
+        gather::{self, List, Part, Question},
         query::{MAX_PAGE, Paged, name},
         routes::decode,
         streams::{Ended, Filter, StreamInfo},
@@ -50,7 +50,11 @@ impl Asked {
             Paged::parse_with(query, "user, group, topic, protocol, ", take)?;
         let after = after.map(|after| {
             let wrong = || Problem::field("after", &after, "after is the id of a stream");
-            parse(context, &after).ok_or_else(wrong)
+            let id = match context.order.node() {
+                Some(_) => split(&after),
+                None => parse(context, &after),
+            };
+            id.ok_or_else(wrong)
         });
         Ok(Self {
             after: after.transpose()?,
@@ -77,13 +81,17 @@ fn list_of(limit: usize) -> List<Id> {
     List {
         name: "streams",
         key: "id",
-        order: |stream| match &stream["id"] {
-            Value::String(id) => split(id).unwrap_or_default(),
-            id => (String::new(), id.as_u64().unwrap_or_default()),
-        },
+        order: id_of,
         // No two have one id.
         join: |_, _| {},
         limit,
+    }
+}
+
+fn id_of(stream: &Value) -> Id {
+    match &stream["id"] {
+        Value::String(id) => split(id).unwrap_or_default(),
+        id => (String::new(), id.as_u64().unwrap_or_default()),
     }
 }
 
@@ -148,25 +156,30 @@ pub(in crate::service) fn end_here(context: &Context, number: u64) -> Part {
     Part::page(ended.then(|| json!(number)).into_iter(), MAX_PAGE)
 }
 
-/// `GET /users/{user}`: whether someone is there, since when, and with which streams: the oldest thousand of each edge.
+/// `GET /users/{user}`: whether someone is there, since when, and with which streams: the oldest thousand of each edge at
+/// most.
 pub(super) async fn of_user(context: &Context, user: &str) -> Result<Reply, Problem> {
-    let own = user_part(context, user)?;
-    let list = list_of(usize::MAX);
-    let question = Question::User(user.to_owned());
-    let (mut said, _) = list.of(context, question, own).await;
-    let streams = said["streams"].take();
-    let since = streams.as_array().into_iter().flatten();
-    let since = since.filter_map(|stream| stream["since"].as_str()).min();
-    let mut answer = json!({
+    let mut parts = vec![user_part(context, user)?];
+    let others = gather::ask(context, &Question::User(user.to_owned())).await;
+    let missing = others.map(|others| {
+        parts.extend(others.parts);
+        others.missing
+    });
+    let more = parts.iter().any(|part| part.more);
+    let mut streams: Vec<Value> = parts.into_iter().flat_map(|part| part.entries).collect();
+    streams.sort_by_cached_key(id_of);
+    let since = streams.iter().filter_map(|stream| stream["since"].as_str());
+    let since = since.min().map(str::to_owned);
+    let mut said = json!({
         "user": name("user", user)?.as_str(),
         "connected": since.is_some(),
         "since": since,
+        "streams": streams,
     });
-    answer["streams"] = streams;
-    if let Some(missing) = said.get_mut("missing") {
-        answer["missing"] = missing.take();
+    if let Some(missing) = missing {
+        (said["missing"], said["more"]) = (missing.into(), more.into());
     }
-    Ok(Reply::json(&answer))
+    Ok(Reply::json(&said))
 }
 
 /// The streams of a user at this edge.
@@ -177,10 +190,7 @@ pub(in crate::service) fn user_part(context: &Context, user: &str) -> Result<Par
     };
     let page = context.streams.list(0, MAX_PAGE, &filter);
     let page = page.iter().map(|(id, info)| describe(context, *id, info));
-    Ok(Part {
-        more: false,
-        ..Part::page(page, MAX_PAGE)
-    })
+    Ok(Part::page(page, MAX_PAGE))
 }
 
 fn describe(context: &Context, id: u64, info: &StreamInfo) -> Value {
