@@ -76,6 +76,26 @@ async fn publish_in_the_end(controls: &Controls, name: usize, data: &str) {
     }
 }
 
+/// So many publishers, what ends them, and how much is taken of them.
+fn publishers(
+    controls: &Controls,
+    count: usize,
+) -> (JoinSet<Vec<String>>, Arc<AtomicBool>, Arc<AtomicUsize>) {
+    let (stop, taken) = (Arc::default(), Arc::default());
+    let mut publishers = JoinSet::new();
+    for name in 0..count {
+        let (stop, taken) = (Arc::clone(&stop), Arc::clone(&taken));
+        publishers.spawn(publish(controls.clone(), name, stop, taken));
+    }
+    (publishers, stop, taken)
+}
+
+/// Returns once somebody reads over a protocol.
+async fn until_read(server: &Server, protocol: Protocol) {
+    let line = format!("seventh_event_streams{{protocol=\"{protocol}\"}}");
+    server.until_metric(&line, 1).await;
+}
+
 /// For so long, with something done every so often.
 async fn storm(lasts: Duration, every: Duration) {
     let mut nats = Nats::three().await;
@@ -99,23 +119,12 @@ async fn storm(lasts: Duration, every: Duration) {
     let address = |edge: &Option<Server>| edge.as_ref().expect("it runs").control_url();
     let controls: Controls = Arc::new(Mutex::new(edges.iter().map(address).collect()));
     let mut readers = JoinSet::new();
-    for (edge, protocol) in edges
-        .iter()
-        .zip([Protocol::Http1, Protocol::Http2, Protocol::Http3])
-    {
+    for (edge, protocol) in edges.iter().zip(Protocol::ALL) {
         let server = edge.as_ref().expect("it runs");
         readers.spawn(read_to_end(server.address(), protocol));
-        let line = format!("seventh_event_streams{{protocol=\"{protocol}\"}}");
-        server.until_metric(&line, 1).await;
+        until_read(server, protocol).await;
     }
-    let (stop, count) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
-    );
-    let mut publishers = JoinSet::new();
-    for name in 0..3 {
-        publishers.spawn(publish(controls.clone(), name, stop.clone(), count.clone()));
-    }
+    let (mut publishers, stop, count) = publishers(&controls, 3);
     let (until, mut round) = (Instant::now() + lasts, 0);
     while Instant::now() < until {
         let before = count.load(Ordering::Relaxed);
@@ -210,17 +219,9 @@ async fn outage(lasts: Duration) {
     let mut readers = JoinSet::new();
     for protocol in Protocol::ALL {
         readers.spawn(read_to_end(edge.address(), protocol));
-        let line = format!("seventh_event_streams{{protocol=\"{protocol}\"}}");
-        edge.until_metric(&line, 1).await;
+        until_read(&edge, protocol).await;
     }
-    let (stop, count) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
-    );
-    let mut publishers = JoinSet::new();
-    for name in 0..8 {
-        publishers.spawn(publish(controls.clone(), name, stop.clone(), count.clone()));
-    }
+    let (mut publishers, stop, count) = publishers(&controls, 8);
     patiently("events", async {
         while count.load(Ordering::Relaxed) < 500 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -237,8 +238,7 @@ async fn outage(lasts: Duration) {
     tokio::time::sleep(lasts * 3 / 4).await;
     assert_eq!(count.load(Ordering::Relaxed), taken, "taken by nobody");
     for protocol in Protocol::ALL {
-        let line = format!("seventh_event_streams{{protocol=\"{protocol}\"}}");
-        edge.until_metric(&line, 1).await;
+        until_read(&edge, protocol).await;
     }
     let grown = resident().saturating_sub(before);
     assert!(grown < 8 << 20, "{grown} bytes more than {before}");

@@ -122,6 +122,21 @@ async fn what_is_published_at_one_edge_reaches_the_readers_of_all(protocol: Prot
     assert_eq!(three.metric("seventh_cluster_connected").await, 1);
 }
 
+/// Reads until there are so many events, or the stream ends, and nothing but events; the last id.
+async fn read_on(events: &mut Events, got: &mut Vec<String>, id: &mut String, until: usize) {
+    while got.len() < until {
+        match patiently("an event", events.item()).await {
+            Some(Item::Message(message)) if message.event == "message" => {
+                got.push(message.data);
+                *id = message.id;
+            }
+            Some(Item::Message(message)) => assert_eq!(message.event, "edge-open"),
+            Some(_) => {}
+            None => break,
+        }
+    }
+}
+
 /// A client with one cursor that is never long at one edge, while events come.
 async fn who_goes_from_edge_to_edge_misses_nothing(protocol: Protocol) {
     const EVENTS: usize = 300;
@@ -139,21 +154,8 @@ async fn who_goes_from_edge_to_edge_misses_nothing(protocol: Protocol) {
         while got.len() < EVENTS {
             let mut events = edges[hop % 3].events_after(protocol, "topic=a", &id).await;
             // Some stay for one event, some for several.
-            let stays = 1 + hop % 7;
-            while got.len() < EVENTS {
-                match patiently("an event", events.item()).await {
-                    Some(Item::Message(message)) if message.event == "message" => {
-                        got.push(message.data);
-                        id = message.id.clone();
-                    }
-                    Some(Item::Message(message)) => assert_eq!(message.event, "edge-open"),
-                    Some(_) => {}
-                    None => break,
-                }
-                if got.len() % stays == 0 && !got.is_empty() {
-                    break;
-                }
-            }
+            let until = (got.len() + 1 + hop % 7).min(EVENTS);
+            read_on(&mut events, &mut got, &mut id, until).await;
             hop += 1;
         }
         (got, hop)

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     bobs_bearer, edge, guarded_edge,
     nats::{Nats, own_address},
-    publish_in_the_end, until,
+    publish_in_the_end, read_on, until,
 };
 use crate::harness::{Answer, Events, TestEdge, patiently};
 
@@ -150,17 +150,7 @@ async fn who_goes_to_an_edge_that_is_late_waits_for_it() {
             let edge = if hop % 2 == 0 { &one } else { &two };
             let mut events = edge.events_after(Protocol::Http2, "topic=a", &id).await;
             let until = (got.len() + 1 + hop % 9).min(EVENTS);
-            while got.len() < until {
-                match patiently("an event", events.item()).await {
-                    Some(Item::Message(message)) if message.event == "message" => {
-                        got.push(message.data);
-                        id = message.id.clone();
-                    }
-                    Some(Item::Message(message)) => assert_eq!(message.event, "edge-open"),
-                    Some(_) => {}
-                    None => break,
-                }
-            }
+            read_on(&mut events, &mut got, &mut id, until).await;
         }
         got
     };
