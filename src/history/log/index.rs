@@ -213,6 +213,47 @@ impl Front {
     }
 }
 
+/// The most that a filter takes, in words of 64 bits.
+const FILTER: usize = 8 << 10;
+
+/// Says of most topics that an index does not have that it does not: a Bloom filter of two bits a topic.
+#[derive(Debug)]
+pub(super) struct Filter(Box<[u64]>);
+
+impl Filter {
+    /// Of all topics of an index.
+    pub(super) fn of(index: &Index) -> Self {
+        // Eight bits a topic: it is wrong for one in twenty.
+        let words = (index.topics.len() / 8).next_power_of_two();
+        let mut filter = Self(vec![0; words.min(FILTER)].into());
+        for topic in index.topics.keys() {
+            for (word, bit) in filter.bits(*topic) {
+                filter.0[word] |= bit;
+            }
+        }
+        filter
+    }
+
+    /// Whether the index may have any of some topics.
+    pub(super) fn may_have(&self, topics: &[u64]) -> bool {
+        let has = |topic: &u64| {
+            self.bits(*topic)
+                .iter()
+                .all(|(word, bit)| self.0[*word] & bit != 0)
+        };
+        topics.iter().any(has)
+    }
+
+    fn bits(&self, topic: u64) -> [(usize, u64); 2] {
+        // The upper bits of such a hash change little with the last letters.
+        let mixed = (topic ^ topic >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        [mixed, mixed >> 32].map(|bits| {
+            let word = (bits >> 6) as usize & (self.0.len() - 1);
+            (word, 1 << (bits & 63))
+        })
+    }
+}
+
 fn put_u32(bytes: &mut Vec<u8>, count: usize) {
     let count = u32::try_from(count).expect("a segment has fewer entries");
     bytes.extend(count.to_le_bytes());
@@ -332,6 +373,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_filter_knows_all_that_is_there_and_little_else() {
+        let hash = |n: u32| crate::history::record::hash(&Topic::of_checked(&format!("topic/{n}")));
+        for count in [0, 1, 9, 1000, 100_000] {
+            let mut index = Index::new(1);
+            (0..count).for_each(|n| index.add(hash(n), 1, 1));
+            let filter = Filter::of(&index);
+            assert!((0..count).all(|n| filter.may_have(&[hash(n)])));
+            let wrong = (count..count + 1000).filter(|n| filter.may_have(&[hash(*n)]));
+            let wrong = wrong.count();
+            assert!(
+                count > 64 * FILTER as u32 / 8 || wrong < 120,
+                "{wrong} of 1000 beside {count}"
+            );
+            assert!(!filter.may_have(&[]));
+        }
+    }
 
     proptest! {
         #[test]

@@ -4,10 +4,7 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     io,
-    sync::{
-        Arc, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -17,7 +14,7 @@ use smallvec::SmallVec;
 use super::{
     disk::{self, Disk, DiskFile},
     format::{self, End, HEADER, Header, Place, Scan},
-    index::{Front, Index, Lookup, Posting},
+    index::{Filter, Front, Index, Lookup, Posting},
     noted::Noted,
 };
 use crate::{
@@ -36,6 +33,8 @@ const SLICE: usize = 64 << 10;
 /// The most events that are read at once, and the most segments that are looked into.
 const EVENTS: usize = 1024;
 const SEGMENTS: usize = 8;
+/// And the most that may be found to have nothing of what is asked for.
+const OVERLAPPING: usize = 1024;
 /// How much is read in one go, of which the next event is likely to be a part.
 const WINDOW: usize = 16 << 10;
 
@@ -45,8 +44,8 @@ pub(super) struct Segment {
     pub(super) header: Header,
     /// What is known of it; of the open one that is in its index.
     pub(super) front: Front,
-    /// Its index was found to be whole.
-    is_indexed: AtomicBool,
+    /// Which topics its index has, once that was found to be whole.
+    filter: OnceLock<Filter>,
 }
 
 impl Segment {
@@ -54,12 +53,18 @@ impl Segment {
         Self {
             header,
             front,
-            is_indexed: AtomicBool::new(false),
+            filter: OnceLock::new(),
         }
     }
 
     fn first(&self) -> u64 {
         self.header.first
+    }
+
+    /// Whether it may have any of some topics, as far as that is known.
+    fn may_have(&self, topics: &[u64]) -> bool {
+        let filter = self.filter.get();
+        filter.is_none_or(|filter| filter.may_have(topics))
     }
 }
 
@@ -277,7 +282,7 @@ impl Segments {
             events: Vec::new(),
             bytes: 0,
         };
-        let mut through = ask.after;
+        let (mut through, mut looked) = (ask.after, 0);
         for (segment, spots) in self.overlapping(ask, &hashes)? {
             // All that the hub has applied of the open one is in its index.
             let end = if spots.is_some() {
@@ -285,6 +290,14 @@ impl Segments {
             } else {
                 segment.front.next - 1
             };
+            if spots.is_none() && !segment.may_have(&hashes) {
+                through = end.min(ask.through);
+                continue;
+            }
+            looked += 1;
+            if looked > SEGMENTS {
+                break;
+            }
             let spots = spots.or_else(|| self.spots(&segment, &hashes, ask.after));
             let Some(spots) = spots else {
                 break;
@@ -339,10 +352,10 @@ impl Segments {
         let from = state
             .sealed
             .partition_point(|segment| segment.front.next <= ask.after + 1);
-        let sealed = state.sealed.range(from..).take(SEGMENTS);
+        let sealed = state.sealed.range(from..).take(OVERLAPPING);
         let sealed = sealed.take_while(|segment| segment.first() <= ask.through);
         let mut all: Vec<_> = sealed.map(|segment| (segment.clone(), None)).collect();
-        if all.len() < SEGMENTS {
+        if all.len() < OVERLAPPING {
             let spots = in_memory(&state.index, hashes, ask.after);
             all.push((state.open.clone(), Some(spots)));
         }
@@ -351,8 +364,8 @@ impl Segments {
 
     /// Where in a sealed segment to look. Its index is read whole once, to know that it can be trusted.
     fn spots(&self, segment: &Segment, hashes: &[u64], after: u64) -> Option<Spots> {
-        if !segment.is_indexed.load(Ordering::Acquire) {
-            if !is_indexed(self.disk(), segment) {
+        if segment.filter.get().is_none() {
+            let Some(index) = whole_index(self.disk(), segment) else {
                 let file = index_name(segment.first());
                 tracing::warn!(
                     file,
@@ -360,8 +373,11 @@ impl Segments {
                 );
                 let index = self.index_anew(segment)?;
                 return Some(in_memory(&index, hashes, after));
+            };
+            let filter = segment.filter.get_or_init(|| Filter::of(&index));
+            if !filter.may_have(hashes) {
+                return Some(Spots::default());
             }
-            segment.is_indexed.store(true, Ordering::Release);
         }
         let looked = look_up(self.disk(), segment, hashes, after);
         looked
@@ -466,11 +482,12 @@ fn look_up(disk: &dyn Disk, segment: &Segment, hashes: &[u64], after: u64) -> io
     Ok(together(found.into_iter()))
 }
 
-fn is_indexed(disk: &dyn Disk, segment: &Segment) -> bool {
+/// The index of a segment as it is in its file, if it is whole and fits.
+fn whole_index(disk: &dyn Disk, segment: &Segment) -> Option<Index> {
     let file = disk.open(&index_name(segment.first()));
     let bytes = file.and_then(|file| disk::read_all(&*file));
     let index = bytes.ok().and_then(|bytes| Index::decode(&bytes));
-    index.is_some_and(|index| index.front == segment.front)
+    index.filter(|index| index.front == segment.front)
 }
 
 /// The index of a segment, made of nothing but that and of which topics were closed before it, and how the segment ends.

@@ -509,3 +509,28 @@ fn no_part_of_an_index_is_taken_for_all_of_it() {
     assert_eq!(edge.all(&["busy"]), expected().collect::<Vec<_>>());
     assert_eq!(edge.all(&["quiet"]), tail);
 }
+
+/// Of a topic to which little is published not every segment is looked into.
+#[test]
+fn a_quiet_topic_is_found_at_once_among_many_segments() {
+    let disk = TornDisk::default();
+    let edge = Edge::try_open(&disk, keeping(SyncPolicy::Always), small(1)).expect("it opens");
+    for n in 0..3 {
+        edge.publish(&["quiet"], &n.to_string())
+            .expect("it is stored");
+        for _ in 0..60 {
+            edge.publish(&["busy"], &"x".repeat(300))
+                .expect("it is stored");
+        }
+    }
+    assert!(segments(&disk).len() > 40, "{}", segments(&disk).len());
+    let reads = || {
+        let before = edge.log.metrics.deep_reads.get();
+        let read = edge.after(&["quiet"], &edge.id(1));
+        assert_eq!(read, ["1", "2"]);
+        edge.log.metrics.deep_reads.get() - before
+    };
+    // What each segment has is not known before it was looked into.
+    assert!(reads() > 2);
+    assert_eq!(reads(), 1);
+}
