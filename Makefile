@@ -21,6 +21,7 @@ lint:
 
 unit:
 	$(CARGO) test --locked --lib --bins --test it
+	$(CARGO) test --locked --lib --features model -- hub::tests::model
 	$(CARGO) test --locked --bench allocations
 	$(CARGO) run --profile count --locked --quiet --example instructions
 

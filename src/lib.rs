@@ -14,7 +14,7 @@
 //!
 //! | module | what lives there | pure |
 //! |---|---|---|
-//! | [`clock`], [`process`], `backoff`, `drain`, `networks`, `protocol` | leaves that everything may use | `backoff`, `networks`, `protocol` |
+//! | [`clock`], [`process`], `backoff`, `drain`, `networks`, `protocol`, `sync` | leaves that everything may use | `backoff`, `networks`, `protocol` |
 //! | `limits` | the table of limits; places, admission, conduct | all but `hits`, and the locks of `admission`, `occupants` and `shares` |
 //! | `metrics` | the registry, and guards that count; every module owns its own set | |
 //! | [`topic`], [`pattern`], [`sse`] | names, patterns of them, and the event-stream format in both directions | yes |
@@ -59,5 +59,6 @@ pub(crate) mod protocol;
 pub(crate) mod proxy;
 pub(crate) mod service;
 pub mod sse;
+mod sync;
 pub(crate) mod tls;
 pub mod topic;

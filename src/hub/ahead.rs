@@ -2,14 +2,15 @@
 //! it to them. They wait for it, and are told so if it is of nothing that is.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::mailbox::{Mailbox, StreamHandle};
+use crate::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// How long an id may be ahead of all that there is.
 const PATIENCE: Duration = Duration::from_secs(5);

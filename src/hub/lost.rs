@@ -1,13 +1,11 @@
 //! Numbers that were given, or may have been, to entries that nobody has any more: what a crash took, and what
 //! was cut out of a damaged log.
 
-use std::{
-    ops::RangeInclusive,
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
+use crate::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering},
 };
+use std::ops::RangeInclusive;
 
 /// Numbers in a row whose entries are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

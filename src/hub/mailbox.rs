@@ -6,16 +6,17 @@
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
+    sync::Arc,
     task::{Wake, Waker},
 };
 
 use futures_util::task::AtomicWaker;
 
 use super::names::Account;
+use crate::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
 
 /// How many moments there are within the time of a keepalive at which those of a connection go out. A thread
 /// that sleeps costs more to wake than a connection to look after, so that some go together; few enough, of

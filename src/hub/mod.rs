@@ -44,10 +44,7 @@ mod topics;
 mod wire;
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -57,6 +54,10 @@ use tokio::sync::Notify;
 use crate::{
     clock,
     sse::{Draft, Epoch, EventId},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
     topic::Topic,
 };
 use ahead::Ahead;

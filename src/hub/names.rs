@@ -3,13 +3,11 @@
 //!
 //! Pure: no clock, no lock, no task.
 
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use thiserror::Error;

@@ -8,15 +8,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::stored::{Series, Stored};
-use crate::sse::Draft;
+use crate::{
+    sse::Draft,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// How many moments of an interval turns are at.
 const MOMENTS: u32 = 8;

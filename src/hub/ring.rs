@@ -386,7 +386,7 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU8;
+    use crate::sync::atomic::AtomicU8;
 
     use proptest::prelude::*;
 

@@ -3,15 +3,15 @@
 //! Pure: no clock, no lock, no task. Callers pass `now` in.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::wire::{Ledger, Wire};
-use crate::topic::Topic;
+use crate::{
+    sync::atomic::{AtomicU8, Ordering},
+    topic::Topic,
+};
 
 /// What an event costs beside its bytes: its entry in the ring, the allocation's header.
 pub(super) const OVERHEAD: usize = 96;

@@ -2,12 +2,7 @@
 
 mod asked;
 
-use std::{
-    collections::HashSet,
-    fmt,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{collections::HashSet, fmt, sync::Arc, time::Instant};
 
 use serde_json::json;
 use smallvec::SmallVec;
@@ -26,6 +21,7 @@ use super::{
 use crate::{
     clock,
     sse::{Draft, EventId, FRAME_HEAD},
+    sync::atomic::Ordering,
     topic::Topic,
 };
 

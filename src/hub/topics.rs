@@ -6,10 +6,7 @@ mod turns;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Bound,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Instant,
 };
 
@@ -27,7 +24,13 @@ use super::{
     stored::Stored,
     timeline::Timeline,
 };
-use crate::topic::Topic;
+use crate::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    topic::Topic,
+};
 
 /// How many topics may be closed.
 const CLOSED: usize = 16_384;

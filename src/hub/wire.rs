@@ -1,17 +1,14 @@
 //! Events as they go over the wire, and what of them is in memory only because readers have not
 //! taken it.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use bytes::{Buf as _, Bytes};
 
-use crate::sse::FRAME_HEAD;
+use crate::{
+    sse::FRAME_HEAD,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// One or more whole events, behind the head of the HTTP/3 frame that they are the payload of: it is
 /// made once, for all streams. Clones share the bytes.

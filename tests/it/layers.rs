@@ -10,7 +10,7 @@ use std::{
 /// The floors of the server, from the ground up: a module may import those of the floors below.
 const FLOORS: &[&[&str]] = &[
     &[
-        "backoff", "clock", "drain", "networks", "process", "protocol",
+        "backoff", "clock", "drain", "networks", "process", "protocol", "sync",
     ],
     &["limits"],
     &["metrics"],
@@ -32,7 +32,7 @@ const FLOORS: &[&[&str]] = &[
 
 /// Modules that may import these and no others, whatever their floor.
 const ONLY: &[(&str, &[&str])] = &[
-    ("hub", &["clock", "pattern", "sse", "topic"]),
+    ("hub", &["clock", "pattern", "sse", "sync", "topic"]),
     // Tools: they see the wire and not the server's code, and nothing of the server imports them.
     ("client", &["backoff", "clock", "protocol", "sse"]),
     (

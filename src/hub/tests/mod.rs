@@ -1,12 +1,14 @@
 //! What the hub promises, by examples and against models.
 
 mod every_beginning;
+#[cfg(feature = "model")]
+mod model;
 mod shared;
 mod treatment;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    sync::{Arc, Mutex as StdMutex},
     task::Waker,
     time::Duration,
 };
@@ -51,7 +53,7 @@ fn ruled(retention: Retention, rules: &[(&str, Treatment)]) -> Arc<Hub> {
 /// What came of an entry, and its number.
 fn put(hub: &Hub, entry: Entry, at: Instant) -> (Applied, u64) {
     // Entries are applied in the order of their numbers, whichever thread they come from.
-    static ORDER: Mutex<()> = Mutex::new(());
+    static ORDER: StdMutex<()> = StdMutex::new(());
     let order = ORDER.lock().expect("no test panics here");
     let sequence = hub.watermark() + 1;
     let outcome = hub.apply([Placed::new(sequence, at, entry)]);

@@ -2,10 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Instant,
 };
 
@@ -17,7 +14,10 @@ use super::{
     },
     Id, Topics, Treatment,
 };
-use crate::topic::Topic;
+use crate::{
+    sync::atomic::{AtomicUsize, Ordering},
+    topic::Topic,
+};
 
 /// How many series all topics with an interval may know: what is over that goes out at once.
 const SERIES: usize = 100_000;
