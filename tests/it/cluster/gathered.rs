@@ -87,10 +87,23 @@ async fn lists_are_of_all_edges() {
         assert_eq!(of_two["streams"][0]["id"], "two:1");
     }
     // A stream is ended wherever it is.
-    let gone = one.ask("DELETE", "/streams/two:1", "").await;
-    assert_eq!(gone.json(), json!({"streams": 1}), "{}", gone.text);
-    let ended = streams.remove(1);
-    let mut ended = ended;
+    patiently("its end", async {
+        loop {
+            let gone = one.ask("DELETE", "/streams/two:1", "").await;
+            // A machine that is busy answers late, and has ended it all the same.
+            if gone.status != StatusCode::SERVICE_UNAVAILABLE {
+                let is_done = gone.json() == json!({"streams": 1});
+                assert!(
+                    is_done || gone.status == StatusCode::NOT_FOUND,
+                    "{}",
+                    gone.text
+                );
+                return;
+            }
+        }
+    })
+    .await;
+    let mut ended = streams.remove(1);
     while patiently("the end", ended.item()).await.is_some() {}
     let left = pages(&one, "streams", 100).await;
     let left: Vec<&Value> = left.iter().map(|stream| &stream["id"]).collect();
@@ -101,12 +114,21 @@ async fn lists_are_of_all_edges() {
     }
     // Whoever sends many to people is told of those at every edge.
     let each = json!({"data": "x", "anonymous": true});
-    let sent = one.ask("POST", "/broadcast", json!([each, each]).to_string());
-    let sent = sent.await.json();
-    for answer in sent.as_array().expect("two answers") {
+    let all = patiently("all edges", async {
+        loop {
+            let sent = one.ask("POST", "/broadcast", json!([each, each]).to_string());
+            let sent = sent.await.json();
+            let answers = sent.as_array().expect("two answers").clone();
+            if answers.iter().all(|answer| answer["answered"] == 2) {
+                return answers;
+            }
+        }
+    })
+    .await;
+    for answer in all {
         assert_eq!(
-            [&answer["receivers"], &answer["nodes"], &answer["answered"]],
-            [&json!(2), &json!(2), &json!(2)],
+            [&answer["receivers"], &answer["nodes"]],
+            [&json!(2), &json!(2)],
             "{answer}"
         );
     }
