@@ -312,7 +312,10 @@ impl Event {
 }
 
 /// What `POST /topics/{topic}` says before its body, which is the data.
-pub(super) struct Head(Event);
+pub(super) struct Head {
+    event: Event,
+    asks_all: bool,
+}
 
 impl Head {
     pub(super) fn parse(topic: &str, query: &str) -> Result<Self, Problem> {
@@ -325,6 +328,7 @@ impl Head {
             return Err(Problem::field("query", "", detail));
         }
         let mut seen: Vec<String> = Vec::new();
+        let mut asks_all = false;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if seen.iter().any(|seen| *seen == name) {
                 let detail = format!("`{name}` is given twice; give it once");
@@ -348,26 +352,37 @@ impl Head {
                     let kept = kept.map_err(|_| Problem::field("history", &value, wrong))?;
                     event.lasting.is_live_only = !kept;
                 }
+                "receivers" if value == "cluster" => asks_all = true,
+                "receivers" => {
+                    let detail =
+                        "receivers is nothing but cluster: those of all edges are to be told";
+                    return Err(Problem::field("receivers", &value, detail));
+                }
                 other => {
                     let detail = format!(
-                        "`{other}` is not known here; event, id, retry, key, ttl and history are"
+                        "`{other}` is not known here; event, id, retry, key, ttl, history and receivers are"
                     );
                     return Err(Problem::field("query", other, detail));
                 }
             }
         }
-        Ok(Self(event))
+        Ok(Self { event, asks_all })
     }
 
     /// The event as far as it is known.
     pub(super) fn event(&self) -> &Event {
-        &self.0
+        &self.event
+    }
+
+    /// Whether its publisher wants to know how many event streams of all edges it went to.
+    pub(super) fn asks_all(&self) -> bool {
+        self.asks_all
     }
 
     pub(super) fn with(self, data: Bytes, context: &Context) -> Result<Event, Problem> {
         let event = Event {
             data: text(data)?,
-            ..self.0
+            ..self.event
         };
         event.check(context)?;
         Ok(event)

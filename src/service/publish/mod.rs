@@ -58,8 +58,9 @@ pub(super) async fn answer(
             permit.check_rate(context)?;
             let data = body::collect(context, expect, body).await?;
             let key = idempotency::key(parts, &data)?;
+            let asks_all = head.asks_all();
             let event = head.with(data, context)?.with_key(key);
-            Published::of(context, &permit, event, false).await?
+            Published::told(context, &permit, event, false, asks_all).await?
         }
         Route::CloseTopic(topic) => {
             let topic = routes::decode(topic)?;

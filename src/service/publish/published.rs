@@ -73,11 +73,22 @@ impl Published {
         event: Event,
         is_to_people: bool,
     ) -> Result<Self, Problem> {
+        Self::told(context, permit, event, is_to_people, is_to_people).await
+    }
+
+    /// The same; who `asks_all` is told of those at all edges.
+    pub(super) async fn told(
+        context: &Context,
+        permit: &Permit,
+        event: Event,
+        is_to_people: bool,
+        asks_all: bool,
+    ) -> Result<Self, Problem> {
         Self::check_memory(context)?;
         let is_told = permit.is_told_receivers(&event);
         log(permit);
         let receipt = context.order.put(event.into_entry(), clock::now()).await?;
-        let reached = if is_to_people && !receipt.duplicate {
+        let reached = if asks_all && !receipt.duplicate {
             Some(context.order.reached(&receipt).await)
         } else {
             alone(context, &receipt)

@@ -134,6 +134,40 @@ async fn lists_are_of_all_edges() {
     }
 }
 
+/// Who publishes to topics is told of the readers of all edges if asked for, and of none otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_receivers_of_all_edges_are_told_on_demand() {
+    let nats = Nats::one().await;
+    let (one, two) = (edge_with(&nats, "one", OPEN), edge_with(&nats, "two", OPEN));
+    until_two(&one).await;
+    let mut readers = Vec::new();
+    for edge in [&one, &two, &two] {
+        readers.push(edge.events(Protocol::Http2, "topic=a").await.opened().await);
+    }
+    assert_eq!(one.publish("a", "x").await["receivers"], Value::Null);
+    let said = patiently("all edges", async {
+        loop {
+            let said = one.ask("POST", "/topics/a?receivers=cluster", "x").await;
+            let said = said.json();
+            if said["answered"] == 2 {
+                return said;
+            }
+        }
+    })
+    .await;
+    assert_eq!([&said["receivers"], &said["nodes"]], [&json!(3), &json!(2)]);
+    assert_eq!(said["delivered"], Value::Null);
+    let wrong = one.ask("POST", "/topics/a?receivers=all", "x").await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST, "{}", wrong.text);
+    // An edge on its own tells it anyway.
+    let alone = TestEdge::with("");
+    let said = alone
+        .ask("POST", "/topics/a?receivers=cluster", "x")
+        .await
+        .json();
+    assert_eq!(said["receivers"], 0);
+}
+
 /// An edge that says nothing is named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_answer_is_named() {
