@@ -163,7 +163,8 @@ impl Cluster {
         let settings = Arc::new(settings);
         let boot = fastrand::u64(..);
         let wall = Wall::new(clock::now(), clock::wall()).of_others();
-        let make = |epoch, floor, lost: &[LostRange]| {
+        let rules = rules.clone();
+        let make = move |epoch, floor, lost: &[LostRange]| {
             let hub = Hub::new(retention, rules.clone(), bounds, epoch, floor, lost);
             hub.share(wall.moment(0));
             hub
@@ -184,9 +185,8 @@ impl Cluster {
         let start = Start {
             settings: settings.clone(),
             retention,
-            rules: rules.clone(),
-            bounds,
             wall,
+            make,
             cache,
             before: before.flatten(),
         };
@@ -609,18 +609,18 @@ async fn live(
 }
 
 /// What is known before the order is found.
-struct Start {
+struct Start<F> {
     settings: Arc<ClusterSettings>,
     retention: Retention,
-    rules: TopicRules,
-    bounds: HubBounds,
     wall: Wall,
+    /// Makes the hub of an order.
+    make: F,
     cache: Option<Cache>,
     /// What this edge has kept of it.
     before: Option<Kept>,
 }
 
-impl Start {
+impl<F: Fn(Epoch, u64, &[LostRange]) -> Arc<Hub>> Start<F> {
     /// Finds the servers and the order, again and again as long as nobody answers.
     async fn find(self) -> Result<Found, ClusterError> {
         let until = clock::now() + STARTING;
@@ -669,12 +669,11 @@ impl Start {
     fn found(self, broker: Broker, beginning: Option<(u64, Epoch)>) -> Found {
         let Self {
             settings,
-            retention,
-            rules,
-            bounds,
             wall,
+            make,
             cache,
             before,
+            ..
         } = self;
         let (hub, position, sequence, at) = match (before, beginning) {
             (Some(Kept { hub, mark, at }), None) => {
@@ -687,8 +686,7 @@ impl Start {
             (_, beginning) => {
                 let (first, epoch) = beginning.expect("it was asked for");
                 let floor = floor_before(first << PLACE_BITS);
-                let hub = Hub::new(retention, rules, bounds, epoch, floor, &[]);
-                hub.share(wall.moment(0));
+                let hub = make(epoch, floor, &[]);
                 if first > 1 {
                     // Nobody knows when what was before it was placed.
                     hub.forget_moments();

@@ -224,17 +224,10 @@ impl Appender {
 
     /// Has the hub apply what is written, and the index know it. What came of each entry.
     pub(super) fn apply(&mut self, written: Vec<Written>) -> Vec<Applied> {
-        let mut applied = Vec::with_capacity(written.len());
-        let slice = self.hub.at_once();
-        let mut written = written.into_iter().peekable();
-        while written.peek().is_some() {
-            if !applied.is_empty() {
-                // The ring is the readers' queue: they get their turn.
-                thread::yield_now();
-            }
-            self.apply_some(written.by_ref().take(slice), &mut applied);
-        }
-        applied
+        let most = self.hub.at_once();
+        in_parts(most, written, |part, applied| {
+            self.apply_some(part, applied);
+        })
     }
 
     /// Applies some entries, and has those readers woken that they are for.
@@ -395,6 +388,35 @@ impl Appender {
             _ => NotStored::Failed(error.to_string()),
         }
     }
+}
+
+/// Has the hub apply entries of which nothing is kept.
+pub(in crate::history) fn apply_in_parts(
+    hub: &Hub,
+    entries: impl IntoIterator<Item = Placed>,
+) -> Vec<Applied> {
+    in_parts(hub.at_once(), entries, |part, applied| {
+        let outcome = hub.apply(part);
+        drop(outcome.wakes);
+        applied.extend(outcome.applied);
+    })
+}
+
+/// Applies entries, so many at once at most: the ring is the readers' queue, and they get their turn between.
+fn in_parts<T>(
+    most: usize,
+    entries: impl IntoIterator<Item = T>,
+    mut apply: impl FnMut(&mut dyn Iterator<Item = T>, &mut Vec<Applied>),
+) -> Vec<Applied> {
+    let mut applied = Vec::new();
+    let mut entries = entries.into_iter().peekable();
+    while entries.peek().is_some() {
+        if !applied.is_empty() {
+            thread::yield_now();
+        }
+        apply(&mut entries.by_ref().take(most), &mut applied);
+    }
+    applied
 }
 
 /// Whether what becomes of an entry depends on all before it being applied, so that it begins a commit.

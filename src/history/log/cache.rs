@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Reads,
-    appender::{Appender, Keeping, Written, begins, create},
+    appender::{Appender, Keeping, Written, apply_in_parts, begins, create},
     behind::Behind,
     disk::{Disk, Folder},
     error::{LogError, OpenError},
@@ -314,22 +314,4 @@ impl Drop for Cache {
             let _: Result<(), NotStored> = log.sync();
         }
     }
-}
-
-/// Has the hub apply entries, and readers take their turns between: the ring is their queue.
-pub(in crate::history) fn apply_in_parts(
-    hub: &Hub,
-    entries: impl IntoIterator<Item = Placed>,
-) -> Vec<Applied> {
-    let mut applied: Vec<Applied> = Vec::new();
-    let mut entries = entries.into_iter().peekable();
-    while entries.peek().is_some() {
-        if !applied.is_empty() {
-            std::thread::yield_now();
-        }
-        let outcome = hub.apply(entries.by_ref().take(hub.at_once()));
-        drop(outcome.wakes);
-        applied.extend(outcome.applied);
-    }
-    applied
 }

@@ -47,7 +47,8 @@ use segments::Segments;
 use start::Opening;
 use writer::Writer;
 
-pub(super) use cache::{Cache, Kept, apply_in_parts};
+pub(super) use appender::apply_in_parts;
+pub(super) use cache::{Cache, Kept};
 pub(crate) use check::{Checked, Cut, check, cut};
 pub(crate) use error::LogError;
 use error::OpenError;

@@ -50,11 +50,7 @@ impl Asked {
             Paged::parse_with(query, "user, group, topic, protocol, ", take)?;
         let after = after.map(|after| {
             let wrong = || Problem::field("after", &after, "after is the id of a stream");
-            let id = match context.order.node() {
-                Some(_) => split(&after),
-                None => parse(context, &after),
-            };
-            id.ok_or_else(wrong)
+            parse(context, &after).ok_or_else(wrong)
         });
         Ok(Self {
             after: after.transpose()?,
@@ -97,9 +93,8 @@ fn id_of(stream: &Value) -> Id {
 
 /// The id of a stream, as it is told.
 fn parse(context: &Context, id: &str) -> Option<Id> {
-    let own = || Some((context.order.node()?.to_owned(), id.parse().ok()?));
     match context.order.node() {
-        Some(_) => split(id).or_else(own),
+        Some(_) => split(id),
         None => Some((String::new(), id.parse().ok()?)),
     }
 }
@@ -127,7 +122,10 @@ pub(in crate::service) fn part(context: &Context, query: &str) -> Result<Part, P
 pub(super) async fn end(context: &Context, id: &str) -> Result<Reply, Problem> {
     let id = decode(id)?;
     let wrong = || Problem::field("id", &id, "it is the id that GET /streams shows");
-    let (node, number) = parse(context, &id).ok_or_else(wrong)?;
+    // A number alone is of this edge.
+    let own = || Some((context.order.node()?.to_owned(), id.parse().ok()?));
+    let known = parse(context, &id).or_else(own);
+    let (node, number) = known.ok_or_else(wrong)?;
     let ended = if context.order.node().is_none_or(|own| own == node) {
         end_here(context, number)
     } else {

@@ -52,11 +52,12 @@ fn none() -> Problem {
 
 /// `GET /topics`
 pub(super) async fn list(context: &Context, query: &str) -> Result<Reply, Problem> {
+    let paged = Paged::parse(query)?;
     let list = List {
-        limit: Paged::parse(query)?.limit,
+        limit: paged.limit,
         ..LIST
     };
-    let own = part(context, query)?;
+    let own = page(context, &paged);
     let question = Question::Topics(query.to_owned());
     let (page, _) = list.of(context, question, own).await;
     Ok(Reply::json(&page))
@@ -64,9 +65,12 @@ pub(super) async fn list(context: &Context, query: &str) -> Result<Reply, Proble
 
 /// What this edge has of them.
 pub(in crate::service) fn part(context: &Context, query: &str) -> Result<Part, Problem> {
-    let Paged { after, limit } = Paged::parse(query)?;
-    let page = context.hub.topics(after.as_deref(), limit);
-    Ok(Part::page(page.iter().map(describe), limit))
+    Ok(page(context, &Paged::parse(query)?))
+}
+
+fn page(context: &Context, Paged { after, limit }: &Paged<'_>) -> Part {
+    let page = context.hub.topics(after.as_deref(), *limit);
+    Part::page(page.iter().map(describe), *limit)
 }
 
 /// History is the same at all edges, but for how far back they have it; readers are each edge's own.

@@ -61,7 +61,7 @@ pub(super) async fn publish(
             if !published.is_empty() {
                 tokio::task::yield_now().await;
             }
-            let batch = events.by_ref().take(context.order.batch()).collect();
+            let batch = events.by_ref().take(context.order.batch());
             let batch = Published::put_entries(&context, &permit, batch, kind.is_to_people()).await;
             for answer in batch {
                 // What follows one that is not stored is not published before it.

@@ -113,18 +113,18 @@ impl Published {
     ) -> Vec<Result<Self, Problem>> {
         let entries = events.into_iter();
         let entries = entries.map(|event| Asked::new(event, permit));
-        Self::put_entries(context, permit, entries.collect(), is_to_people).await
+        Self::put_entries(context, permit, entries, is_to_people).await
     }
 
     /// The same of events as they are put into the order.
     pub(super) async fn put_entries(
         context: &Context,
         permit: &Permit,
-        asked: Vec<Asked>,
+        asked: impl Iterator<Item = Asked>,
         is_to_people: bool,
     ) -> Vec<Result<Self, Problem>> {
         log(permit);
-        let asked = asked.into_iter().map(|asked| (asked.entry, asked.is_told));
+        let asked = asked.map(|asked| (asked.entry, asked.is_told));
         let (entries, told): (Vec<Entry>, SmallVec<[bool; 1]>) = asked.unzip();
         let receipts = context.order.put_all(entries, clock::now()).await;
         let mut reached = Vec::new().into_iter();

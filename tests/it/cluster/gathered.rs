@@ -6,20 +6,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use seventh::client::Protocol;
 
-use super::{edge_with, nats::Nats, until};
+use super::{edge_with, nats::Nats, until_two};
 use crate::harness::{TestEdge, patiently};
 
 const OPEN: &str = "access.subscribe = [\"anonymous\"]\n\
      [[access.rule]]\ntopic = \"a\"\nallow = [\"anonymous\"]\npresence = true\n";
-
-async fn until_two(edge: &TestEdge) {
-    until(edge, "two edges", |status| {
-        status["nodes"]
-            .as_array()
-            .is_some_and(|nodes| nodes.len() == 2)
-    })
-    .await;
-}
 
 /// What an edge says, once it has heard all others.
 async fn whole(edge: &TestEdge, path: &str) -> Value {

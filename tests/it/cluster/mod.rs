@@ -49,6 +49,16 @@ async fn until(edge: &TestEdge, what: &str, is_so: impl Fn(&Value) -> bool) -> V
     .await
 }
 
+/// Returns once an edge knows another.
+async fn until_two(edge: &TestEdge) {
+    until(edge, "two edges", |status| {
+        status["nodes"]
+            .as_array()
+            .is_some_and(|nodes| nodes.len() == 2)
+    })
+    .await;
+}
+
 /// Publishes until it is taken.
 async fn publish_in_the_end(edge: &TestEdge, topic: &str, data: &str) -> Answer {
     patiently("the order", async {
@@ -250,12 +260,7 @@ async fn who_is_disconnected_goes_at_every_edge() {
         .opened()
         .await;
     for edge in [&one, &two] {
-        until(edge, "two edges", |status| {
-            status["nodes"]
-                .as_array()
-                .is_some_and(|nodes| nodes.len() == 2)
-        })
-        .await;
+        until_two(edge).await;
     }
     // Who sends to people is told of those at every edge.
     let send = json!({"data": "x", "users": ["bob"]});

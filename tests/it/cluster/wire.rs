@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     bobs_bearer, edge, guarded_edge,
     nats::{Nats, own_address},
-    publish_in_the_end, read_on, until,
+    publish_in_the_end, read_on, until_two,
 };
 use crate::harness::{Answer, Events, TestEdge, patiently};
 
@@ -176,12 +176,7 @@ async fn who_is_cut_off_catches_up_in_order() {
         .await;
     one.publish("a", "0").await;
     assert_eq!(bob.data(1).await, ["0"]);
-    until(&one, "two edges", |status| {
-        status["nodes"]
-            .as_array()
-            .is_some_and(|nodes| nodes.len() == 2)
-    })
-    .await;
+    until_two(&one).await;
     wire.is_cut(true);
     for n in 1..20 {
         one.publish("a", n.to_string()).await;
