@@ -96,8 +96,9 @@ impl Cache {
         retention: Retention,
         make: MakeHub<'_>,
     ) -> Result<(Self, Option<Kept>), OpenError> {
-        let disk: Arc<dyn Disk> = Arc::new(Behind::over(disk)?);
+        // Whose directory it is has to last before anything that is written into it does.
         start::claim(&*disk)?;
+        let disk: Arc<dyn Disk> = Arc::new(Behind::over(disk)?);
         let opened = start::open(Opening {
             disk: &*disk,
             wall,

@@ -34,17 +34,15 @@ pub(super) const CLUSTER: &str = "CLUSTER";
 /// Has a directory be one of an edge of a cluster: an empty one, or one that is.
 pub(super) fn claim(disk: &dyn Disk) -> Result<(), OpenError> {
     let names = disk.list()?;
-    if names.iter().any(|name| name == CLUSTER) {
-        return Ok(());
+    if names.iter().all(|name| name != CLUSTER) {
+        let is_segment = |name: &String| segments::first_of(name).is_some();
+        if let Some(name) = names.into_iter().find(is_segment) {
+            return Err(OpenError::Alone(name));
+        }
+        let what = b"An edge of a cluster keeps here what it has read. It may be thrown away.\n";
+        disk.create(CLUSTER)?.write_at(what, 0)?;
     }
-    if let Some(name) = names
-        .into_iter()
-        .find(|name| segments::first_of(name).is_some())
-    {
-        return Err(OpenError::Alone(name));
-    }
-    let what = b"An edge of a cluster keeps here what it has read. It may be thrown away.\n";
-    disk.create(CLUSTER)?.write_at(what, 0)?;
+    // One that is there may not have lasted yet.
     Ok(disk.sync()?)
 }
 

@@ -6,7 +6,7 @@ use super::{
     super::{Cache, Kept, apply_in_parts, disk::Disk, start},
     crash::Numbers,
     deep::without_deletions,
-    torn_disk::Faults,
+    torn_disk::{Faults, Nothing},
     *,
 };
 use crate::{
@@ -314,21 +314,35 @@ fn what_is_thrown_away_is_asked_for_no_more() {
     assert_eq!(node.after(&["a"], &behind).len(), 3);
 }
 
+fn open(disk: &TornDisk) -> Result<(Cache, Option<Kept>), OpenError> {
+    let make = |epoch, floor, _: &[_]| hub(2, epoch, floor);
+    let wall = Wall::new(clock::now(), clock::wall());
+    let keeping = keeping(SyncPolicy::Always);
+    Cache::of(Arc::new(disk.clone()), keeping, wall, small(2), &make)
+}
+
+/// Else a crash could leave what is kept without it, and be taken for the history of an edge on its own.
+#[test]
+fn whose_a_directory_is_has_lasted_before_anything_is_kept_in_it() {
+    let disk = TornDisk::default();
+    disk.fail(Faults {
+        sync: true,
+        ..Faults::default()
+    });
+    assert!(matches!(open(&disk), Err(OpenError::Io(_))));
+    disk.fail(Faults::default());
+    drop(open(&disk).expect("it opens"));
+    let names = disk.after_power_cut(&mut Nothing).list();
+    assert_eq!(names.expect("memory"), [start::CLUSTER]);
+}
+
 #[test]
 fn the_history_of_an_edge_on_its_own_is_not_thrown_away() {
     let disk = TornDisk::default();
     let edge = Edge::open(&disk, SyncPolicy::Always);
     edge.publish(&["a"], "x").expect("it is stored");
     edge.close();
-    let make = |epoch, floor, _: &[_]| hub(2, epoch, floor);
-    let wall = Wall::new(clock::now(), clock::wall());
-    let opened = Cache::of(
-        Arc::new(disk.clone()),
-        keeping(SyncPolicy::Always),
-        wall,
-        small(2),
-        &make,
-    );
+    let opened = open(&disk);
     assert!(matches!(opened, Err(OpenError::Alone(_))), "{opened:?}");
     let edge = Edge::open(&disk, SyncPolicy::Always);
     assert_eq!(edge.all(&["a"]), ["x"]);
