@@ -623,10 +623,10 @@ impl Consumer {
                 409 if text.contains("MaxBytes") && self.left == PULL_FRAMES => Pulled::Gone(
                     format!("the next message is longer than {PULL_BYTES} bytes"),
                 ),
-                // The end of a pull for its bytes is one like others; all else is of the consumer.
-                409 if text.contains("MaxBytes") || text.contains("Batch Completed") => {
-                    Pulled::Over
-                }
+                // The end of a pull for its bytes is one like others.
+                409 if text.contains("MaxBytes") => Pulled::Over,
+                // All of it has come, and is counted: the next was asked for. All else is of the consumer.
+                409 if text.contains("Batch Completed") => Pulled::Heartbeat,
                 code => Pulled::Gone(format!("{code} {text}")),
             };
         }
