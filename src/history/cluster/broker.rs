@@ -404,17 +404,20 @@ impl Broker {
     }
 
     /// The first frame that is there from this number on, and when it was stored, in unix ms.
-    async fn frame_from(&self, sequence: u64) -> Result<(u64, u64), BrokerError> {
-        let what = format!("STREAM.MSG.GET.{}", self.settings.stream());
-        let asked = json!({ "seq": sequence, "next_by_subj": self.settings.subject() });
-        let found = self.api(&what, &asked).await?;
-        let message = &found["message"];
+    pub(super) async fn frame_from(
+        &self,
+        sequence: u64,
+    ) -> Result<Option<(u64, u64)>, BrokerError> {
+        let (stream, subject) = (self.settings.stream(), self.settings.subject());
+        let Some(message) = self.first_from(&stream, &subject, sequence).await? else {
+            return Ok(None);
+        };
         let time = message["time"].as_str().unwrap_or_default();
         let time = humantime::parse_rfc3339(time)
             .map_err(|error| BrokerError::Away(format!("a time that is none: {error}")))?;
         let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(millis.as_millis()).unwrap_or(u64::MAX);
-        Ok((message["seq"].as_u64().unwrap_or(sequence), millis))
+        Ok(Some((message["seq"].as_u64().unwrap_or(sequence), millis)))
     }
 
     /// The first frame of those up to this one that was stored since a moment, in unix ms; this one if that was before.
@@ -427,11 +430,10 @@ impl Broker {
         let (mut from, mut to) = (first, up_to);
         while from < to {
             let middle = from + (to - from) / 2;
-            let (found, millis) = self.frame_from(middle).await?;
-            if millis >= since {
-                to = middle;
-            } else {
-                from = (found + 1).min(to);
+            match self.frame_from(middle).await? {
+                Some((found, millis)) if millis < since => from = (found + 1).min(to),
+                // Or those from there on are gone by now.
+                _ => to = middle,
             }
         }
         Ok(to)
@@ -444,6 +446,23 @@ impl Broker {
             Err(error) if error.is(NO_MESSAGE) => return Ok(None),
             found => found?,
         };
+    /// The first message of a stream that is there from this number on: `None` if there is none. The leader says so, who has
+    /// all that was ever stored.
+    async fn first_from(
+        &self,
+        stream: &str,
+        subject: &str,
+        sequence: u64,
+    ) -> Result<Option<Value>, BrokerError> {
+        let asked = json!({ "seq": sequence, "next_by_subj": subject });
+        let what = format!("STREAM.MSG.GET.{stream}");
+        match self.api(&what, &asked).await {
+            Ok(mut found) => Ok(Some(found["message"].take())),
+            Err(error) if error.is(NO_MESSAGE) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
         let headers = decoded(&found["message"]["hdrs"]);
         let id = headers
             .lines()
@@ -525,6 +544,15 @@ impl Broker {
         let made = self
             .api(&format!("CONSUMER.CREATE.{stream}.{name}"), &config)
             .await?;
+    /// Whether there is any fact from this revision on.
+    pub(super) async fn is_fact_from(&self, revision: u64) -> Result<bool, BrokerError> {
+        let all = format!("$KV.{}.>", self.settings.facts());
+        let found = self
+            .first_from(&self.facts_stream(), &all, revision)
+            .await?;
+        Ok(found.is_some())
+    }
+
         Ok(Consumer {
             pending: made["num_pending"].as_u64().unwrap_or_default(),
             broker: self.clone(),

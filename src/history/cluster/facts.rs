@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     broker::{Broker, BrokerError, Delivered},
-    follow::{self, PAUSE},
+    follow::{self, BEHIND, PAUSE},
 };
 
 /// A fact.
@@ -124,8 +124,11 @@ impl Follower {
             .broker
             .consume(self.broker.facts_stream(), *seen + 1)
             .await?;
-        // The last of them may be gone by now.
         if consumer.pending == 0 {
+            // The last of them may be gone by now.
+            if *seen < last && self.broker.is_fact_from(*seen + 1).await? {
+                return Err(BrokerError::Away(BEHIND.into()));
+            }
             self.is_whole.send_replace(true);
         }
         let (facts, is_whole) = (&self.facts, &self.is_whole);
@@ -146,6 +149,9 @@ impl Follower {
                 });
             }
             if pending == 0 {
+                if sequence < last {
+                    return Err(BEHIND.into());
+                }
                 is_whole.send_replace(true);
             }
             Ok(())

@@ -10,6 +10,8 @@ use super::broker::{Consumer, Delivered, Pulled};
 const SILENCE: Duration = Duration::from_millis(1500);
 /// How long is waited between two tries to begin, at first and at most.
 pub(super) const PAUSE: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(1);
+/// Why a consumer is made anew whose server has not all that the leader had; another may be asked next time.
+pub(super) const BEHIND: &str = "the server that is to bring it is behind";
 /// After how many messages others have their turn.
 const TURN: u64 = 16;
 

@@ -770,7 +770,6 @@ fn begin(
         connected: broker.connected(),
         doubt: doubt.clone(),
         is_open: open,
-        hole: None,
         not_for_it: None,
     };
     let sender = Sender {

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     applier::{Applier, Position},
     broker::{Broker, BrokerError, Consumer, Delivered, StreamInfo},
-    follow::{PAUSE, follow},
+    follow::{BEHIND, PAUSE, follow},
     metrics::ClusterMetrics,
 };
 use crate::{
@@ -40,8 +40,6 @@ pub(super) struct Reader {
     pub(super) doubt: Arc<Notify>,
     /// Whether the order is there.
     pub(super) is_open: watch::Sender<bool>,
-    /// The frame behind some that are not there.
-    pub(super) hole: Option<u64>,
     /// The frame that a later version has written.
     pub(super) not_for_it: Option<u64>,
 }
@@ -118,22 +116,40 @@ impl Reader {
         if let Some(misfit) = &info.misfit {
             tracing::error!("{misfit}");
         }
-        let info = self.check(info).await?;
+        let mut info = self.check(info).await?;
         let from = self.applier.position().sequence + 1;
+        let following = self.following(from, &info).await?;
+        if following > from {
+            // It may have let go of its oldest meanwhile.
+            info = self.broker.stream().await?;
+        }
         if info.first > from {
             let first = beginning(&self.broker, &info, self.applier.hub.retention()).await?;
             skip(&self.applier, from, first);
-        }
-        if let Some(following) = self.hole.take()
-            && following > self.applier.position().sequence + 1
-        {
+        } else if following > from {
             // They are gone from the middle: nobody who reads it from now on has them.
-            tracing::warn!("frames before {following} of the order were taken out of it");
+            tracing::warn!(
+                "frames {from} to {} of the order were taken out of it",
+                following - 1
+            );
             self.applier.pass_over(following - 1);
         }
         let from = self.applier.position().sequence + 1;
         let stream = self.broker.order_stream();
-        Ok((self.broker.consume(stream, from).await?, info.last))
+        let consumer = self.broker.consume(stream, from).await?;
+        if consumer.pending == 0 && from <= info.last {
+            return Err(BrokerError::Away(BEHIND.into()));
+        }
+        Ok((consumer, info.last))
+    }
+
+    /// The first frame that is there from this number on: the next there will be, if there is none.
+    async fn following(&self, from: u64, info: &StreamInfo) -> Result<u64, BrokerError> {
+        if from > info.last {
+            return Ok(from);
+        }
+        let found = self.broker.frame_from(from).await?;
+        Ok(found.map_or(info.last + 1, |(found, _)| found))
     }
 
     /// Looks whether the order is the one that was read before: if not, its epoch is another's too, and all begins anew.
@@ -186,7 +202,6 @@ impl Reader {
             connected,
             doubt,
             is_open,
-            hole,
             not_for_it,
             ..
         } = self;
@@ -197,30 +212,26 @@ impl Reader {
             }
         };
         if consumer.pending == 0 {
-            if applier.position().sequence < last {
-                applier.pass_over(last);
-            }
             is_read();
         }
         let take = |frame: Delivered| {
             let next = applier.position().sequence + 1;
-            if frame.sequence > next {
+            if frame.sequence != next {
                 // None of the consumer's is missing: they are gone from the stream. It is looked why.
-                *hole = Some(frame.sequence);
                 return Err(format!("frame {} instead of {next}", frame.sequence));
             }
-            if frame.sequence == next {
-                if let Err(error) = applier.apply(&frame) {
-                    let why =
-                        format!("message {next} of the order is not for this version: {error}");
-                    if not_for_it.replace(next) != Some(next) {
-                        tracing::error!("{why}; run the version that the other edges have");
-                    }
-                    return Err(why);
+            if let Err(error) = applier.apply(&frame) {
+                let why = format!("message {next} of the order is not for this version: {error}");
+                if not_for_it.replace(next) != Some(next) {
+                    tracing::error!("{why}; run the version that the other edges have");
                 }
-                metrics.applied.inc();
+                return Err(why);
             }
+            metrics.applied.inc();
             if frame.pending == 0 {
+                if frame.sequence < last {
+                    return Err(BEHIND.into());
+                }
                 is_read();
             }
             Ok(())

@@ -99,6 +99,11 @@ impl Nats {
         )
     }
 
+    /// Has servers that are started from now on have this in their configuration besides.
+    pub fn is_with(&mut self, more: String) {
+        self.more = more;
+    }
+
     /// Starts a server that does not run.
     pub async fn begin(&mut self, server: usize) {
         let address = self.servers[server].0;
@@ -161,6 +166,24 @@ impl Nats {
         let stored: Value =
             serde_json::from_slice(&stored.expect("it answers").payload).expect("JSON");
         assert!(stored["error"].is_null(), "{stored}");
+    }
+
+    /// Puts a message into the order many times, as fast as it goes.
+    pub async fn publish_many(&self, message: Vec<u8>, count: usize) {
+        let client = async_nats::connect(format!("nats://{}:4222", self.servers[0].0)).await;
+        let client = client.expect("it is there");
+        for _ in 0..count {
+            let published = client.publish("seventh.test.e", message.clone().into());
+            published.await.expect("it is there");
+        }
+        client.flush().await.expect("it is there");
+        patiently("all messages", async {
+            let info = || self.ask("STREAM.INFO.seventh_test", Value::Null);
+            while info().await["state"]["last_seq"].as_u64() < Some(count as u64) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
     }
 
     /// Kills a server.
