@@ -63,6 +63,16 @@ struct Sent {
     stored: Option<(u64, Instant)>,
 }
 
+impl Sent {
+    /// Nothing came of it, or nobody knows.
+    fn refuse(self, why: &NotStored) {
+        for waiter in self.waiters {
+            // Nobody waits any more.
+            let _: Result<(), Answer> = waiter.answer.send(Err(why.clone()));
+        }
+    }
+}
+
 /// The last frame that was applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Position {
@@ -305,6 +315,7 @@ impl Applier {
     /// All that was applied is of no history any more, or there is a hole before the frame that is first now.
     pub(super) fn begin_anew(&self, epoch: Epoch, first: u64) {
         let mut tail = self.lock();
+        let is_another = self.hub.cursor().epoch != epoch;
         let sequence = floor_before(first << PLACE_BITS);
         if let Some(cache) = &mut tail.cache {
             cache.clear();
@@ -317,6 +328,13 @@ impl Applier {
             sequence: first - 1,
             id: None,
         });
+        if is_another {
+            // What was stored was in the one before.
+            let stored = self.take_where(|sent| sent.stored.is_some());
+            stored
+                .into_iter()
+                .for_each(|sent| sent.refuse(&NotStored::Unknown));
+        }
     }
 
     /// The frames up to this one are not there, and never were for anyone who reads: an operator took them out.
@@ -366,31 +384,26 @@ impl Applier {
     /// Nothing came of a frame, or nobody knows.
     pub(super) fn is_not_stored(&self, id: FrameId, why: &NotStored) {
         let sent = self.sent().remove(&id);
-        for waiter in sent.into_iter().flat_map(|sent| sent.waiters) {
-            let _: Result<(), Answer> = waiter.answer.send(Err(why.clone()));
-        }
+        sent.into_iter().for_each(|sent| sent.refuse(why));
     }
 
     /// Answers those whose frame was stored a while ago and has not come back: this edge is behind.
     pub(super) fn answer_late(&self, now: Instant) {
-        self.answer_where(|sent| {
-            sent.stored
-                .is_some_and(|(_, at)| now.saturating_duration_since(at) >= PATIENCE)
-        });
+        let is_late = |(_, at)| now.saturating_duration_since(at) >= PATIENCE;
+        self.answer_where(|sent| sent.stored.is_some_and(is_late));
+    }
+
+    /// No more waits for some frames to come back.
+    fn take_where(&self, is_due: impl Fn(&Sent) -> bool) -> Vec<Sent> {
+        let mut sent = self.sent();
+        let due = sent.extract_if(|_, sent| is_due(sent));
+        due.map(|(_, sent)| sent).collect()
     }
 
     fn answer_where(&self, is_late: impl Fn(&Sent) -> bool) {
-        let mut sent = self.sent();
-        let late: Vec<FrameId> = sent
-            .iter()
-            .filter(|(_, sent)| is_late(sent))
-            .map(|(id, _)| *id)
-            .collect();
-        let late: Vec<Sent> = late.iter().filter_map(|id| sent.remove(id)).collect();
-        drop(sent);
         for Sent {
             waiters, stored, ..
-        } in late
+        } in self.take_where(is_late)
         {
             let first = stored.map_or(0, |(sequence, _)| sequence << PLACE_BITS);
             for (waiter, number) in waiters.into_iter().zip(first..) {
