@@ -202,24 +202,30 @@ impl Cluster {
         })?;
         let gone =
             || ClusterError::Refused("the thread of the cluster ended, which is a bug".into());
-        let mut applied = 0;
+        let (mut applied, mut is_read) = (0, false);
         let opened = loop {
             let opened = is_opened.recv_timeout(OPENING);
             // What was missed in a long absence takes a while.
             let before = std::mem::replace(&mut applied, metrics.applied.get());
             let is_late = matches!(opened, Err(std_mpsc::RecvTimeoutError::Timeout));
-            if !is_late || applied == before {
-                break opened;
+            if !is_late || is_read || applied == before {
+                break opened.map_err(|error| (error, is_read));
             }
+            // Then all that is missing has nothing to do with what is applied.
+            is_read = metrics.connected.get() == 1;
         };
         let (running, outlet) = match opened {
             Ok(running) => running?,
-            Err(std_mpsc::RecvTimeoutError::Disconnected) => return Err(gone()),
-            Err(std_mpsc::RecvTimeoutError::Timeout) => {
+            Err((std_mpsc::RecvTimeoutError::Disconnected, _)) => return Err(gone()),
+            Err((std_mpsc::RecvTimeoutError::Timeout, is_read)) => {
                 stop.notify_one();
+                let what = match is_read.then(|| settings.facts()) {
+                    Some(facts) => format!("the bucket {facts} was not read as a whole"),
+                    None => "nothing of it was read".into(),
+                };
                 let seconds = OPENING.as_secs();
                 return Err(ClusterError::Refused(format!(
-                    "nothing of it was read for {seconds} s; the log says why at debug level (log.filter)"
+                    "{what} for {seconds} s; the log says why at debug level (log.filter)"
                 )));
             }
         };
