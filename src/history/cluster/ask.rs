@@ -208,8 +208,7 @@ impl Answering {
     /// Answers for ever.
     pub(super) async fn run(&self) {
         loop {
-            let client = self.broker.client();
-            if let Ok(mut questions) = client.subscribe(self.settings.questions()).await {
+            if let Ok(mut questions) = self.broker.listen(self.settings.questions()).await {
                 while let Some(message) = questions.next().await {
                     let question = serde_json::from_slice(&message.payload);
                     let (Ok(Question { to, of }), Some(reply)) = (question, message.reply) else {
@@ -218,7 +217,7 @@ impl Answering {
                     if !to.contains(&self.settings.node) {
                         continue;
                     }
-                    let client = client.clone();
+                    let client = self.broker.client();
                     let answer = self.answer(of);
                     // One that waits holds no other up.
                     tokio::spawn(async move {

@@ -4,21 +4,28 @@
 
 use std::{
     sync::{
-        Arc, RwLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, UNIX_EPOCH},
 };
 
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, Subject, Subscriber};
+use async_nats::{
+    Client, ConnectOptions, Event, HeaderMap, Message, RequestErrorKind, Subject, Subscriber,
+    connection::State,
+};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::{frame::FrameId, settings::ClusterSettings};
+use super::{
+    frame::{BYTES, FrameId, LARGEST},
+    settings::ClusterSettings,
+};
 use crate::{clock, sse::Epoch};
 
 /// How long a server has to answer.
@@ -38,8 +45,10 @@ const DUPLICATES: Duration = Duration::from_secs(120);
 /// The most bytes of the epoch, and of the facts.
 const META_BYTES: u64 = 1 << 20;
 const FACTS_BYTES: u64 = 256 << 20;
+/// What a frame takes besides its entries, at most: its head, and the headers of its message.
+const AROUND: usize = 1 << 10;
 /// The longest message of the order, with its headers.
-const LONGEST: usize = super::frame::BYTES + (64 << 10);
+const LONGEST: usize = BYTES + (64 << 10);
 /// What this program calls the form of its frames.
 const FORMAT: &str = "1";
 const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -146,7 +155,7 @@ pub(super) enum Pulled {
 /// The servers.
 #[derive(Clone, Debug)]
 pub(super) struct Broker {
-    client: Arc<RwLock<Client>>,
+    client: watch::Sender<Client>,
     settings: Arc<ClusterSettings>,
     connected: watch::Sender<bool>,
     /// Which client it is that says whether there is a connection.
@@ -160,14 +169,14 @@ struct ApiError {
     description: Option<String>,
 }
 
-/// Connects to one of the servers. Whether there is a connection is told from now on by this client and no other.
+/// Connects to one of the servers. Whether there is a connection is told from then on by this client and no other.
 async fn open(
     settings: &ClusterSettings,
     connected: &watch::Sender<bool>,
     which: &Arc<AtomicU64>,
 ) -> Result<Client, BrokerError> {
     let (told, last) = (connected.clone(), which.clone());
-    let this = which.fetch_add(1, Ordering::AcqRel) + 1;
+    let this = fastrand::u64(1..);
     let mut options = ConnectOptions::new()
         .name(format!("seventh {}", settings.node))
         .request_timeout(Some(PATIENCE))
@@ -197,7 +206,27 @@ async fn open(
         options = options.add_root_certificates(ca.clone()).require_tls(true);
     }
     let client = options.connect(&settings.servers[..]).await;
-    client.map_err(|error| BrokerError::Away(error.to_string()))
+    let client = client.map_err(|error| BrokerError::Away(error.to_string()))?;
+    which.store(this, Ordering::Release);
+    connected.send_replace(client.connection_state() == State::Connected);
+    Ok(client)
+}
+
+/// What is said under a subject.
+pub(super) struct Heard {
+    messages: Subscriber,
+    renewed: watch::Receiver<Client>,
+}
+
+impl Heard {
+    /// What is said next; `None` once another client has to listen.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        tokio::select! {
+            biased;
+            _ = self.renewed.changed() => None,
+            message = self.messages.next() => message,
+        }
+    }
 }
 
 impl Broker {
@@ -206,7 +235,7 @@ impl Broker {
         let (connected, which) = (watch::Sender::new(false), Arc::default());
         let client = open(&settings, &connected, &which).await?;
         Ok(Self {
-            client: Arc::new(RwLock::new(client)),
+            client: watch::Sender::new(client),
             settings,
             connected,
             which,
@@ -216,7 +245,7 @@ impl Broker {
     /// Connects anew, with what the files have by now: a client that was refused once does not come back.
     pub(super) async fn connect_anew(&self) -> Result<(), BrokerError> {
         let client = open(&self.settings, &self.connected, &self.which).await?;
-        *self.client.write().expect("no holder of this lock panics") = client;
+        self.client.send_replace(client);
         Ok(())
     }
 
@@ -226,10 +255,22 @@ impl Broker {
     }
 
     pub(super) fn client(&self) -> Client {
-        self.client
-            .read()
-            .expect("no holder of this lock panics")
-            .clone()
+        self.client.borrow().clone()
+    }
+
+    /// Has what is said under a subject be heard.
+    pub(super) async fn listen(&self, subject: String) -> Result<Heard, BrokerError> {
+        let mut renewed = self.client.subscribe();
+        let client = renewed.borrow_and_update().clone();
+        let messages = client.subscribe(subject).await;
+        let messages = messages.map_err(|error| BrokerError::Away(error.to_string()))?;
+        Ok(Heard { messages, renewed })
+    }
+
+    /// The most bytes that the entries of a frame may take, so that the server takes it.
+    pub(super) fn largest(&self) -> usize {
+        let info = self.client().server_info();
+        info.max_payload.saturating_sub(AROUND).min(LARGEST)
     }
 
     /// The server that is asked.
@@ -403,6 +444,23 @@ impl Broker {
         self.put(self.settings.subject(), headers, frame).await
     }
 
+    /// The first message of a stream that is there from this number on: `None` if there is none. The leader says so, who has
+    /// all that was ever stored.
+    async fn first_from(
+        &self,
+        stream: &str,
+        subject: &str,
+        sequence: u64,
+    ) -> Result<Option<Value>, BrokerError> {
+        let asked = json!({ "seq": sequence, "next_by_subj": subject });
+        let what = format!("STREAM.MSG.GET.{stream}");
+        match self.api(&what, &asked).await {
+            Ok(mut found) => Ok(Some(found["message"].take())),
+            Err(error) if error.is(NO_MESSAGE) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The first frame that is there from this number on, and when it was stored, in unix ms.
     pub(super) async fn frame_from(
         &self,
@@ -446,23 +504,6 @@ impl Broker {
             Err(error) if error.is(NO_MESSAGE) => return Ok(None),
             found => found?,
         };
-    /// The first message of a stream that is there from this number on: `None` if there is none. The leader says so, who has
-    /// all that was ever stored.
-    async fn first_from(
-        &self,
-        stream: &str,
-        subject: &str,
-        sequence: u64,
-    ) -> Result<Option<Value>, BrokerError> {
-        let asked = json!({ "seq": sequence, "next_by_subj": subject });
-        let what = format!("STREAM.MSG.GET.{stream}");
-        match self.api(&what, &asked).await {
-            Ok(mut found) => Ok(Some(found["message"].take())),
-            Err(error) if error.is(NO_MESSAGE) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
         let headers = decoded(&found["message"]["hdrs"]);
         let id = headers
             .lines()
@@ -501,6 +542,15 @@ impl Broker {
             return Err(BrokerError::Misfit(text));
         }
         Ok(info["state"]["last_seq"].as_u64().unwrap_or_default())
+    }
+
+    /// Whether there is any fact from this revision on.
+    pub(super) async fn is_fact_from(&self, revision: u64) -> Result<bool, BrokerError> {
+        let all = format!("$KV.{}.>", self.settings.facts());
+        let found = self
+            .first_from(&self.facts_stream(), &all, revision)
+            .await?;
+        Ok(found.is_some())
     }
 
     /// Tells a fact, which is forgotten after a while if that is given; its revision. `None` if its key was told of since the
@@ -544,15 +594,6 @@ impl Broker {
         let made = self
             .api(&format!("CONSUMER.CREATE.{stream}.{name}"), &config)
             .await?;
-    /// Whether there is any fact from this revision on.
-    pub(super) async fn is_fact_from(&self, revision: u64) -> Result<bool, BrokerError> {
-        let all = format!("$KV.{}.>", self.settings.facts());
-        let found = self
-            .first_from(&self.facts_stream(), &all, revision)
-            .await?;
-        Ok(found.is_some())
-    }
-
         Ok(Consumer {
             pending: made["num_pending"].as_u64().unwrap_or_default(),
             broker: self.clone(),
@@ -578,11 +619,16 @@ fn decoded(field: &Value) -> String {
 
 /// What a server answered.
 fn answer(asked: Result<Bytes, async_nats::RequestError>) -> Result<Value, BrokerError> {
-    let payload = asked.map_err(|error| {
-        BrokerError::Away(match error.kind() {
-            RequestErrorKind::NoResponders => "no server has the stream just now".to_owned(),
-            _ => error.to_string(),
-        })
+    let payload = asked.map_err(|error| match error.kind() {
+        RequestErrorKind::NoResponders => {
+            BrokerError::Away("no server has the stream just now".into())
+        }
+        // It was not sent.
+        RequestErrorKind::MaxPayloadExceeded => BrokerError::Refused {
+            error: TOO_LARGE,
+            text: error.to_string(),
+        },
+        _ => BrokerError::Away(error.to_string()),
     })?;
     let value: Value = serde_json::from_slice(&payload)
         .map_err(|error| BrokerError::Away(format!("an answer that is no JSON: {error}")))?;
@@ -638,8 +684,6 @@ impl Consumer {
 
     /// What comes next. Cancel-safe.
     pub(super) async fn next(&mut self) -> Pulled {
-        use futures_util::StreamExt as _;
-
         let Some(message) = self.messages.next().await else {
             return Pulled::Gone("the connection is closed".into());
         };

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt as _;
 use tokio::{
     sync::{Notify, watch},
     time::MissedTickBehavior,
@@ -46,12 +45,7 @@ impl Monitor {
     /// Hears of the others.
     async fn hear(&self) {
         loop {
-            let beats = self
-                .broker
-                .client()
-                .subscribe(self.settings.beats("*"))
-                .await;
-            if let Ok(mut beats) = beats {
+            if let Ok(mut beats) = self.broker.listen(self.settings.beats("*")).await {
                 while let Some(beat) = beats.next().await {
                     match serde_json::from_slice::<Beat>(&beat.payload) {
                         Ok(beat) => self.hear_of(beat),

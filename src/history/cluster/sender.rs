@@ -64,13 +64,11 @@ impl Sender {
                 },
             };
             let mut items = Vec::new();
-            let mut bytes = 0;
+            let (mut bytes, largest) = (0, self.broker.largest());
             let mut next = first;
             while let Some(item) = next {
                 let cost = frame::cost(&item.encoded);
-                if !items.is_empty()
-                    && (bytes + cost > frame::LARGEST || items.len() == frame::ENTRIES)
-                {
+                if !items.is_empty() && (bytes + cost > largest || items.len() == frame::ENTRIES) {
                     held = Some(item);
                     break;
                 }

@@ -3,15 +3,16 @@
 use std::{net::Ipv4Addr, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::StatusCode;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use seventh::client::Protocol;
 
-use super::{edge_with, nats::Nats};
+use super::{edge, edge_with, nats::Nats, publish_in_the_end};
 use crate::{
     access::now,
     commands::{program, refused},
-    harness::patiently,
+    harness::{TestEdge, patiently},
 };
 
 /// Why an edge does not start.
@@ -53,55 +54,144 @@ const SUBJECTS: [&str; 5] = [
     "_INBOX.>",
 ];
 
-/// Has a server take a user, whose credentials are written into a folder, over TLS by a certificate which is there too.
-fn guard(folder: &Path, address: Ipv4Addr) -> String {
-    let (operator, account) = (KeyPair::new_operator(), KeyPair::new_account());
-    let (system, user) = (KeyPair::new_account(), KeyPair::new_user());
-    let limits = json!({
-        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
-        "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
-    });
-    let of_operator = jwt(&operator, &operator, "operator", "operator", json!({}));
-    let of_account = jwt(
-        &operator,
-        &account,
-        "shop",
-        "account",
-        json!({"limits": limits}),
-    );
-    let of_system = jwt(&operator, &system, "system", "account", json!({}));
-    let may = json!({"allow": SUBJECTS});
-    let of_user = json!({"pub": may, "sub": may, "subs": -1, "data": -1, "payload": -1});
-    let of_user = jwt(&account, &user, "edge", "user", of_user);
-    let credentials = format!(
-        "-----BEGIN NATS USER JWT-----\n{of_user}\n------END NATS USER JWT------\n\n\
-         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-        user.seed().expect("it has one")
-    );
-    std::fs::write(folder.join("edge.creds"), credentials).expect("it is written");
+/// Who may use a server.
+struct Keys {
+    operator: KeyPair,
+    account: KeyPair,
+    system: KeyPair,
+}
 
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let names = rcgen::CertificateParams::new(vec![address.to_string()]).expect("an address");
-    let certificate = names.self_signed(&key).expect("a certificate");
-    std::fs::write(folder.join("cert.pem"), certificate.pem()).expect("it is written");
-    std::fs::write(folder.join("key.pem"), key.serialize_pem()).expect("it is written");
-    let folder = folder.display();
-    format!(
-        "tls {{ cert_file: \"{folder}/cert.pem\", key_file: \"{folder}/key.pem\" }}\n\
-         operator: {of_operator}\nsystem_account: {system}\nresolver: MEMORY\n\
-         resolver_preload: {{ {account}: {of_account}, {system}: {of_system} }}\n",
-        system = system.public_key(),
-        account = account.public_key(),
-    )
+impl Keys {
+    fn new() -> Self {
+        Self {
+            operator: KeyPair::new_operator(),
+            account: KeyPair::new_account(),
+            system: KeyPair::new_account(),
+        }
+    }
+
+    /// Has a server take a user, whose credentials are written into a folder, and nobody from before; over TLS by a certificate
+    /// which is there too.
+    fn guard(
+        &self,
+        before: Option<&KeyPair>,
+        folder: &Path,
+        address: Ipv4Addr,
+    ) -> (String, KeyPair) {
+        let Self {
+            operator,
+            account,
+            system,
+        } = self;
+        let limits = json!({
+            "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
+            "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
+        });
+        let mut of_account = json!({"limits": limits});
+        if let Some(before) = before {
+            of_account["revocations"] = json!({before.public_key(): now() + 60});
+        }
+        let of_operator = jwt(operator, operator, "operator", "operator", json!({}));
+        let of_account = jwt(operator, account, "shop", "account", of_account);
+        let of_system = jwt(operator, system, "system", "account", json!({}));
+        let user = KeyPair::new_user();
+        let may = json!({"allow": SUBJECTS});
+        let of_user = json!({"pub": may, "sub": may, "subs": -1, "data": -1, "payload": -1});
+        let of_user = jwt(account, &user, "edge", "user", of_user);
+        let credentials = format!(
+            "-----BEGIN NATS USER JWT-----\n{of_user}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+            user.seed().expect("it has one")
+        );
+        std::fs::write(folder.join("edge.creds"), credentials).expect("it is written");
+
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let names = rcgen::CertificateParams::new(vec![address.to_string()]).expect("an address");
+        let certificate = names.self_signed(&key).expect("a certificate");
+        std::fs::write(folder.join("cert.pem"), certificate.pem()).expect("it is written");
+        std::fs::write(folder.join("key.pem"), key.serialize_pem()).expect("it is written");
+        let folder = folder.display();
+        let config = format!(
+            "tls {{ cert_file: \"{folder}/cert.pem\", key_file: \"{folder}/key.pem\" }}\n\
+             operator: {of_operator}\nsystem_account: {system}\nresolver: MEMORY\n\
+             resolver_preload: {{ {account}: {of_account}, {system}: {of_system} }}\n",
+            system = system.public_key(),
+            account = account.public_key(),
+        );
+        (config, user)
+    }
+}
+
+/// What an edge has to know of a server that is guarded.
+fn known(nats: &Nats) -> String {
+    let folder = nats.folder().display();
+    format!("cluster.ca = \"{folder}/cert.pem\"\ncluster.credentials = \"{folder}/edge.creds\"\n")
+}
+
+/// Returns once an edge is answered by another.
+async fn until_both_answer(edge: &TestEdge) {
+    let send = json!({"data": "x", "users": ["ann"]});
+    patiently("both edges", async {
+        loop {
+            let sent = edge.ask("POST", "/send", send.to_string()).await;
+            if sent.status == StatusCode::OK && sent.json()["answered"] == json!(2) {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+/// The credentials of all edges are renewed, and those from before are of no use any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_that_are_renewed_are_used() {
+    let keys = Keys::new();
+    let mut before = None;
+    let mut nats = Nats::one_with(|folder, address| {
+        let (config, user) = keys.guard(None, folder, address);
+        before = Some(user);
+        config
+    })
+    .await;
+    let known = known(&nats);
+    let (one, two) = (
+        edge_with(&nats, "one", &known),
+        edge_with(&nats, "two", &known),
+    );
+    let mut reader = two.events(Protocol::Http2, "topic=a").await.opened().await;
+    one.publish("a", "1").await;
+    until_both_answer(&one).await;
+    nats.kill(0);
+    let (config, _) = keys.guard(before.as_ref(), nats.folder(), nats.address(0));
+    nats.is_with(config);
+    nats.begin(0).await;
+    publish_in_the_end(&one, "a", "2").await;
+    assert_eq!(reader.data(2).await, ["1", "2"]);
+    until_both_answer(&one).await;
+    until_both_answer(&two).await;
+}
+
+/// Servers that take less than an edge would send at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_is_sent_at_once_than_the_servers_take() {
+    let nats = Nats::one_with(|_, _| "max_payload: 65536\n".into()).await;
+    let one = edge(&nats, "one");
+    let many: Vec<Value> = (0..30)
+        .map(|n| json!({"topic": "a", "data": format!("{n} {}", "x".repeat(10_000))}))
+        .collect();
+    let sent = one.ask("POST", "/publish", json!(many).to_string()).await;
+    assert_eq!(sent.status, StatusCode::OK, "{}", sent.text);
+    let large = one.ask("POST", "/topics/a", "x".repeat(100_000)).await;
+    assert!(large.status.is_server_error(), "{}", large.text);
+    assert!(large.text.contains("max_payload"), "{}", large.text);
+    one.publish("a", "the next").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_has_credentials_and_trusts_whom_it_is_told_to() {
-    let nats = Nats::one_with(guard).await;
+    let nats = Nats::one_with(|folder, address| Keys::new().guard(None, folder, address).0).await;
     let folder = nats.folder().display().to_string();
-    let known = format!(
-        "cluster.ca = \"{folder}/cert.pem\"\ncluster.credentials = \"{folder}/edge.creds\"\n"
-    );
+    let known = known(&nats);
     let (one, two) = (
         edge_with(&nats, "one", &known),
         edge_with(&nats, "two", &known),
@@ -112,16 +202,7 @@ async fn an_edge_has_credentials_and_trusts_whom_it_is_told_to() {
     one.ask("PUT", "/groups/staff/members/user:bob", "").await;
     let groups = one.ask("GET", "/groups/staff", "").await.json();
     assert_eq!(groups["members"], json!(["user:bob"]));
-    let send = json!({"data": "x", "users": ["ann"]});
-    patiently("both edges", async {
-        loop {
-            let sent = one.ask("POST", "/send", send.to_string()).await.json();
-            if sent["answered"] == json!(2) {
-                return;
-            }
-        }
-    })
-    .await;
+    until_both_answer(&one).await;
     // Whoever has not both is told what is missing.
     let (nothing, no_user) = (
         nats.config("three"),
