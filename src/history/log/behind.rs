@@ -11,8 +11,10 @@ use super::disk::{Disk, DiskFile};
 use crate::history::alarm::Alarm;
 
 /// How long it may take until there is room for another file: with one that waits, and one that is being synced, no more
-/// than one sealed segment is not synced.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// than one sealed segment is not synced. Tests share a machine with others, and are not about its pace.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 1 });
+/// The same while a log is opened: nobody is held up by that.
+const AT_FIRST: Duration = Duration::from_secs(600);
 
 /// What is to be synced.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ struct Jobs {
     names: bool,
     /// What was to be synced was not.
     has_failed: bool,
+    /// Others are held up by whoever waits.
+    is_urgent: bool,
     is_over: bool,
 }
 
@@ -39,7 +43,8 @@ impl Queue {
     fn push(&self, file: Arc<dyn DiskFile>) -> io::Result<()> {
         let jobs = self.lock();
         let is_full = |jobs: &mut Jobs| jobs.file.is_some();
-        let waited = self.room.wait_timeout_while(jobs, PATIENCE, is_full);
+        let patience = if jobs.is_urgent { PATIENCE } else { AT_FIRST };
+        let waited = self.room.wait_timeout_while(jobs, patience, is_full);
         let (mut jobs, waited) = waited.expect("no holder of this lock panics");
         if waited.timed_out() {
             return Err(io::Error::other("the disk does not keep up"));
@@ -95,6 +100,11 @@ impl Behind {
             queue,
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// From now on others are held up by whoever waits for room.
+    pub(super) fn is_urgent(&self) {
+        self.queue.lock().is_urgent = true;
     }
 
     fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {

@@ -98,7 +98,7 @@ impl Cache {
     ) -> Result<(Self, Option<Kept>), OpenError> {
         // Whose directory it is has to last before anything that is written into it does.
         start::claim(&*disk)?;
-        let disk: Arc<dyn Disk> = Arc::new(Behind::over(disk)?);
+        let disk = Arc::new(Behind::over(disk)?);
         let opened = start::open(Opening {
             disk: &*disk,
             wall,
@@ -109,9 +109,8 @@ impl Cache {
         });
         let opened = match opened {
             Ok(opened) => opened,
-            Err(error @ (OpenError::InUse | OpenError::Io(_) | OpenError::Alone(_))) => {
-                return Err(error);
-            }
+            Err(error @ (OpenError::InUse | OpenError::Alone(_))) => return Err(error),
+            // Also of a disk that is full, or fails: once all is thrown away there may be room, and readers have the rings.
             Err(error) => {
                 tracing::warn!(
                     "what this edge kept of the order is thrown away, and read again from the servers: {error}"
@@ -119,6 +118,7 @@ impl Cache {
                 None
             }
         };
+        disk.is_urgent();
         let metrics = LogMetrics::default();
         let mut cache = Self {
             disk,

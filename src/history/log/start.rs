@@ -132,6 +132,10 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Option<Opened>, OpenError> {
         recall(&hub, &opening, &found, now)?;
         sealed.push_back(Arc::new(found.sealed()));
     }
+    if let Some(sealed) = loaded.back().filter(|_| is_shared) {
+        // Whoever was killed may have been about to.
+        sealed.file.sync()?;
+    }
     let mut mark = None;
     for found in loaded {
         let loaded = load(&hub, &wall, &found.header, &*found.file, false)?;

@@ -321,6 +321,27 @@ fn open(disk: &TornDisk) -> Result<(Cache, Option<Kept>), OpenError> {
     Cache::of(Arc::new(disk.clone()), keeping, wall, small(2), &make)
 }
 
+/// What can be read again from the servers is no reason not to start.
+#[test]
+fn a_disk_that_is_full_at_a_start_is_begun_anew() {
+    let disk = TornDisk::default();
+    drop(Node::open(&disk, 2, &publish(60)));
+    let names = disk.list().expect("memory");
+    let used = names.iter().map(|name| disk.len_of(name)).sum();
+    disk.fail(Faults {
+        room: Some(used),
+        ..Faults::default()
+    });
+    // What is thrown away makes room.
+    let node = Node::open(&disk, 2, &publish(60));
+    assert!(!node.was_kept);
+    let start = node.hub.id(floor(1)).to_string();
+    assert_eq!(node.after(&["a"], &start).len(), 180);
+    drop(node);
+    disk.fail(Faults::default());
+    assert!(Node::open(&disk, 2, &publish(60)).was_kept);
+}
+
 /// Else a crash could leave what is kept without it, and be taken for the history of an edge on its own.
 #[test]
 fn whose_a_directory_is_has_lasted_before_anything_is_kept_in_it() {
