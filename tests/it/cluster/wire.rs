@@ -49,7 +49,7 @@ struct Overheard {
 }
 
 impl Overheard {
-    fn from_server(&self, bytes: &mut [u8]) {
+    fn hear_server(&self, bytes: &mut [u8]) {
         const CONSUMER: &[u8] = b"\"stream_name\":\"seventh_test\"";
         const PENDING: &[u8] = b"\"num_pending\":";
         let Some(consumer) = memmem(bytes, CONSUMER) else {
@@ -69,7 +69,7 @@ impl Overheard {
         }
     }
 
-    fn from_edge(&self, bytes: &[u8]) {
+    fn hear_edge(&self, bytes: &[u8]) {
         const PULL: &[u8] = b"PUB $JS.API.CONSUMER.MSG.NEXT.seventh_test.";
         let pulls = bytes.windows(PULL.len()).filter(|part| *part == PULL);
         self.pulls.fetch_add(pulls.count(), Relaxed);
@@ -105,8 +105,8 @@ impl Wire {
                 let (from_edge, to_edge) = edge.into_split();
                 let (from_server, to_server) = server.into_split();
                 let (one, other) = (hears.clone(), hears.clone());
-                let hear_edge = move |bytes: &mut [u8]| one.from_edge(bytes);
-                let hear_server = move |bytes: &mut [u8]| other.from_server(bytes);
+                let hear_edge = move |bytes: &mut [u8]| one.hear_edge(bytes);
+                let hear_server = move |bytes: &mut [u8]| other.hear_server(bytes);
                 tokio::spawn(carry(
                     from_edge,
                     to_server,
