@@ -17,6 +17,7 @@ use crate::{
     access::Name,
     clock,
     exchange::{Peer, Problem, Reply},
+    history::NotStored,
     hub::{Entry, Target},
     sse::Draft,
     topic::Topic,
@@ -167,7 +168,7 @@ async fn tell_change(context: &Context, topic: &Topic, change: &Change) {
             // The ring is the readers' queue, and what is not kept has little room there.
             tokio::time::sleep(BREATH).await;
         }
-        let entry = Entry::Event {
+        let entry = || Entry::Event {
             draft: Draft::new(Some("edge-presence"), &data, None),
             target: Target {
                 topics: vec![topic.clone()],
@@ -175,7 +176,11 @@ async fn tell_change(context: &Context, topic: &Topic, change: &Change) {
                 ..Target::default()
             },
         };
-        // It has neither an id nor a key that could be another's.
-        let _: Result<_, _> = context.order.put(entry, clock::now()).await;
+        // It has neither an id nor a key that could be another's. What changes meanwhile is told together.
+        while let Err(NotStored::Busy) = context.order.put(entry(), clock::now()).await
+            && context.hub.readers(topic) > 0
+        {
+            tokio::time::sleep(TELL).await;
+        }
     }
 }

@@ -95,8 +95,10 @@ pub(super) struct Applier {
     counts: Mutex<Counts>,
     /// It was said that the clocks are apart.
     is_told: AtomicBool,
-    /// There are no places left for what is this edge's own: a frame is wanted.
+    /// There are few places left for what is this edge's own: a frame is wanted.
     wants_frame: Notify,
+    /// Since when entries are being written to disk, if they are.
+    writes_since: Mutex<Option<Instant>>,
 }
 
 /// The last entry.
@@ -128,6 +130,7 @@ impl Applier {
             counts: Mutex::default(),
             is_told: AtomicBool::new(false),
             wants_frame: Notify::new(),
+            writes_since: Mutex::default(),
         }
     }
 
@@ -180,7 +183,10 @@ impl Applier {
                     sequence: end,
                     id: frame.id.clone(),
                 };
-                cache.apply(&self.hub, placed.collect(), &mark, at)
+                *self.writes_since() = Some(clock::now());
+                let applied = cache.apply(&self.hub, placed.collect(), &mark, at);
+                *self.writes_since() = None;
+                applied
             }
         };
         self.hub.pass(end, at);
@@ -291,16 +297,22 @@ impl Applier {
         })
     }
 
-    /// Applies an entry that is of this edge alone, as it is of the moment.
-    pub(super) fn apply_own(&self, entry: Entry, now: Instant) -> Answer {
+    /// Applies an entry that is of this edge alone, as it is of the moment. An error gives it back: there is no place for it
+    /// before the next frame, or one is just being applied.
+    pub(super) fn apply_own(&self, entry: Entry, now: Instant) -> Result<Answer, Box<Entry>> {
         let own_id = entry.own_id();
-        let mut tail = self.lock();
+        // A disk that does not answer holds up nobody who is not of the cluster's thread.
+        let Ok(mut tail) = self.tail.try_lock() else {
+            return Err(Box::new(entry));
+        };
         let sequence = tail.sequence + 1;
-        if sequence % (1 << PLACE_BITS) < OWN_PLACES {
-            drop(tail);
-            // Nothing was published for long, and much was said of the moment: the next will be told.
+        let place = sequence % (1 << PLACE_BITS);
+        if place < OWN_PLACES || place == OWN_PLACES + OWN_PLACES / 2 {
+            // Nothing was published for long, and much was said of the moment.
             self.wants_frame.notify_one();
-            return Err(NotStored::Busy);
+        }
+        if place < OWN_PLACES {
+            return Err(Box::new(entry));
         }
         let at = tail.at.map_or(now, |before| before.max(now));
         let outcome = self.hub.apply([Placed::new(sequence, at, entry)]);
@@ -309,7 +321,19 @@ impl Applier {
         drop(tail);
         let applied = outcome.applied[0];
         drop(outcome.wakes);
-        Receipt::of(&self.hub, sequence, own_id, &applied, Durability::Memory)
+        Ok(Receipt::of(
+            &self.hub,
+            sequence,
+            own_id,
+            &applied,
+            Durability::Memory,
+        ))
+    }
+
+    /// For how long the disk has not answered.
+    pub(super) fn waits_for_disk(&self, now: Instant) -> Duration {
+        self.writes_since()
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// All that was applied is of no history any more, or there is a hole before the frame that is first now.
@@ -433,7 +457,108 @@ impl Applier {
         self.tail.lock().expect("no holder of this lock panics")
     }
 
+    fn writes_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.writes_since
+            .lock()
+            .expect("no holder of this lock panics")
+    }
+
     fn sent(&self) -> MutexGuard<'_, HashMap<FrameId, Sent>> {
         self.sent.lock().expect("no holder of this lock panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{
+        history::log::tests::Hanging,
+        hub::{HubBounds, Retention, Target, TopicRules},
+        sse::Draft,
+        topic::Topic,
+    };
+
+    fn event(data: &str, is_live_only: bool) -> Entry {
+        Entry::Event {
+            draft: Draft::new(None, data, None),
+            target: Target {
+                topics: vec![Topic::parse("a").expect("a topic")],
+                is_live_only,
+                ..Target::default()
+            },
+        }
+    }
+
+    fn applier(cache: Option<Cache>) -> Applier {
+        let (retention, rules) = (Retention::default(), TopicRules::default());
+        let epoch = Epoch::from_random(7);
+        let hub = Hub::new(retention, rules, HubBounds::default(), epoch, 0, &[]);
+        let wall = Wall::new(clock::now(), clock::wall());
+        let tail = Tail {
+            sequence: floor_before(1 << PLACE_BITS),
+            at: None,
+            cache,
+        };
+        Applier::new(hub, wall, Durability::Written, Position::default(), tail)
+    }
+
+    /// The first frame.
+    fn frame(wall: &Wall) -> Delivered {
+        let encoded = record::encode_all(&event("b", false), wall);
+        let id = FrameId { boot: 1, number: 1 };
+        Delivered {
+            sequence: 1,
+            subject: "a".into(),
+            nth: 1,
+            pending: 0,
+            id: None,
+            millis: wall.millis(clock::now()),
+            payload: frame::encode(id, [&encoded].into_iter()).into(),
+        }
+    }
+
+    fn is_applied(applier: &Applier) -> bool {
+        let said = applier.apply_own(event("a", true), clock::now());
+        matches!(said, Ok(Ok(_)))
+    }
+
+    #[test]
+    fn what_is_of_the_moment_asks_for_a_frame_in_time() {
+        use futures_util::FutureExt as _;
+
+        let applier = applier(None);
+        let places = usize::try_from(OWN_PLACES).expect("few");
+        assert!((0..places / 2).all(|_| is_applied(&applier)));
+        assert!(applier.wants_frame().now_or_never().is_none());
+        assert!((places / 2..places).all(|_| is_applied(&applier)));
+        assert!(applier.wants_frame().now_or_never().is_some());
+        assert!(!is_applied(&applier));
+        assert_eq!(applier.apply(&frame(applier.wall())), Ok(()));
+        assert!(is_applied(&applier));
+    }
+
+    #[test]
+    fn a_disk_that_does_not_answer_is_known_and_holds_up_no_other_thread() {
+        let disk = Hanging::default();
+        let applier = applier(Some(disk.cache()));
+        let frame = frame(applier.wall());
+        assert!(is_applied(&applier));
+        let hangs = disk.hang();
+        thread::scope(|scope| {
+            let applying = scope.spawn(|| applier.apply(&frame));
+            while applier.waits_for_disk(clock::now()).is_zero() {
+                thread::yield_now();
+            }
+            let later = clock::now() + Duration::from_secs(60);
+            assert!(applier.waits_for_disk(later) >= Duration::from_secs(50));
+            assert!(!is_applied(&applier));
+            drop(hangs);
+            assert_eq!(applying.join().expect("no panic"), Ok(()));
+        });
+        assert!(applier.waits_for_disk(clock::now()).is_zero());
+        assert!(is_applied(&applier));
+        assert_eq!(applier.position().sequence, 1);
     }
 }

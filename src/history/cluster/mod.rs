@@ -77,6 +77,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const ROOM: u32 = 4096;
 /// How much longer an event is when it goes out after it has waited, in bytes.
 const RELEASED: usize = 16;
+/// After how long it is tried again to find a place.
+const MOMENT: Duration = Duration::from_millis(10);
 /// After how long an edge knows which others there are.
 const KNOWN: Duration = Duration::from_millis(1500);
 /// How long the order may be away before nobody new is to come.
@@ -292,11 +294,42 @@ impl Cluster {
         let mut answers = Vec::with_capacity(waiting.len());
         for answer in waiting {
             answers.push(match answer {
-                Ok(answer) => answer.await.unwrap_or(Err(NotStored::Unknown)),
+                Ok(answer) => self.answered(answer).await,
                 Err(answer) => answer,
             });
         }
         answers
+    }
+
+    /// What came of an entry; that nobody knows, while this edge's disk does not answer.
+    async fn answered(&self, mut answer: oneshot::Receiver<Answer>) -> Answer {
+        loop {
+            match tokio::time::timeout(sender::PATIENCE, &mut answer).await {
+                Ok(answer) => return answer.unwrap_or(Err(NotStored::Unknown)),
+                Err(_) if self.is_stuck() => return Err(NotStored::Unknown),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether nothing is applied as this edge's disk does not answer.
+    fn is_stuck(&self) -> bool {
+        self.running.applier.waits_for_disk(clock::now()) >= sender::PATIENCE
+    }
+
+    /// Has what is of this edge alone be applied, for a place for which is waited a little.
+    async fn put_own(&self, mut entry: Entry, now: Instant) -> Answer {
+        let until = clock::now() + sender::PATIENCE;
+        let applier = &self.running.applier;
+        loop {
+            let frame = applier.position().sequence + 1;
+            match applier.apply_own(entry, now) {
+                Ok(answer) => return answer,
+                Err(_) if clock::now() >= until => return Err(NotStored::Busy),
+                Err(back) => entry = *back,
+            }
+            applier.until(frame, MOMENT).await;
+        }
     }
 
     /// Hands an entry over; who is answered where, or its answer.
@@ -306,7 +339,7 @@ impl Cluster {
         now: Instant,
     ) -> Result<oneshot::Receiver<Answer>, Answer> {
         if record::is_own(&entry) {
-            return Err(self.running.applier.apply_own(entry, now));
+            return Err(self.put_own(entry, now).await);
         }
         self.is_there().await.map_err(Err)?;
         // What waits in a topic that is closed goes out before its streams end.
@@ -323,6 +356,7 @@ impl Cluster {
         let mut is_open = self.running.is_open.clone();
         let open = is_open.wait_for(|is_open| *is_open);
         match tokio::time::timeout(sender::PATIENCE, open).await {
+            _ if self.is_stuck() => Err(NotStored::Busy),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(NotStored::Ending),
             Err(_) => Err(NotStored::Away),
@@ -505,6 +539,13 @@ impl Cluster {
             .away
             .lock()
             .expect("no holder of this lock panics");
+        let stuck = self.running.applier.waits_for_disk(now);
+        if stuck >= UNREADY {
+            let seconds = stuck.as_secs();
+            return Some(format!(
+                "the disk has not answered for {seconds} s (history.directory)"
+            ));
+        }
         let away = away.map(|since| now.saturating_duration_since(since));
         away.filter(|away| *away >= UNREADY).map(|away| {
             let (name, seconds) = (&self.settings.name, away.as_secs());

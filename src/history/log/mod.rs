@@ -269,4 +269,4 @@ impl Drop for Log {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::history) mod tests;

@@ -271,6 +271,22 @@ proptest! {
     }
 }
 
+/// A disk that may not answer.
+#[derive(Default)]
+pub(in crate::history) struct Hanging(TornDisk);
+
+impl Hanging {
+    /// What is kept on it.
+    pub(in crate::history) fn cache(&self) -> Cache {
+        open(&self.0).expect("it opens").0
+    }
+
+    /// It answers nobody as long as this is held.
+    pub(in crate::history) fn hang(&self) -> impl Sized {
+        self.0.hang()
+    }
+}
+
 fn publish(count: u64) -> Stream {
     let whats = vec![What::Publish(0, None); 3];
     (1..=count)

@@ -26,6 +26,7 @@ use crate::{
     sse::{Draft, Item, Parser},
     topic::Topic,
 };
+pub(in crate::history) use cache::Hanging;
 use torn_disk::TornDisk;
 
 /// A log on a disk, and what asks it.
