@@ -1,7 +1,11 @@
 //! `seventh broadcast`, `send`, `streams`, `groups`, `disconnect`: people rather than topics.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    collections::BTreeSet,
+    io::{self, IsTerminal as _, Write as _},
+};
 
+use anyhow::bail;
 use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
@@ -36,6 +40,7 @@ async fn each(
     mut show: impl FnMut(&Value) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut after: Option<String> = None;
+    let mut missing = BTreeSet::new();
     loop {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("limit", &PAGE.to_string());
@@ -49,12 +54,22 @@ async fn each(
         for entry in page[list].as_array().into_iter().flatten() {
             show(entry)?;
         }
+        let silent = page["missing"].as_array().into_iter().flatten();
+        missing.extend(silent.filter_map(Value::as_str).map(printable));
         after = match &page["next"] {
             Value::String(next) => Some(next.clone()),
             Value::Number(next) => Some(next.to_string()),
-            _ => return Ok(()),
+            _ => break,
         };
     }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing: Vec<String> = missing.into_iter().collect();
+    bail!(
+        "these edges did not answer, and what they have is not in the list: {}",
+        missing.join(", ")
+    );
 }
 
 /// Send an event to everyone who is logged in, or who is not.

@@ -28,7 +28,10 @@ use super::{
     nats::{Nats, own_address},
     publish_in_the_end, read_on, until, until_two,
 };
-use crate::harness::{Answer, Events, TestEdge, patiently};
+use crate::{
+    commands::{program, refused},
+    harness::{Answer, Events, TestEdge, patiently},
+};
 
 /// How a wire is.
 #[derive(Clone, Copy, Default)]
@@ -268,6 +271,41 @@ async fn who_goes_to_an_edge_that_is_late_waits_for_it() {
     let ((), got) = tokio::join!(publishing, reading);
     let expected: Vec<String> = (0..EVENTS).map(|n| n.to_string()).collect();
     assert_eq!(got, expected);
+}
+
+/// Who lists what there is at all edges is told whose is not in the list.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_missing_in_a_list_is_named_by_the_command_too() {
+    let nats = Nats::one().await;
+    let wire = Wire::to(nats.address(0)).await;
+    let (one, two) = (
+        edge(&nats, "one"),
+        TestEdge::with(&wire.config(&nats, "two")),
+    );
+    let _reader = two.events(Protocol::Http2, "topic=a").await.opened().await;
+    let list = async || {
+        let mut streams = program();
+        streams.args(["streams", "--control", &format!("http://{}", one.control)]);
+        let output = patiently("its end", streams.output()).await;
+        output.expect("it runs")
+    };
+    let said = patiently("a refusal", async {
+        loop {
+            until_two(&one).await;
+            wire.is_cut(true);
+            let listed = list().await;
+            wire.is_cut(false);
+            // It may be taken for gone by then, or not be cut off yet.
+            if !listed.status.success() {
+                return refused(&listed);
+            }
+        }
+    })
+    .await;
+    assert!(
+        said.contains("did not answer") && said.contains("two"),
+        "{said}"
+    );
 }
 
 /// An edge that is cut off from the others gives no numbers, serves what it has, and obeys once it is back what it was told
