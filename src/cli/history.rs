@@ -43,14 +43,18 @@ impl History {
         match self.what {
             What::Show(directory) => Ok(show(&check(&directory.path)?)?),
             What::Check(directory) => {
-                let damaged = report(&check(&directory.path)?)?;
-                if damaged > 0 {
-                    let directory = directory.path.display();
-                    bail!(
-                        "history is damaged in {damaged} places; `seventh history cut {directory}` goes on without them"
-                    );
+                let checked = check(&directory.path)?;
+                let damaged = report(&checked)?;
+                if damaged == 0 {
+                    return Ok(());
                 }
-                Ok(())
+                let directory = directory.path.display();
+                let remedy = if checked.is_shared {
+                    "empty the directory, and its edge reads it again from the servers".to_owned()
+                } else {
+                    format!("`seventh history cut {directory}` goes on without them")
+                };
+                bail!("history is damaged in {damaged} places; {remedy}");
             }
             What::Cut(directory) => Ok(told(&cut(&directory.path)?)?),
         }

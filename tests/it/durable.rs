@@ -430,6 +430,22 @@ async fn damage_is_named_and_cut_out_and_told() {
     };
     let check = command("check").await;
     assert!(refused(&check).contains("damaged in 1 place"));
+    // A directory of something else is not taken for a history that is whole.
+    let other = tempfile::tempdir().expect("a folder");
+    let mut elsewhere = program();
+    elsewhere.args(["history", "check"]).arg(other.path());
+    let said = refused(
+        &patiently("its end", elsewhere.output())
+            .await
+            .expect("it runs"),
+    );
+    assert!(said.contains("there is no history in it"), "{said}");
+    assert_eq!(
+        std::fs::read_dir(other.path())
+            .expect("it is there")
+            .count(),
+        0
+    );
     let cut = command("cut").await;
     assert!(cut.status.success());
     let told = String::from_utf8_lossy(&cut.stdout).into_owned();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs, io,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -34,6 +35,8 @@ pub(crate) struct Checked {
     pub lost: Vec<LostRange>,
     /// What is missing between the segments, which is not known to be.
     pub missing: Vec<LostRange>,
+    /// It is what an edge of a cluster keeps.
+    pub is_shared: bool,
 }
 
 /// What a segment is found to hold.
@@ -83,17 +86,37 @@ pub(crate) fn cut(directory: &Path) -> Result<Vec<Cut>, LogError> {
     with(directory, mend)
 }
 
+fn is_shared(disk: &dyn Disk) -> io::Result<bool> {
+    Ok(disk.list()?.iter().any(|name| name == start::CLUSTER))
+}
+
 fn with<T>(
     directory: &Path,
     work: impl FnOnce(&dyn Disk) -> Result<T, OpenError>,
 ) -> Result<T, LogError> {
-    let opened = Folder::open_existing(directory).map_err(OpenError::from);
-    opened
+    let open = || {
+        if !has_segments(directory)? {
+            return Err(OpenError::Nothing);
+        }
+        Ok(Folder::open_existing(directory)?)
+    };
+    open()
         .and_then(|folder| work(&folder))
         .map_err(|error| LogError {
             directory: directory.to_owned(),
             error,
         })
+}
+
+/// Whether there is any history in a directory.
+fn has_segments(directory: &Path) -> io::Result<bool> {
+    for file in fs::read_dir(directory)? {
+        let name = file?.file_name();
+        if name.to_str().and_then(segments::first_of).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A segment, as far as it can be read.
@@ -114,6 +137,7 @@ pub(super) fn look(disk: &dyn Disk) -> Result<Checked, OpenError> {
         epoch: header.map(|header| Epoch::from_random(header.epoch)),
         missing: holes(&all, &lost),
         lost,
+        is_shared: is_shared(disk)?,
         segments: all.into_iter().map(|looked| looked.segment).collect(),
         topics,
     })
@@ -249,7 +273,7 @@ struct Mended<'a> {
 
 pub(super) fn mend(disk: &dyn Disk) -> Result<Vec<Cut>, OpenError> {
     let all = look_at_all(disk, &mut BTreeMap::new())?;
-    if disk.list()?.iter().any(|name| name == start::CLUSTER) {
+    if is_shared(disk)? {
         return Err(OpenError::Shared);
     }
     let Some(newest) = all.iter().rev().find_map(|looked| looked.header.clone()) else {
@@ -364,7 +388,7 @@ fn go_on(
             disk.remove(file)?;
         }
         // It is made anew.
-        let _: std::io::Result<()> = disk.remove(&segments::index_name(numbers.0));
+        let _: io::Result<()> = disk.remove(&segments::index_name(numbers.0));
     }
     disk.sync()?;
     Ok(())

@@ -52,6 +52,9 @@ pub enum OpenError {
          starts, and an edge on its own needs another directory"
     )]
     Shared,
+    /// There is none in it.
+    #[error("there is no history in it")]
+    Nothing,
     /// A file is missing.
     #[error(
         "entries {1} to {2}, which follow those of {0}, are missing; put the file back, if it was moved away"
