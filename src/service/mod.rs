@@ -300,7 +300,7 @@ impl Service {
             (NoRoute::Method(allow), _) => Problem::method(method, &allow),
             (NoRoute::Path, Offer::Control) => Problem::not_found(
                 "there is nothing at this path; see POST /publish, /broadcast, /send, and /topics, \
-                 /groups, /streams, /stats, /cursor, /metrics, /healthz, /readyz",
+                 /users, /groups, /streams, /presence, /stats, /cursor, /cluster, /metrics, /healthz, /readyz",
             ),
             (NoRoute::Path, Offer::Public { events, .. }) => {
                 Problem::not_found(if events.enabled {
