@@ -102,6 +102,17 @@ impl BrokerError {
         matches!(self, Self::Refused { error, .. } if WRONG_LAST.contains(error))
     }
 
+    /// The same, with what was to be made.
+    fn in_making(self, what: &str) -> Self {
+        match self {
+            Self::Refused { error, text } => Self::Refused {
+                error,
+                text: format!("{what} cannot be made: {text}"),
+            },
+            other => other,
+        }
+    }
+
     fn is(&self, code: u64) -> bool {
         matches!(self, Self::Refused { error, .. } if *error == code)
     }
@@ -115,6 +126,8 @@ pub(super) struct StreamInfo {
     pub(super) last: u64,
     pub(super) frames: u64,
     pub(super) bytes: u64,
+    /// How many bytes of it are kept at most.
+    pub(super) max_bytes: i64,
     pub(super) replicas: u8,
     pub(super) leader: Option<String>,
     /// What of it is not as it should be.
@@ -191,6 +204,8 @@ async fn open(
                 match event {
                     Event::Connected => drop(told.send_replace(true)),
                     Event::Disconnected | Event::Closed => drop(told.send_replace(false)),
+                    // Such as that this edge may not do something.
+                    Event::ServerError(error) => tracing::warn!("NATS: {error}"),
                     other => tracing::debug!("NATS: {other}"),
                 }
             }
@@ -203,6 +218,9 @@ async fn open(
         })?;
     }
     if let Some(ca) = &settings.ca {
+        tokio::fs::File::open(ca).await.map_err(|error| {
+            BrokerError::Misfit(format!("{} (cluster.ca): {error}", ca.display()))
+        })?;
         options = options.add_root_certificates(ca.clone()).require_tls(true);
     }
     let client = options.connect(&settings.servers[..]).await;
@@ -318,17 +336,18 @@ impl Broker {
                     "max_msgs_per_subject": -1, "max_consumers": -1, "max_msg_size": LONGEST, "allow_direct": true,
                     "metadata": { "seventh.format": FORMAT },
                 });
-                tracing::info!(
-                    "the stream {name} is made, with {} replicas",
-                    settings.replicas
-                );
                 match self.api(&format!("STREAM.CREATE.{name}"), &config).await {
                     // Another edge was first.
                     Err(error) if error.is(IN_USE) => {
                         self.api(&format!("STREAM.INFO.{name}"), &json!({})).await?
                     }
                     made => {
-                        let made = made?;
+                        let what = format!(
+                            "the stream {name} of {} bytes (history.disk.bytes) with {} replicas (cluster.replicas)",
+                            settings.bytes, settings.replicas
+                        );
+                        let made = made.map_err(|error| error.in_making(&what))?;
+                        tracing::info!("{what} was made");
                         // Another one is of another history than any there was.
                         let (_, revision) = self.epoch().await?;
                         self.draw_epoch(revision).await?;
@@ -346,6 +365,7 @@ impl Broker {
             last: number("last_seq"),
             frames: number("messages"),
             bytes: number("bytes"),
+            max_bytes: info["config"]["max_bytes"].as_i64().unwrap_or(-1),
             replicas: u8::try_from(info["config"]["num_replicas"].as_u64().unwrap_or(1))
                 .unwrap_or(u8::MAX),
             leader: info["cluster"]["leader"].as_str().map(Into::into),
@@ -433,7 +453,8 @@ impl Broker {
         });
         match self.api(&format!("STREAM.CREATE.{stream}"), &config).await {
             Err(error) if error.is(IN_USE) => Ok(()),
-            made => made.map(drop),
+            Err(error) => Err(error.in_making(&format!("the bucket {bucket} of {bytes} bytes"))),
+            Ok(_) => Ok(()),
         }
     }
 
@@ -621,7 +642,7 @@ fn decoded(field: &Value) -> String {
 fn answer(asked: Result<Bytes, async_nats::RequestError>) -> Result<Value, BrokerError> {
     let payload = asked.map_err(|error| match error.kind() {
         RequestErrorKind::NoResponders => {
-            BrokerError::Away("no server has the stream just now".into())
+            BrokerError::Away("no server has the stream just now, or none has JetStream".into())
         }
         // It was not sent.
         RequestErrorKind::MaxPayloadExceeded => BrokerError::Refused {

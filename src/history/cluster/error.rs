@@ -7,8 +7,10 @@ use crate::history::LogError;
 /// Why an edge does not come to be part of a cluster.
 #[derive(Debug, Error)]
 pub enum ClusterError {
-    /// No server answers.
-    #[error("no NATS server answers at {servers} (cluster.nats) within {seconds} s: {why}")]
+    /// No server answers, or lets it in.
+    #[error(
+        "the order of the cluster was not found at {servers} (cluster.nats) within {seconds} s: {why}"
+    )]
     Away {
         /// Those that were asked.
         servers: String,

@@ -671,14 +671,16 @@ impl<F: Fn(Epoch, u64, &[LostRange]) -> Arc<Hub>> Start<F> {
     /// Finds the servers and the order, again and again as long as nobody answers.
     async fn find(self) -> Result<Found, ClusterError> {
         let until = clock::now() + STARTING;
-        let mut is_told = false;
+        let mut last_why = None;
         loop {
             let found = tokio::time::timeout_at(until.into(), self.find_once());
             let why = match found.await {
                 Ok(Ok((broker, beginning))) => return Ok(self.found(broker, beginning)),
                 Ok(Err(BrokerError::Away(why))) => why,
                 Ok(Err(error)) => return Err(ClusterError::Refused(error.to_string())),
-                Err(_) => "it takes too long".to_owned(),
+                Err(_) => last_why
+                    .clone()
+                    .unwrap_or_else(|| "it takes too long".into()),
             };
             let servers = self.settings.servers.join(", ");
             if clock::now() + PAUSE >= until {
@@ -689,9 +691,10 @@ impl<F: Fn(Epoch, u64, &[LostRange]) -> Arc<Hub>> Start<F> {
                     why,
                 });
             }
-            if !std::mem::replace(&mut is_told, true) {
+            if last_why.is_none() {
                 tracing::warn!("the order of the cluster is not there yet, at {servers}: {why}");
             }
+            last_why = Some(why);
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -702,6 +705,15 @@ impl<F: Fn(Epoch, u64, &[LostRange]) -> Arc<Hub>> Start<F> {
         let info = broker.stream().await?;
         if let Some(misfit) = info.misfit {
             return Err(BrokerError::Misfit(misfit));
+        }
+        if i64::try_from(self.settings.bytes) != Ok(info.max_bytes) {
+            tracing::warn!(
+                "the stream {} keeps {} bytes at most, and history.disk.bytes is {}: change one of them, the stream with \
+                 `nats stream edit`",
+                self.settings.stream(),
+                info.max_bytes,
+                self.settings.bytes
+            );
         }
         broker.facts().await?;
         let (epoch, _) = broker.epoch().await?;

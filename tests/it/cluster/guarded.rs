@@ -1,12 +1,13 @@
 //! Servers that take nobody without a certificate of their own, and a user's credentials.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{net::Ipv4Addr, path::Path, process::Stdio};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::StatusCode;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use seventh::client::Protocol;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{edge, edge_with, nats::Nats, publish_in_the_end};
 use crate::{
@@ -203,6 +204,10 @@ async fn an_edge_has_credentials_and_trusts_whom_it_is_told_to() {
     let groups = one.ask("GET", "/groups/staff", "").await.json();
     assert_eq!(groups["members"], json!(["user:bob"]));
     until_both_answer(&one).await;
+    // What is wrong with the configuration is said at once.
+    let no_file = format!("{}cluster.ca = \"/none.pem\"\n", nats.config("three"));
+    let said = refusal_of(&no_file).await;
+    assert!(said.contains("/none.pem (cluster.ca)"), "{said}");
     // Whoever has not both is told what is missing.
     let (nothing, no_user) = (
         nats.config("three"),
@@ -218,4 +223,41 @@ async fn an_edge_has_credentials_and_trusts_whom_it_is_told_to() {
         no_user.to_lowercase().contains("authorization"),
         "{no_user}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_servers_cannot_make_is_said_with_its_key() {
+    let nats = Nats::one().await;
+    let config = nats.config("one").replace("replicas = 1", "replicas = 3");
+    let said = refusal_of(&config).await;
+    assert!(said.contains("3 replicas (cluster.replicas)"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_told_to_end_while_it_looks_for_the_servers_ends() {
+    let mut nats = Nats::one().await;
+    nats.kill(0);
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("seventh.toml"), nats.config("one")).expect("it is written");
+    let mut serve = program();
+    serve.arg("serve").current_dir(folder.path());
+    serve.args(["--https", "127.0.0.1:0", "--control", "127.0.0.1:0"]);
+    let mut child = serve.stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut said = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    let mut is_told = false;
+    let text = patiently("its end", async {
+        let mut text = String::new();
+        while let Some(line) = said.next_line().await.expect("text") {
+            if line.contains("is not there yet") && !std::mem::replace(&mut is_told, true) {
+                let id = child.id().expect("it runs").to_string();
+                let killed = std::process::Command::new("kill").arg(id).status();
+                assert!(killed.expect("kill runs").success());
+            }
+            text += &line;
+        }
+        text
+    })
+    .await;
+    assert!(text.contains("SIGTERM before it was started"), "{text}");
+    assert!(child.wait().await.expect("a status").success());
 }
