@@ -132,6 +132,10 @@ impl Appender {
                 (Entry::Event { .. }, Some(Repeat::OfKey)) => {
                     one.encoded = record::repeat(&Identity::default(), 0);
                 }
+                // Of what is not kept it is known, too, if it comes again.
+                (Entry::Event { target, .. }, None) if one.encoded.kind == Kind::Passed => {
+                    one.encoded = record::repeat(&target.identity, one.placed.sequence);
+                }
                 _ if verdict.turn.is_some() && one.encoded.kind == Kind::Event => {
                     one.encoded.kind = Kind::Waits;
                 }

@@ -300,6 +300,27 @@ fn a_key_is_known_again_after_a_restart() {
 }
 
 #[test]
+fn a_key_is_known_again_though_its_event_was_of_the_moment() {
+    let disk = TornDisk::default();
+    let edge = Edge::open(&disk, SyncPolicy::Always);
+    let live = || {
+        let mut entry = keyed("k", "x");
+        if let Entry::Event { target, .. } = &mut entry {
+            target.is_live_only = true;
+        }
+        entry
+    };
+    let first = edge.put(live()).expect("it is stored");
+    let left = disk.after_kill();
+    drop(edge);
+    let edge = Edge::open(&left, SyncPolicy::Always);
+    let again = edge.put(live()).expect("it is known");
+    assert!(again.duplicate);
+    assert_eq!(again.id, first.id);
+    assert_eq!(edge.all(&["a"]), Vec::<String>::new());
+}
+
+#[test]
 fn numbers_that_were_shown_and_lost_are_recognised() {
     let disk = TornDisk::default();
     let edge = Edge::open(&disk, SyncPolicy::Never);
