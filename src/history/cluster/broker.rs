@@ -51,6 +51,8 @@ const AROUND: usize = 1 << 10;
 const LONGEST: usize = BYTES + (64 << 10);
 /// What this program calls the form of its frames.
 const FORMAT: &str = "1";
+/// Under which name it is noted which stream of its name one is.
+const MADE: &str = "seventh.made";
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 const TTL: &str = "Nats-TTL";
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
@@ -130,6 +132,8 @@ pub(super) struct StreamInfo {
     pub(super) max_bytes: i64,
     pub(super) replicas: u8,
     pub(super) leader: Option<String>,
+    /// Drawn at random when it was made: another stream of the same name has another.
+    pub(super) made: String,
     /// What of it is not as it should be.
     pub(super) misfit: Option<String>,
 }
@@ -334,7 +338,7 @@ impl Broker {
                     "storage": "file", "num_replicas": settings.replicas, "max_bytes": settings.bytes,
                     "max_age": nanos(settings.age), "duplicate_window": nanos(DUPLICATES), "max_msgs": -1,
                     "max_msgs_per_subject": -1, "max_consumers": -1, "max_msg_size": LONGEST, "allow_direct": true,
-                    "metadata": { "seventh.format": FORMAT },
+                    "metadata": { "seventh.format": FORMAT, MADE: format!("{:016x}", fastrand::u64(..)) },
                 });
                 match self.api(&format!("STREAM.CREATE.{name}"), &config).await {
                     // Another edge was first.
@@ -348,9 +352,6 @@ impl Broker {
                         );
                         let made = made.map_err(|error| error.in_making(&what))?;
                         tracing::info!("{what} was made");
-                        // Another one is of another history than any there was.
-                        let (_, revision) = self.epoch().await?;
-                        self.draw_epoch(revision).await?;
                         made
                     }
                 }
@@ -369,6 +370,7 @@ impl Broker {
             replicas: u8::try_from(info["config"]["num_replicas"].as_u64().unwrap_or(1))
                 .unwrap_or(u8::MAX),
             leader: info["cluster"]["leader"].as_str().map(Into::into),
+            made: text(&info["config"]["metadata"][MADE]),
         })
     }
 
@@ -400,8 +402,9 @@ impl Broker {
         Ok(())
     }
 
-    /// The epoch of the order, and at which revision: drawn at random if there is none.
-    pub(super) async fn epoch(&self) -> Result<(Epoch, u64), BrokerError> {
+    /// The epoch of the order in a stream, and at which revision: drawn at random if there is none, or that of a stream that
+    /// was there before.
+    pub(super) async fn epoch(&self, info: &StreamInfo) -> Result<(Epoch, u64), BrokerError> {
         let stream = format!("KV_{}", self.settings.bucket());
         let key = json!({ "last_by_subj": self.epoch_key() });
         for _ in 0..3 {
@@ -409,29 +412,39 @@ impl Broker {
             match get {
                 Ok(found) => {
                     let message = &found["message"];
-                    let number = decoded(&message["data"]).parse();
-                    let number = number.map_err(|_| {
+                    let data = decoded(&message["data"]);
+                    let (number, of) = data.split_once(' ').unwrap_or((&data, ""));
+                    let number = number.parse().map_err(|_| {
                         BrokerError::Misfit(format!("the key {} holds no epoch", self.epoch_key()))
                     })?;
                     let revision = message["seq"].as_u64().unwrap_or_default();
+                    if of != info.made {
+                        self.draw_epoch(revision, info).await?;
+                        continue;
+                    }
                     return Ok((Epoch::from_random(number), revision));
                 }
                 Err(error) if error.is(NO_STREAM) => {
                     self.make_bucket(&self.settings.bucket(), META_BYTES)
                         .await?;
                 }
-                Err(error) if error.is(NO_MESSAGE) => self.draw_epoch(0).await?,
+                Err(error) if error.is(NO_MESSAGE) => self.draw_epoch(0, info).await?,
                 Err(error) => return Err(error),
             }
         }
         Err(BrokerError::Away("the epoch cannot be agreed upon".into()))
     }
 
-    /// Draws a new epoch, unless another edge has since this revision.
-    pub(super) async fn draw_epoch(&self, revision: u64) -> Result<(), BrokerError> {
+    /// Draws a new epoch of a stream, unless another edge has since this revision.
+    pub(super) async fn draw_epoch(
+        &self,
+        revision: u64,
+        info: &StreamInfo,
+    ) -> Result<(), BrokerError> {
         let mut headers = HeaderMap::new();
         headers.insert(EXPECTED, revision.to_string());
-        let epoch = Epoch::from_random(fastrand::u64(..)).number().to_string();
+        let number = Epoch::from_random(fastrand::u64(..)).number();
+        let epoch = format!("{number} {}", info.made);
         match self.put(self.epoch_key(), headers, epoch.into()).await {
             Err(error) if error.is_behind() => Ok(()),
             drawn => drawn.map(drop),
@@ -630,6 +643,10 @@ impl Broker {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn text(field: &Value) -> String {
+    field.as_str().unwrap_or_default().to_owned()
 }
 
 /// The text of a field that is in base64; nothing if it is none.

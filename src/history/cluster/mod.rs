@@ -703,8 +703,8 @@ impl<F: Fn(Epoch, u64, &[LostRange]) -> Arc<Hub>> Start<F> {
     async fn find_once(&self) -> Result<(Broker, Option<(u64, Epoch)>), BrokerError> {
         let broker = Broker::connect(self.settings.clone()).await?;
         let info = broker.stream().await?;
-        if let Some(misfit) = info.misfit {
-            return Err(BrokerError::Misfit(misfit));
+        if let Some(misfit) = &info.misfit {
+            return Err(BrokerError::Misfit(misfit.clone()));
         }
         if i64::try_from(self.settings.bytes) != Ok(info.max_bytes) {
             tracing::warn!(
@@ -716,7 +716,7 @@ impl<F: Fn(Epoch, u64, &[LostRange]) -> Arc<Hub>> Start<F> {
             );
         }
         broker.facts().await?;
-        let (epoch, _) = broker.epoch().await?;
+        let (epoch, _) = broker.epoch(&info).await?;
         if self.before.is_some() {
             // The reader looks whether it is of the same order.
             return Ok((broker, None));

@@ -114,7 +114,7 @@ impl Monitor {
         let position = self.applier.position().sequence;
         let looked = async {
             let info = self.broker.stream().await?;
-            let epoch = self.broker.epoch().await?.0;
+            let epoch = self.broker.epoch(&info).await?.0;
             Ok::<_, BrokerError>((info, epoch))
         };
         let (info, epoch) = match looked.await {

@@ -156,7 +156,7 @@ impl Reader {
     async fn check(&self, mut info: StreamInfo) -> Result<StreamInfo, BrokerError> {
         let hub: &Hub = &self.applier.hub;
         let known = hub.cursor().epoch;
-        let (mut epoch, revision) = self.broker.epoch().await?;
+        let (mut epoch, revision) = self.broker.epoch(&info).await?;
         if epoch == known {
             // A server that has slept may say for a moment what was.
             for _ in 0..SURE {
@@ -169,8 +169,8 @@ impl Reader {
             if !self.is_forked(&info).await? {
                 return Ok(info);
             }
-            self.broker.draw_epoch(revision).await?;
-            epoch = self.broker.epoch().await?.0;
+            self.broker.draw_epoch(revision, &info).await?;
+            epoch = self.broker.epoch(&info).await?.0;
         }
         tracing::error!(
             "the order is another than the one this edge has read: it was removed, or put back to what it was; all ids \

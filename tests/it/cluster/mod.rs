@@ -482,6 +482,41 @@ async fn without_servers_readers_stay_and_publishers_are_told() {
 }
 
 /// The order is removed, or put back to what it was: whoever has an id from before is told so.
+/// Another stream of the same name is another order, whoever made it, and though nobody came to say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_made_anew_is_another_order() {
+    let nats = Nats::one().await;
+    let one = edge(&nats, "one");
+    let first = one.publish_id("a", "first").await;
+    let mut reader = one.events(Protocol::Http2, "topic=a").await.opened().await;
+    // The edge makes it again.
+    nats.ask("STREAM.DELETE.seventh_test", json!({})).await;
+    while patiently("the end", reader.item()).await.is_some() {}
+    let second = publish_in_the_end(&one, "a", "second").await.json();
+    assert_eq!(one.metric("seventh_cluster_forks_total").await, 1);
+    one.drain().await;
+    // Somebody else does, who was killed right behind.
+    let mut config = nats.ask("STREAM.INFO.seventh_test", json!({})).await["config"].take();
+    config["metadata"]["seventh.made"] = json!("another");
+    nats.ask("STREAM.DELETE.seventh_test", json!({})).await;
+    nats.ask("STREAM.CREATE.seventh_test", config).await;
+    let one = edge(&nats, "one");
+    let third = one.publish_id("a", "third").await;
+    let second = second["id"].as_str().expect("an id").to_owned();
+    let ids = [first, second, third];
+    let epochs = ids
+        .each_ref()
+        .map(|id| id.split_once('-').expect("an epoch").0);
+    assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2], "{ids:?}");
+    for id in &ids[..2] {
+        let mut back = one.events_after(Protocol::Http2, "topic=a", id).await;
+        back.edge_event("edge-open").await;
+        let (gap, _) = back.edge_event("edge-gap").await;
+        assert_eq!(gap["reason"], "restart");
+        assert_eq!(back.data(1).await, ["third"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_is_another_than_before_is_found_out() {
     let mut nats = Nats::one().await;
