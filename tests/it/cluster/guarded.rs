@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use seventh::client::Protocol;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::{edge, edge_with, nats::Nats, publish_in_the_end};
+use super::{ask_both, edge, edge_with, nats::Nats, publish_in_the_end};
 use crate::{
     access::now,
     commands::{program, refused},
-    harness::{TestEdge, patiently},
+    harness::patiently,
 };
 
 /// Why an edge does not start.
@@ -45,6 +45,9 @@ fn jwt(by: &KeyPair, of: &KeyPair, name: &str, kind: &str, mut what: Value) -> S
     let signature = by.sign(said.as_bytes()).expect("it has a seed");
     format!("{said}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
 }
+
+/// Of which all edges are asked to whom it went.
+const SEND: &str = r#"{"data": "x", "users": ["ann"]}"#;
 
 /// What an edge may do, as docs/cluster.md says.
 const SUBJECTS: [&str; 5] = [
@@ -129,20 +132,6 @@ fn known(nats: &Nats) -> String {
     format!("cluster.ca = \"{folder}/cert.pem\"\ncluster.credentials = \"{folder}/edge.creds\"\n")
 }
 
-/// Returns once an edge is answered by another.
-async fn until_both_answer(edge: &TestEdge) {
-    let send = json!({"data": "x", "users": ["ann"]});
-    patiently("both edges", async {
-        loop {
-            let sent = edge.ask("POST", "/send", send.to_string()).await;
-            if sent.status == StatusCode::OK && sent.json()["answered"] == json!(2) {
-                return;
-            }
-        }
-    })
-    .await;
-}
-
 /// The credentials of all edges are renewed, and those from before are of no use any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credentials_that_are_renewed_are_used() {
@@ -161,15 +150,15 @@ async fn credentials_that_are_renewed_are_used() {
     );
     let mut reader = two.events(Protocol::Http2, "topic=a").await.opened().await;
     one.publish("a", "1").await;
-    until_both_answer(&one).await;
+    ask_both(&one, "/send", SEND).await;
     nats.kill(0);
     let (config, _) = keys.guard(before.as_ref(), nats.folder(), nats.address(0));
     nats.is_with(config);
     nats.begin(0).await;
     publish_in_the_end(&one, "a", "2").await;
     assert_eq!(reader.data(2).await, ["1", "2"]);
-    until_both_answer(&one).await;
-    until_both_answer(&two).await;
+    ask_both(&one, "/send", SEND).await;
+    ask_both(&two, "/send", SEND).await;
 }
 
 /// Servers that take less than an edge would send at once.
@@ -203,7 +192,7 @@ async fn an_edge_has_credentials_and_trusts_whom_it_is_told_to() {
     one.ask("PUT", "/groups/staff/members/user:bob", "").await;
     let groups = one.ask("GET", "/groups/staff", "").await.json();
     assert_eq!(groups["members"], json!(["user:bob"]));
-    until_both_answer(&one).await;
+    ask_both(&one, "/send", SEND).await;
     // What is wrong with the configuration is said at once.
     let no_file = format!("{}cluster.ca = \"/none.pem\"\n", nats.config("three"));
     let said = refusal_of(&no_file).await;

@@ -7,11 +7,17 @@ mod kept;
 mod nats;
 mod wire;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use seventh::{client::Protocol, sse::Item};
+use seventh::{
+    client::{Protocol, full},
+    sse::Item,
+};
 
 use crate::{
     access::{SECRET, claims, token},
@@ -59,13 +65,17 @@ async fn until_two(edge: &TestEdge) {
     .await;
 }
 
-/// Publishes until it is taken.
+/// Publishes until it is taken. What nobody knows of is known if it comes again.
 async fn publish_in_the_end(edge: &TestEdge, topic: &str, data: &str) -> Answer {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let key = format!("\"the end {}\"", NEXT.fetch_add(1, Ordering::Relaxed));
     patiently("the order", async {
         loop {
-            let answer = edge
-                .ask("POST", &format!("/topics/{topic}"), data.to_owned())
-                .await;
+            let request = http::Request::post(format!("/topics/{topic}"));
+            let request = request.header("idempotency-key", &key);
+            let request = request.body(full(data.to_owned())).expect("a request");
+            let mut connection = edge.control(Protocol::Http1).await;
+            let answer = Answer::of(&mut connection, request).await;
             if answer.status == StatusCode::OK {
                 return answer;
             }
@@ -178,7 +188,7 @@ async fn who_goes_from_edge_to_edge_misses_nothing(protocol: Protocol) {
 
 async fn keyed(edge: &TestEdge, data: &str) -> Answer {
     let request = http::Request::post("/topics/a").header("idempotency-key", "\"k\"");
-    let request = request.body(seventh::client::full(data.to_owned()));
+    let request = request.body(full(data.to_owned()));
     let mut control = edge.control(Protocol::Http1).await;
     Answer::of(&mut control, request.expect("a request")).await
 }
@@ -264,7 +274,7 @@ async fn who_is_disconnected_goes_at_every_edge() {
     }
     // Who sends to people is told of those at every edge.
     let send = json!({"data": "x", "users": ["bob"]});
-    let sent = one.ask("POST", "/send", send.to_string()).await.json();
+    let sent = ask_both(&one, "/send", &send.to_string()).await;
     assert_eq!(
         [
             &sent["receivers"],
@@ -277,17 +287,31 @@ async fn who_is_disconnected_goes_at_every_edge() {
     );
     assert_eq!(bob.data(1).await, ["x"]);
     let nobody = json!({"data": "x", "users": ["ann"]});
-    let sent = one.ask("POST", "/send", nobody.to_string()).await.json();
+    let sent = ask_both(&one, "/send", &nobody.to_string()).await;
     assert_eq!(
         [&sent["receivers"], &sent["delivered"]],
         [&json!(0), &json!(false)]
     );
-    let ended = one.ask("POST", "/users/bob/disconnect", "").await;
-    assert_eq!(
-        ended.json(),
-        json!({"streams": 1, "nodes": 2, "answered": 2})
-    );
+    // It may have been ended by one that answered late, and is counted no more then.
+    let ended = ask_both(&one, "/users/bob/disconnect", "").await;
+    assert!(ended["streams"].as_u64() <= Some(1), "{ended}");
     while bob.item().await.is_some() {}
+}
+
+/// What an edge says of both, asked until the other has answered in time: on a busy machine that may take a while.
+async fn ask_both(edge: &TestEdge, path: &str, body: &str) -> Value {
+    patiently("both edges", async {
+        loop {
+            let answer = edge.ask("POST", path, body.to_owned()).await;
+            let said = answer.json();
+            if said["answered"] == json!(2) {
+                return said;
+            }
+            let is_away = answer.status == StatusCode::SERVICE_UNAVAILABLE;
+            assert!(is_away || answer.status == StatusCode::OK, "{said}");
+        }
+    })
+    .await
 }
 
 /// An edge that takes tokens, and how it is asked as somebody.
@@ -314,7 +338,7 @@ fn bobs_bearer() -> String {
 async fn is_staff(edge: &TestEdge) -> bool {
     let request = http::Request::get("/topics/staff/1/events");
     let request = request.header("authorization", bobs_bearer());
-    let request = request.body(seventh::client::full("")).expect("a request");
+    let request = request.body(full("")).expect("a request");
     let mut connection = edge.connect(Protocol::Http2).await;
     Answer::of(&mut connection, request).await.status == StatusCode::OK
 }
@@ -798,9 +822,7 @@ async fn what_is_too_large_for_a_frame_is_told() {
         })
         .collect();
     let request = http::Request::post("/publish").header("content-type", "application/x-ndjson");
-    let request = request
-        .body(seventh::client::full(lines))
-        .expect("a request");
+    let request = request.body(full(lines)).expect("a request");
     let answer = Answer::of(&mut edge.control(Protocol::Http1).await, request).await;
     assert_eq!(
         answer.text.matches("\"stored\":\"written\"").count(),

@@ -291,7 +291,7 @@ async fn who_is_missing_in_a_list_is_named_by_the_command_too() {
     };
     let said = patiently("a refusal", async {
         loop {
-            until_two(&one).await;
+            Box::pin(until_two(&one)).await;
             wire.is_cut(true);
             let listed = list().await;
             wire.is_cut(false);
