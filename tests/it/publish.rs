@@ -134,7 +134,7 @@ async fn people_are_sent_lines_and_arrays_too(protocol: Protocol) {
 /// connection where that can be.
 async fn a_line_that_breaks_off_is_told_and_harms_nobody(protocol: Protocol) {
     let edge =
-        TestEdge::with("limits.request_body = \"200ms\"\naccess.publish = [\"0123456789abcdef\"]");
+        TestEdge::with("limits.request_body = \"3s\"\naccess.publish = [\"0123456789abcdef\"]");
     let mut connection = edge.connect(protocol).await;
     let mut events = match protocol {
         Protocol::Http1 => edge.events(protocol, "topic=a").await,

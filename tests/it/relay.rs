@@ -297,7 +297,7 @@ async fn an_app_that_breaks_goes_on_where_it_was(protocol: Protocol) {
 
 async fn an_app_that_cannot_resume_leaves_a_gap(protocol: Protocol) {
     let mut talker = Talker::start().await;
-    let edge = TestEdge::with(&format!("{}\nrelay.patience = \"1s\"", talker.app.route()));
+    let edge = TestEdge::with(&format!("{}\nrelay.patience = \"10s\"", talker.app.route()));
     let mut connection = edge.connect(protocol).await;
     let mut events = open(&mut connection, "/events", &[]).await;
     let (_, script) = talker.asked().await;

@@ -38,14 +38,14 @@ async fn an_event_to_all_streams_of_a_connection_leaves_nothing_unsent(protocol:
 
 async fn a_reader_that_crawls_gets_it_all_and_is_not_cut(protocol: Protocol) {
     const WINDOW: u32 = 1024;
-    let edge = TestEdge::with("limits.stall = \"1s\"\nevents.keepalive = \"200s\"");
+    let edge = TestEdge::with("limits.stall = \"5s\"\nevents.keepalive = \"200s\"");
     let mut crawler = Crawler::open(&edge, protocol, WINDOW, "/events?topic=a").await;
     assert_eq!(crawler.message(Duration::ZERO).await.event, "edge-open");
     let data = "x".repeat(100 * WINDOW as usize);
     edge.publish("a", data.clone()).await;
     edge.publish("a", "and on").await;
     // It takes twice as long as it may take nothing, a little at a time.
-    let message = crawler.message(Duration::from_millis(20)).await;
+    let message = crawler.message(Duration::from_millis(100)).await;
     assert!(message.data == data, "{} bytes", message.data.len());
     assert_eq!(crawler.message(Duration::ZERO).await.data, "and on");
     let stalls = "seventh_limit_hits_total{limit=\"limits.stall\"}";

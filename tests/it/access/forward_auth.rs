@@ -41,7 +41,7 @@ async fn the_app_says_who_someone_is(protocol: Protocol) {
     let app = App::start().await;
     let edge = edge_that_asks(
         &app,
-        "access.session_cache = \"0s\"\naccess.session_timeout = \"300ms\"\n\
+        "access.session_cache = \"0s\"\naccess.session_timeout = \"3s\"\n\
          access.subscribe = [\"authenticated\", \"anonymous\"]\nevents.retry = \"500ms\"",
     );
     let mut connection = edge.connect(protocol).await;
