@@ -76,8 +76,9 @@ impl Ahead {
         Awaited(is_unknown)
     }
 
-    /// There is nothing behind this number: who has waited long enough for something that is, is told.
-    pub(super) fn settle(&self, end: u64, now: Instant) {
+    /// There is nothing behind this number: who has waited long enough for something that is, is told; and all up to another
+    /// is there, which who waited for it has to look at.
+    pub(super) fn settle(&self, end: u64, reached: u64, now: Instant) {
         let mut told = Vec::new();
         let mut all = self.0.lock().expect("no holder of this lock panics");
         all.retain(|waiting| {
@@ -86,12 +87,13 @@ impl Ahead {
                 return false;
             }
             let is_over = now.saturating_duration_since(waiting.since) >= PATIENCE;
-            if !is_over || waiting.number <= end {
-                return true;
+            let is_unknown = is_over && waiting.number > end;
+            // What it waited for may have come without anything for it.
+            if is_unknown || waiting.number <= reached {
+                waiting.is_unknown.store(is_unknown, Ordering::Release);
+                told.push((waiting.mailbox.clone(), waiting.key));
             }
-            waiting.is_unknown.store(true, Ordering::Release);
-            told.push((waiting.mailbox.clone(), waiting.key));
-            false
+            !is_unknown
         });
         drop(all);
         for (mailbox, key) in told {

@@ -228,7 +228,7 @@ impl Hub {
     /// There is nothing in the order behind this number by now: who waits for what is ahead of it for long is told.
     pub fn settle_ahead(&self, end: u64, now: Instant) {
         if let Some(ahead) = self.ahead.get() {
-            ahead.settle(end, now);
+            ahead.settle(end, self.watermark(), now);
         }
     }
 

@@ -284,7 +284,7 @@ impl Subscription {
     /// Whether it was given, or told of as missing, all that there was when it began.
     #[must_use]
     pub fn has_caught_up(&self) -> bool {
-        self.gap.is_none() && self.cursor >= self.joined
+        self.gap.is_none() && self.cursor >= self.joined && self.ahead.is_none()
     }
 
     /// How many events the stream was given or told of as missing since it began.

@@ -838,3 +838,20 @@ async fn what_is_too_large_for_a_frame_is_told() {
         .collect();
     assert_eq!(firsts, ["0", "1", "2", "3"]);
 }
+
+/// That a replay is over is told once it is known whether there is what the client has seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_replay_is_not_told_before_it_is_known() {
+    let nats = Nats::one().await;
+    let one = edge(&nats, "one");
+    let id = one.publish_id("a", "1").await;
+    let (epoch, _) = id.split_once('-').expect("an epoch");
+    let far = format!("{epoch}-99999999");
+    let back = one.events_after(Protocol::Http2, "topic=a&edge=sync", &far);
+    let mut back = back.await.opened().await;
+    let (gap, _) = back.edge_event("edge-gap").await;
+    assert_eq!(gap["reason"], "unknown");
+    assert_eq!(back.data(1).await, ["1"]);
+    let (sync, _) = back.edge_event("edge-sync").await;
+    assert_eq!(sync, json!({"replayed": 1, "missed": null}));
+}
