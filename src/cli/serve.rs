@@ -223,6 +223,17 @@ fn write_announcement(out: &mut impl Write, edge: &Edge, config: &Config) -> io:
             cert.ca.display()
         )?,
     }
+    if let Some(cluster) = &config.cluster {
+        let (name, node) = (&cluster.name, &cluster.node);
+        writeln!(out, "cluster        {name}, as {node}")?;
+    }
+    let log = config
+        .cluster
+        .as_ref()
+        .map_or(&config.history_log, |cluster| &cluster.cache);
+    if let Some(log) = log {
+        writeln!(out, "history        {}", log.directory.display())?;
+    }
     let port = edge.https().first().map_or(0, SocketAddr::port);
     let path = &config.events.path;
     for route in &config.routes {

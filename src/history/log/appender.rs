@@ -70,6 +70,8 @@ pub(super) struct Tail {
     /// What cannot be said to have lasted is not to be tried again: why.
     pub(super) failed: Option<String>,
     pub(super) buffer: Vec<u8>,
+    /// The last write failed, and that was said.
+    pub(super) is_refusing: bool,
 }
 
 /// An entry that is part of a commit.
@@ -157,6 +159,7 @@ impl Appender {
             synced,
             last,
             buffer,
+            is_refusing,
             ..
         } = &mut self.end;
         if let Some(written) = written.last() {
@@ -194,6 +197,9 @@ impl Appender {
                 self.fail(&format!("what was half written cannot be undone: {worse}"));
             }
             return Err(self.not_written(&error));
+        }
+        if std::mem::take(is_refusing) {
+            tracing::info!("history is written again");
         }
         *offset += buffer.len() as u64;
         let end = written.last().map(|written| written.placed.sequence);
@@ -323,6 +329,7 @@ impl Appender {
             last_at: self.end.last_at,
             failed: None,
             buffer: std::mem::take(&mut self.end.buffer),
+            is_refusing: self.end.is_refusing,
         };
         self.tidy();
         Ok(())
@@ -383,8 +390,10 @@ impl Appender {
         self.end.failed = Some(why.to_owned());
     }
 
-    fn not_written(&self, error: &io::Error) -> NotStored {
-        tracing::error!("history is not written: {error}");
+    fn not_written(&mut self, error: &io::Error) -> NotStored {
+        if !std::mem::replace(&mut self.end.is_refusing, true) {
+            tracing::error!("history is not written: {error}");
+        }
         match error.kind() {
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded

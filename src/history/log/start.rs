@@ -318,6 +318,7 @@ pub(super) fn opened(
         last,
         last_at: wall.past(last.millis),
         failed: None,
+        is_refusing: false,
         buffer: Vec::new(),
     };
     Opened {
