@@ -93,7 +93,7 @@ pub struct Cluster {
     settings: Arc<ClusterSettings>,
     metrics: ClusterMetrics,
     kept: Option<KeptHere>,
-    boot: String,
+    own: Beat,
     began: Instant,
     running: Running,
     /// Taken when the edge ends.
@@ -163,7 +163,7 @@ impl Cluster {
         bounds: HubBounds,
     ) -> Result<Self, ClusterError> {
         let settings = Arc::new(settings);
-        let boot = fastrand::u64(..);
+        let own = Beat::own(&settings.node, rules, &retention);
         let wall = Wall::new(clock::now(), clock::wall()).of_others();
         let rules = rules.clone();
         let make = move |epoch, floor, lost: &[LostRange]| {
@@ -193,12 +193,12 @@ impl Cluster {
             before: before.flatten(),
         };
         let finding = start.find();
-        let for_thread = (settings.clone(), metrics.clone(), stop.clone());
+        let for_thread = (settings.clone(), own.clone(), metrics.clone(), stop.clone());
         let thread = std::thread::Builder::new().name("cluster".into());
         let thread = thread.spawn(move || {
-            let (settings, metrics, stop) = for_thread;
+            let (settings, own, metrics, stop) = for_thread;
             let _alarm = Alarm("the cluster");
-            runtime.block_on(live(finding, settings, metrics, boot, &opened, &stop));
+            runtime.block_on(live(finding, settings, own, metrics, &opened, &stop));
             // A name that is looked up holds nobody up.
             runtime.shutdown_background();
         })?;
@@ -236,7 +236,7 @@ impl Cluster {
             settings,
             metrics,
             kept,
-            boot: format!("{boot:016x}"),
+            own,
             began: clock::now(),
             running,
             outlet: Mutex::new(Some(outlet)),
@@ -557,7 +557,7 @@ impl Cluster {
     pub(super) fn status(&self, now: Instant) -> ClusterStatus {
         let info = self.running.info.borrow().clone();
         let applied = self.running.applier.position().sequence;
-        let own = Beat::own(&self.settings.node, &self.boot, applied);
+        let own = self.own.at(applied);
         let others = self.running.nodes.all(now).into_iter();
         let all = [(own, Duration::ZERO)].into_iter().chain(others);
         ClusterStatus {
@@ -624,8 +624,8 @@ fn encode(entry: &Entry, wall: &Wall) -> Encoded {
 async fn live(
     finding: impl Future<Output = Result<Found, ClusterError>>,
     settings: Arc<ClusterSettings>,
+    own: Beat,
     metrics: ClusterMetrics,
-    boot: u64,
     opened: &std_mpsc::SyncSender<Result<(Running, Outlet), ClusterError>>,
     stop: &Notify,
 ) {
@@ -638,7 +638,7 @@ async fn live(
         Err(error) => return drop(opened.send(Err(error))),
     };
     let applier = found.applier.clone();
-    let (work, running, outlet) = begin(settings, found, metrics, boot);
+    let (work, running, outlet) = begin(settings, own, found, metrics);
     let (mut is_open, mut is_whole) = (running.is_open.clone(), running.is_whole.clone());
     let opening = async move {
         let _: Result<_, _> = is_open.wait_for(|is_open| *is_open).await.map(drop);
@@ -804,9 +804,9 @@ struct Outlet {
 /// Begins all that runs, which the future drives.
 fn begin(
     settings: Arc<ClusterSettings>,
+    own: Beat,
     Found { broker, applier }: Found,
     metrics: ClusterMetrics,
-    boot: u64,
 ) -> (impl Future<Output = ()>, Running, Outlet) {
     let (nodes, facts) = (Arc::new(Nodes::default()), Arc::new(Facts::default()));
     let (whole, is_whole) = watch::channel(false);
@@ -837,7 +837,10 @@ fn begin(
         metrics: metrics.clone(),
         items: taken,
         is_open: is_open.clone(),
-        last: FrameId { boot, number: 0 },
+        last: FrameId {
+            boot: fastrand::u64(..),
+            number: 0,
+        },
     };
     let monitor = Monitor {
         broker: broker.clone(),
@@ -845,7 +848,8 @@ fn begin(
         applier: applier.clone(),
         nodes: nodes.clone(),
         metrics,
-        boot: format!("{boot:016x}"),
+        own,
+        different: Mutex::default(),
         doubt,
         is_open: is_open.clone(),
         info,

@@ -1,6 +1,10 @@
 //! Looking after the order while nothing happens: who is there, whether it is still the same, and who waits in vain.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -11,7 +15,7 @@ use super::{
     applier::Applier,
     broker::{Broker, BrokerError, StreamInfo},
     metrics::ClusterMetrics,
-    nodes::{Beat, Nodes},
+    nodes::{Beat, MOST, Nodes},
     settings::ClusterSettings,
 };
 use crate::{
@@ -31,7 +35,10 @@ pub(super) struct Monitor {
     pub(super) applier: Arc<Applier>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) metrics: ClusterMetrics,
-    pub(super) boot: String,
+    /// What it says of itself.
+    pub(super) own: Beat,
+    /// Those of which it was said that they settle otherwise, and how.
+    pub(super) different: Mutex<BTreeMap<String, String>>,
     pub(super) doubt: Arc<Notify>,
     pub(super) is_open: watch::Receiver<bool>,
     pub(super) info: watch::Sender<StreamInfo>,
@@ -60,15 +67,38 @@ impl Monitor {
     fn hear_of(&self, beat: Beat) {
         let node = beat.node.clone();
         if node == self.settings.node {
-            if beat.boot != self.boot {
+            if beat.boot != self.own.boot {
                 tracing::error!(
                     "another edge is called {node} too; give each a cluster.node of its own"
                 );
             }
             return;
         }
+        self.compare(&beat);
         if !self.nodes.hear(beat, clock::now()) {
             tracing::info!("the edge {node} is there");
+        }
+    }
+
+    /// Says once of each edge that it settles entries otherwise.
+    fn compare(&self, beat: &Beat) {
+        let mut different = self
+            .different
+            .lock()
+            .expect("no holder of this lock panics");
+        if !self.own.differs_from(beat) {
+            different.remove(&beat.node);
+        } else if different.len() < MOST
+            && different
+                .insert(beat.node.clone(), beat.rules.clone())
+                .as_ref()
+                != Some(&beat.rules)
+        {
+            tracing::error!(
+                "the edge {} has another [[topic]], history.duplicates or history.duplicates_age: what it gives its readers is \
+                 not what this one does",
+                beat.node
+            );
         }
     }
 
@@ -103,8 +133,7 @@ impl Monitor {
     /// Says that this edge is there. Nobody answers.
     async fn say(&self) {
         let applied = self.applier.position().sequence;
-        let beat = Beat::own(&self.settings.node, &self.boot, applied);
-        let beat = serde_json::to_vec(&beat).expect("text and numbers");
+        let beat = serde_json::to_vec(&self.own.at(applied)).expect("text and numbers");
         let subject = self.settings.beats(&self.settings.node);
         let _: Result<_, _> = self.broker.client().publish(subject, beat.into()).await;
     }

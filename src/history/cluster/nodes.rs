@@ -2,16 +2,19 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 
+use crate::hub::{Retention, TopicRules};
+
 /// After how long of silence an edge is gone.
 const GONE: Duration = Duration::from_secs(3);
 /// The most edges that are remembered.
-const MOST: usize = 4096;
+pub(super) const MOST: usize = 4096;
 
 /// What an edge says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,17 +27,41 @@ pub(crate) struct Beat {
     pub(crate) version: String,
     /// The last frame that it applied.
     pub(crate) applied: u64,
+    /// Its settings by which entries are settled, in short: all edges of one version need the same.
+    #[serde(default)]
+    pub(crate) rules: String,
 }
 
 impl Beat {
-    /// What this edge says in one of its lives.
-    pub(super) fn own(node: &str, boot: &str, applied: u64) -> Self {
+    /// What this edge says from now on.
+    pub(super) fn own(node: &str, rules: &TopicRules, retention: &Retention) -> Self {
+        let Retention {
+            duplicates_age,
+            duplicates,
+            ..
+        } = retention;
+        let mut hasher = DefaultHasher::new();
+        format!("{rules:?} {duplicates_age:?} {duplicates}").hash(&mut hasher);
         Self {
             node: node.to_owned(),
-            boot: boot.to_owned(),
+            boot: format!("{:016x}", fastrand::u64(..)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            applied,
+            applied: 0,
+            rules: format!("{:016x}", hasher.finish()),
         }
+    }
+
+    /// The same once it has applied this frame.
+    pub(super) fn at(&self, applied: u64) -> Self {
+        Self {
+            applied,
+            ..self.clone()
+        }
+    }
+
+    /// Whether another edge settles entries otherwise.
+    pub(super) fn differs_from(&self, other: &Self) -> bool {
+        self.version == other.version && self.rules != other.rules
     }
 }
 
@@ -96,6 +123,24 @@ mod tests {
     use crate::clock;
 
     #[test]
+    fn who_settles_otherwise_is_known() {
+        let (rules, retention) = (TopicRules::default(), Retention::default());
+        let (one, two) = (
+            Beat::own("a", &rules, &retention),
+            Beat::own("b", &rules, &retention),
+        );
+        assert!(!one.differs_from(&two.at(9)));
+        let longer = Retention {
+            duplicates_age: Duration::from_secs(600),
+            ..retention
+        };
+        let mut other = Beat::own("b", &rules, &longer);
+        assert!(one.differs_from(&other));
+        other.version = "of another".into();
+        assert!(!one.differs_from(&other));
+    }
+
+    #[test]
     fn who_says_nothing_for_three_seconds_is_gone() {
         let (nodes, now) = (Nodes::default(), clock::now());
         let beat = |node: &str, boot: &str| Beat {
@@ -103,6 +148,7 @@ mod tests {
             boot: boot.into(),
             version: "1".into(),
             applied: 7,
+            rules: String::new(),
         };
         assert!(!nodes.hear(beat("b", "1"), now));
         assert!(nodes.hear(beat("b", "1"), now));
