@@ -132,7 +132,11 @@ impl Follower {
             self.is_whole.send_replace(true);
         }
         let (facts, is_whole) = (&self.facts, &self.is_whole);
-        let take = |delivered: Delivered| {
+        let take = |delivered: Option<Delivered>| {
+            let Some(delivered) = delivered else {
+                let is_whole = *is_whole.borrow();
+                return if is_whole { Ok(()) } else { Err(BEHIND.into()) };
+            };
             let Delivered {
                 sequence,
                 subject,

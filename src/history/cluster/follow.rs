@@ -15,18 +15,19 @@ pub(super) const BEHIND: &str = "the server that is to bring it is behind";
 /// After how many messages others have their turn.
 const TURN: u64 = 16;
 
-/// Has each message taken until something is odd, or whoever takes it says so: what.
+/// Has each message taken until something is odd, or whoever takes it says so: what. `None` is taken when a pull is over
+/// for which nothing came.
 pub(super) async fn follow(
     mut consumer: Consumer,
     connected: &mut watch::Receiver<bool>,
-    mut take: impl FnMut(Delivered) -> Result<(), String>,
+    mut take: impl FnMut(Option<Delivered>) -> Result<(), String>,
 ) -> String {
     if let Err(error) = consumer.pull().await {
         return error.to_string();
     }
     // Between two pulls nothing comes for a round trip.
     let silence = SILENCE + 2 * consumer.round_trip;
-    let mut nth = 0;
+    let (mut nth, mut before) = (0, 0);
     loop {
         let pulled = tokio::select! {
             biased;
@@ -46,7 +47,7 @@ pub(super) async fn follow(
                 if message.nth != nth {
                     return format!("message {} of the consumer instead of {nth}", message.nth);
                 }
-                if let Err(why) = take(message) {
+                if let Err(why) = take(Some(message)) {
                     return why;
                 }
                 if nth.is_multiple_of(TURN) {
@@ -55,7 +56,15 @@ pub(super) async fn follow(
                 consumer.is_over()
             }
         };
-        if is_over && let Err(error) = consumer.pull().await {
+        if !is_over {
+            continue;
+        }
+        if std::mem::replace(&mut before, nth) == nth
+            && let Err(why) = take(None)
+        {
+            return why;
+        }
+        if let Err(error) = consumer.pull().await {
             return error.to_string();
         }
     }

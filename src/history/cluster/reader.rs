@@ -21,7 +21,7 @@ use crate::{
     hub::{Hub, Retention},
 };
 
-/// How often, and after how long each time, it is asked again before the order is taken for another.
+/// How often, and after how long each time, it is asked again before the order is taken for another, or frames for gone.
 const SURE: usize = 2;
 /// How long a client is left to itself that is not connected, and how long an order that is not for this version.
 const LONG: Duration = Duration::from_secs(10);
@@ -81,7 +81,6 @@ impl Reader {
             let why = match self.begin().await {
                 Ok((consumer, last)) => {
                     self.metrics.consumers.inc();
-                    pause = PAUSE.start;
                     self.read(consumer, last).await
                 }
                 Err(BrokerError::Away(why)) => why,
@@ -92,6 +91,7 @@ impl Reader {
             };
             self.metrics.connected.set(0);
             if self.is_open.send_replace(false) {
+                pause = PAUSE.start;
                 tracing::warn!("the order of the cluster is away: {why}");
             } else {
                 tracing::debug!("the order of the cluster is still away: {why}");
@@ -118,10 +118,14 @@ impl Reader {
         }
         let mut info = self.check(info).await?;
         let from = self.applier.position().sequence + 1;
-        let following = self.following(from, &info).await?;
-        if following > from {
-            // It may have let go of its oldest meanwhile.
-            info = self.broker.stream().await?;
+        let mut following = self.following(from, &info).await?;
+        // It may have let go of its oldest meanwhile; and a server that has slept may say for a moment what was.
+        for _ in 0..SURE {
+            if following > from && info.first <= from {
+                tokio::time::sleep(MOMENT).await;
+                info = self.broker.stream().await?;
+                following = following.min(self.following(from, &info).await?);
+            }
         }
         if info.first > from {
             let first = beginning(&self.broker, &info, self.applier.hub.retention()).await?;
@@ -214,7 +218,12 @@ impl Reader {
         if consumer.pending == 0 {
             is_read();
         }
-        let take = |frame: Delivered| {
+        let take = |frame: Option<Delivered>| {
+            let Some(frame) = frame else {
+                // What was to come yet is gone, or is not where it is brought from.
+                let is_open = *is_open.borrow();
+                return if is_open { Ok(()) } else { Err(BEHIND.into()) };
+            };
             let next = applier.position().sequence + 1;
             if frame.sequence != next {
                 // None of the consumer's is missing: they are gone from the stream. It is looked why.
