@@ -177,6 +177,8 @@ pub(super) struct Broker {
     connected: watch::Sender<bool>,
     /// Which client it is that says whether there is a connection.
     which: Arc<AtomicU64>,
+    /// Noted with a stream that it makes: asked for again, it is the same.
+    made: Arc<str>,
 }
 
 #[derive(Deserialize)]
@@ -261,6 +263,7 @@ impl Broker {
             settings,
             connected,
             which,
+            made: format!("{:016x}", fastrand::u64(..)).into(),
         })
     }
 
@@ -338,12 +341,20 @@ impl Broker {
                     "storage": "file", "num_replicas": settings.replicas, "max_bytes": settings.bytes,
                     "max_age": nanos(settings.age), "duplicate_window": nanos(DUPLICATES), "max_msgs": -1,
                     "max_msgs_per_subject": -1, "max_consumers": -1, "max_msg_size": LONGEST, "allow_direct": true,
-                    "metadata": { "seventh.format": FORMAT, MADE: format!("{:016x}", fastrand::u64(..)) },
+                    "metadata": { "seventh.format": FORMAT, MADE: *self.made },
                 });
                 match self.api(&format!("STREAM.CREATE.{name}"), &config).await {
                     // Another edge was first.
                     Err(error) if error.is(IN_USE) => {
-                        self.api(&format!("STREAM.INFO.{name}"), &json!({})).await?
+                        let info = format!("STREAM.INFO.{name}");
+                        let info = self.api(&info, &json!({})).await;
+                        let is_made = |error: BrokerError| match error {
+                            error if error.is(NO_STREAM) => {
+                                BrokerError::Away("another edge is just making the stream".into())
+                            }
+                            error => error,
+                        };
+                        info.map_err(is_made)?
                     }
                     made => {
                         let what = format!(
@@ -418,7 +429,8 @@ impl Broker {
                         BrokerError::Misfit(format!("the key {} holds no epoch", self.epoch_key()))
                     })?;
                     let revision = message["seq"].as_u64().unwrap_or_default();
-                    if of != info.made {
+                    // One without has lost what was noted with it, or is of before.
+                    if !info.made.is_empty() && of != info.made {
                         self.draw_epoch(revision, info).await?;
                         continue;
                     }
@@ -445,6 +457,7 @@ impl Broker {
         headers.insert(EXPECTED, revision.to_string());
         let number = Epoch::from_random(fastrand::u64(..)).number();
         let epoch = format!("{number} {}", info.made);
+        let epoch = epoch.trim_end().to_owned();
         match self.put(self.epoch_key(), headers, epoch.into()).await {
             Err(error) if error.is_behind() => Ok(()),
             drawn => drawn.map(drop),

@@ -505,7 +505,6 @@ async fn without_servers_readers_stay_and_publishers_are_told() {
     assert_eq!(ready.status, StatusCode::OK, "{}", ready.text);
 }
 
-/// The order is removed, or put back to what it was: whoever has an id from before is told so.
 /// Another stream of the same name is another order, whoever made it, and though nobody came to say so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_made_anew_is_another_order() {
@@ -541,6 +540,7 @@ async fn a_stream_that_is_made_anew_is_another_order() {
     }
 }
 
+/// The order is removed, or put back to what it was: whoever has an id from before is told so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_is_another_than_before_is_found_out() {
     let mut nats = Nats::one().await;
@@ -854,4 +854,28 @@ async fn the_end_of_a_replay_is_not_told_before_it_is_known() {
     assert_eq!(back.data(1).await, ["1"]);
     let (sync, _) = back.edge_event("edge-sync").await;
     assert_eq!(sync, json!({"replayed": 1, "missed": null}));
+}
+
+/// Where there is nothing yet, each of those that start at once would make it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edges_that_start_together_make_one_order() {
+    let nats = Nats::three().await;
+    let edges = ["one", "two", "three"].map(|node| {
+        let config = nats.config(node);
+        tokio::task::spawn_blocking(move || TestEdge::with(&config))
+    });
+    let edges = futures_util::future::join_all(edges).await;
+    let edges: Vec<TestEdge> = edges
+        .into_iter()
+        .map(|edge| edge.expect("it starts"))
+        .collect();
+    let mut epochs = Vec::new();
+    for edge in &edges {
+        let answer = publish_in_the_end(edge, "a", "x").await.json();
+        let id = answer["id"].as_str().expect("an id").to_owned();
+        epochs.push(id.split_once('-').expect("an epoch").0.to_owned());
+        assert_eq!(edge.metric("seventh_cluster_forks_total").await, 0);
+    }
+    epochs.dedup();
+    assert_eq!(epochs.len(), 1);
 }
