@@ -97,8 +97,8 @@ pub(super) struct Applier {
     is_told: AtomicBool,
     /// There are few places left for what is this edge's own: a frame is wanted.
     wants_frame: Notify,
-    /// Since when entries are being written to disk, if they are.
-    writes_since: Mutex<Option<Instant>>,
+    /// Since when an answer of the disk is waited for, if it is.
+    disk_since: Mutex<Option<Instant>>,
 }
 
 /// The last entry.
@@ -130,7 +130,7 @@ impl Applier {
             counts: Mutex::default(),
             is_told: AtomicBool::new(false),
             wants_frame: Notify::new(),
-            writes_since: Mutex::default(),
+            disk_since: Mutex::default(),
         }
     }
 
@@ -183,10 +183,7 @@ impl Applier {
                     sequence: end,
                     id: frame.id.clone(),
                 };
-                *self.writes_since() = Some(clock::now());
-                let applied = cache.apply(&self.hub, placed.collect(), &mark, at);
-                *self.writes_since() = None;
-                applied
+                self.at_disk(|| cache.apply(&self.hub, placed.collect(), &mark, at))
             }
         };
         self.hub.pass(end, at);
@@ -330,9 +327,17 @@ impl Applier {
         ))
     }
 
+    /// Does something at the disk, which may not answer.
+    fn at_disk<T>(&self, work: impl FnOnce() -> T) -> T {
+        *self.disk_since() = Some(clock::now());
+        let done = work();
+        *self.disk_since() = None;
+        done
+    }
+
     /// For how long the disk has not answered.
     pub(super) fn waits_for_disk(&self, now: Instant) -> Duration {
-        self.writes_since()
+        self.disk_since()
             .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
@@ -342,7 +347,7 @@ impl Applier {
         let is_another = self.hub.cursor().epoch != epoch;
         let sequence = floor_before(first << PLACE_BITS);
         if let Some(cache) = &mut tail.cache {
-            cache.clear();
+            self.at_disk(|| cache.clear());
         }
         self.hub.begin_anew(epoch, sequence);
         (tail.sequence, tail.at) = (sequence, None);
@@ -374,7 +379,7 @@ impl Applier {
     /// Lets go of what is too old on disk.
     pub(super) fn tidy(&self, now: Instant) {
         if let Some(cache) = &mut self.lock().cache {
-            cache.tidy(now);
+            self.at_disk(|| cache.tidy(now));
         }
     }
 
@@ -457,8 +462,8 @@ impl Applier {
         self.tail.lock().expect("no holder of this lock panics")
     }
 
-    fn writes_since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.writes_since
+    fn disk_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.disk_since
             .lock()
             .expect("no holder of this lock panics")
     }

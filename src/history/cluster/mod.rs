@@ -304,7 +304,13 @@ impl Cluster {
     /// What came of an entry; that nobody knows, while this edge's disk does not answer.
     async fn answered(&self, mut answer: oneshot::Receiver<Answer>) -> Answer {
         loop {
-            match tokio::time::timeout(sender::PATIENCE, &mut answer).await {
+            // Of many, all but the first have waited with it.
+            let patience = if self.is_stuck() {
+                Duration::ZERO
+            } else {
+                sender::PATIENCE
+            };
+            match tokio::time::timeout(patience, &mut answer).await {
                 Ok(answer) => return answer.unwrap_or(Err(NotStored::Unknown)),
                 Err(_) if self.is_stuck() => return Err(NotStored::Unknown),
                 Err(_) => {}
