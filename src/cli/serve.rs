@@ -133,15 +133,14 @@ fn start_log(log: &Log) {
 async fn serve(config: &Config, inherited: Inherited) -> anyhow::Result<()> {
     // Before anything is bound: from then on a signal must find its handler.
     let mut signals = Signals::new().context("cannot handle signals")?;
-    // What it starts with may take long: the history of a cluster, or a large one.
+    // To find its history may take long: that of a cluster, or a large one.
     let mut early = Signals::new().context("cannot handle signals")?;
     let waiting = tokio::spawn(async move {
         let name = early.next().await;
         tracing::info!("{name} before it was started: ended");
         std::process::exit(0);
     });
-    let mut edge = Edge::start_with(config, inherited)?;
-    waiting.abort();
+    let mut edge = Edge::start_with(config, inherited, || waiting.abort())?;
     announce(&edge, config);
     let name = tokio::select! {
         name = signals.next() => name,

@@ -82,10 +82,7 @@ pub(super) fn take_kept(reader: &mut Reader, retention: &Retention) -> KeptHisto
         "How long history is kept on disk, up to an hour longer.",
     );
     if age.is_zero() {
-        reader.mistake(
-            "history.disk.age",
-            "is nothing; make it 1h at least, or leave history.directory out",
-        );
+        reader.mistake("history.disk.age", "is nothing; make it an hour at least");
     }
     let least = retention.total_bytes.saturating_mul(TIMES);
     if directory.is_some() && bytes.0 < least {

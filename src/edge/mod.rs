@@ -92,10 +92,10 @@ impl Edge {
     ///
     /// [`StartError`] names what is in the way.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        Self::start_with(config, Inherited::default())
+        Self::start_with(config, Inherited::default(), || {})
     }
 
-    /// The same, but takes the sockets that are bound already.
+    /// The same, but takes the sockets that are bound already, and says once history is found, which may take long.
     ///
     /// # Errors
     ///
@@ -103,6 +103,7 @@ impl Edge {
     pub(crate) fn start_with(
         config: &Config,
         mut inherited: Inherited,
+        once_found: impl FnOnce(),
     ) -> Result<Self, StartError> {
         let resolver = Resolver::new(Certificate::load(&config.tls)?);
         let mut registry = metrics::registry(clock::wall());
@@ -111,6 +112,7 @@ impl Edge {
         let (control_signal, control_watch) = drain::channel();
         let exempt = exempt(config);
         let order = order(config)?;
+        once_found();
         let context = context(config, order, exempt.clone(), registry, watch.clone());
         let context = Arc::new(context);
         // Before anyone is let in.
