@@ -62,7 +62,7 @@ async fn a_limit_that_bites_is_counted(protocol: Protocol) {
 }
 
 async fn a_connection_without_a_request_is_closed_and_counted(protocol: Protocol) {
-    let edge = TestEdge::with("limits.idle = \"200ms\"");
+    let edge = TestEdge::with("limits.idle = \"2s\"");
     let mut connection = edge.connect(protocol).await;
     let answer = connection.get("/").await.expect("an answer").bytes().await;
     answer.expect("a body");
@@ -94,9 +94,9 @@ async fn a_connection_that_asks_for_nothing_is_closed(protocol: Protocol) {
 }
 
 async fn a_body_may_take_its_time_but_not_pause(protocol: Protocol) {
-    let pause = std::time::Duration::from_millis(400);
+    let pause = std::time::Duration::from_millis(800);
     let edge =
-        TestEdge::with("limits.request_body = \"2s\"\naccess.publish = [\"0123456789abcdef\"]");
+        TestEdge::with("limits.request_body = \"5s\"\naccess.publish = [\"0123456789abcdef\"]");
     let post = |body| {
         let request = Request::post("/topics/a").header("authorization", "Bearer 0123456789abcdef");
         request.body(body).expect("a request")
@@ -122,7 +122,7 @@ async fn a_body_may_take_its_time_but_not_pause(protocol: Protocol) {
     assert!(
         answer
             .text
-            .contains("paused for over 2 s (limits.request_body)")
+            .contains("paused for over 5 s (limits.request_body)")
     );
     assert_eq!(edge.hits("limits.request_body").await, 1);
     drop(sender);
@@ -339,7 +339,7 @@ async fn a_publisher_from_outside_has_its_pace(protocol: Protocol) {
     .await;
     assert_eq!(refused.status, 429);
     // A line of many is refused as one event is.
-    let lines = "{\"topic\": \"a\", \"data\": 1}\n".repeat(3);
+    let lines = "{\"topic\": \"a\", \"data\": 1}\n".repeat(30);
     let answers = publish(key, "/publish", lines).await;
     assert_eq!(answers.status, 200);
     assert!(answers.text.contains("\"status\":429"), "{}", answers.text);
