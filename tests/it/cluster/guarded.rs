@@ -13,7 +13,7 @@ use super::{ask_both, edge, edge_with, nats::Nats, publish_in_the_end};
 use crate::{
     access::now,
     commands::{program, refused},
-    harness::patiently,
+    harness::{Events, TestEdge, patiently},
 };
 
 /// Why an edge does not start.
@@ -126,10 +126,16 @@ impl Keys {
     }
 }
 
-/// What an edge has to know of a server that is guarded.
-fn known(nats: &Nats) -> String {
+/// Two edges that a server that is guarded lets in, and a reader at the other of what was published at one.
+async fn let_in(nats: &Nats) -> (TestEdge, TestEdge, Events) {
     let folder = nats.folder().display();
-    format!("cluster.ca = \"{folder}/cert.pem\"\ncluster.credentials = \"{folder}/edge.creds\"\n")
+    let known = format!(
+        "cluster.ca = \"{folder}/cert.pem\"\ncluster.credentials = \"{folder}/edge.creds\"\n"
+    );
+    let [one, two] = ["one", "two"].map(|node| edge_with(nats, node, &known));
+    let reader = two.events(Protocol::Http2, "topic=a").await.opened().await;
+    one.publish("a", "1").await;
+    (one, two, reader)
 }
 
 /// The credentials of all edges are renewed, and those from before are of no use any more.
@@ -143,13 +149,7 @@ async fn credentials_that_are_renewed_are_used() {
         config
     })
     .await;
-    let known = known(&nats);
-    let (one, two) = (
-        edge_with(&nats, "one", &known),
-        edge_with(&nats, "two", &known),
-    );
-    let mut reader = two.events(Protocol::Http2, "topic=a").await.opened().await;
-    one.publish("a", "1").await;
+    let (one, two, mut reader) = let_in(&nats).await;
     ask_both(&one, "/send", SEND).await;
     nats.kill(0);
     let (config, _) = keys.guard(before.as_ref(), nats.folder(), nats.address(0));
@@ -181,13 +181,7 @@ async fn no_more_is_sent_at_once_than_the_servers_take() {
 async fn an_edge_has_credentials_and_trusts_whom_it_is_told_to() {
     let nats = Nats::one_with(|folder, address| Keys::new().guard(None, folder, address).0).await;
     let folder = nats.folder().display().to_string();
-    let known = known(&nats);
-    let (one, two) = (
-        edge_with(&nats, "one", &known),
-        edge_with(&nats, "two", &known),
-    );
-    let mut reader = two.events(Protocol::Http2, "topic=a").await.opened().await;
-    one.publish("a", "1").await;
+    let (one, _two, mut reader) = let_in(&nats).await;
     assert_eq!(reader.data(1).await, ["1"]);
     one.ask("PUT", "/groups/staff/members/user:bob", "").await;
     let groups = one.ask("GET", "/groups/staff", "").await.json();
