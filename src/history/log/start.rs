@@ -145,12 +145,20 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Option<Opened>, OpenError> {
         mark = loaded.mark.or(mark);
         sealed.push_back(Arc::new(found.sealed()));
     }
+    let (last, last_mark) = load_last(&hub, &wall, last)?;
+    let mut opened = resume(opening, &hub, last, sealed, lost)?;
+    opened.mark = last_mark.or(mark);
+    Ok(Some(opened))
+}
+
+/// Applies what the last segment holds, and cuts off what of its end was not written whole.
+fn load_last(hub: &Arc<Hub>, wall: &Wall, last: Found) -> Result<(Last, Option<Mark>), OpenError> {
     let Loaded {
         index,
         end,
-        mark: last_mark,
+        mark,
         unsynced,
-    } = load(&hub, &wall, &last.header, &*last.file, true)?;
+    } = load(hub, wall, &last.header, &*last.file, true)?;
     let is_closed = match end {
         End::Whole { closed } => closed,
         End::Torn(at) => {
@@ -176,9 +184,7 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Option<Opened>, OpenError> {
         index,
         is_closed,
     };
-    let mut opened = resume(opening, &hub, last, sealed, lost)?;
-    opened.mark = last_mark.or(mark);
-    Ok(Some(opened))
+    Ok((last, mark))
 }
 
 /// Cuts off what came with a message of which not all is there: that comes again.
