@@ -2,7 +2,6 @@
 //! not be read again when the edge starts. It promises nothing: what is damaged, or of another order, is thrown away.
 
 use std::{
-    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +15,7 @@ use super::{
     format::Header,
     keeping,
     metrics::LogMetrics,
-    segments::{self, DAMAGED, Segments},
+    segments::{self, Segments},
     start::{self, MakeHub, Opened, Opening},
 };
 use crate::{
@@ -100,15 +99,13 @@ impl Cache {
         // Whose directory it is has to last before anything that is written into it does.
         start::claim(&*disk)?;
         let disk = Arc::new(Behind::over(disk)?);
-        let opened = is_sound(&*disk).and_then(|()| {
-            start::open(Opening {
-                disk: &*disk,
-                wall,
-                retention,
-                always: true,
-                is_shared: true,
-                make,
-            })
+        let opened = start::open(Opening {
+            disk: &*disk,
+            wall,
+            retention,
+            always: true,
+            is_shared: true,
+            make,
         });
         let opened = match opened {
             Ok(opened) => opened,
@@ -308,17 +305,6 @@ impl Cache {
         if log.let_go_of_old().is_err() {
             self.give_up();
         }
-    }
-}
-
-/// Whether no damage was found in what is kept.
-fn is_sound(disk: &dyn Disk) -> Result<(), OpenError> {
-    let is_damaged = disk.list()?.iter().any(|name| name == DAMAGED);
-    let found = || io::Error::other("damage was found in it");
-    if is_damaged {
-        Err(found().into())
-    } else {
-        Ok(())
     }
 }
 

@@ -77,9 +77,6 @@ pub(super) fn index_name(first: u64) -> String {
     format!("{first:020}.idx")
 }
 
-/// The file that says that damage was found in what an edge of a cluster keeps.
-pub(super) const DAMAGED: &str = "DAMAGED";
-
 /// What a name says that a segment has.
 pub(super) fn first_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
@@ -95,9 +92,7 @@ pub(super) fn is_unfinished(name: &str) -> bool {
 /// Removes all segments, oldest first: whatever is left of them, nothing is missing between.
 pub(super) fn remove_all(disk: &dyn Disk) -> io::Result<()> {
     let mut names = disk.list()?;
-    let is_segment = |name: &str| first_of(&name.replace(".idx", ".seg")).is_some();
-    names.retain(|name| is_unfinished(name) || is_segment(name) || name == DAMAGED);
-    // It is the last to go.
+    names.retain(|name| is_unfinished(name) || first_of(&name.replace(".idx", ".seg")).is_some());
     names.sort_unstable();
     for name in names {
         disk.remove(&name)?;
@@ -440,13 +435,6 @@ impl Segments {
             offset,
             "history is damaged; what is lost is told to its readers, and `seventh history check` says more"
         );
-        if segment.header.is_shared {
-            // All of it is read again from the servers at the next start.
-            let noted = self.disk.create(DAMAGED).and_then(|_| self.disk.sync());
-            if let Err(error) = noted {
-                tracing::error!("that history is damaged cannot be noted: {error}");
-            }
-        }
         self.hub.lose(LostRange {
             from: numbers.start,
             through: numbers.end - 1,

@@ -337,25 +337,6 @@ fn open(disk: &TornDisk) -> Result<(Cache, Option<Kept>), OpenError> {
     Cache::of(Arc::new(disk.clone()), keeping, wall, small(2), &make)
 }
 
-/// What a start does not look into is read by readers: once for all.
-#[test]
-fn damage_that_is_found_is_told_until_the_next_start() {
-    let disk = TornDisk::default();
-    let node = Node::open(&disk, 2, &publish(200));
-    let start = node.hub.id(floor(1)).to_string();
-    let names = disk.list().expect("memory");
-    let oldest = names.iter().find(|name| name.ends_with(".seg"));
-    let oldest = oldest.expect("there are some");
-    disk.flip(oldest, disk.len_of(oldest) - 300, 3);
-    assert!(node.after(&["a"], &start).contains(&"gap:lost".to_owned()));
-    drop(node);
-    let node = Node::open(&disk, 2, &publish(200));
-    assert!(!node.was_kept);
-    assert_eq!(node.after(&["a"], &start).len(), 600);
-    drop(node);
-    assert!(Node::open(&disk, 2, &publish(200)).was_kept);
-}
-
 /// What can be read again from the servers is no reason not to start.
 #[test]
 fn a_disk_that_is_full_at_a_start_is_begun_anew() {
