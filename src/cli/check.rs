@@ -1,14 +1,16 @@
 //! `seventh check`
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fs::File, path::PathBuf};
 
+use anyhow::Context as _;
 use clap::Args;
 
 use crate::tls::Certificate;
 
 /// Check the configuration without starting anything.
 ///
-/// Every mistake is said at once, and the command fails. The certificate is read too, if one is configured.
+/// Every mistake is said at once, and the command fails. The certificate is read too, if one is configured, and the
+/// files of a cluster are looked for.
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// The configuration file [default: seventh.toml, if it is there]
@@ -24,6 +26,17 @@ impl Check {
         }
         if config.tls.pair.is_some() {
             Certificate::load(&config.tls)?;
+        }
+        if let Some(cluster) = &config.cluster {
+            let files = [
+                ("cluster.ca", &cluster.ca),
+                ("cluster.credentials", &cluster.credentials),
+            ];
+            for (key, file) in files {
+                if let Some(file) = file {
+                    File::open(file).with_context(|| format!("{} ({key})", file.display()))?;
+                }
+            }
         }
         println!("the configuration is good");
         Ok(())

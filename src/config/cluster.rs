@@ -23,7 +23,15 @@ pub(super) fn take(reader: &mut Reader, kept: &KeptHistory) -> Option<ClusterSet
         "cluster.nats",
         Vec::new(),
         "The NATS servers that keep the order, with JetStream, such as `nats://10.0.0.1:4222`.",
-        |servers: &Vec<String>| servers.iter().try_for_each(|server| is_server(server)),
+        |servers: &Vec<String>| {
+            let bad = servers.iter().filter_map(|server| is_server(server).err());
+            let bad: Vec<String> = bad.collect();
+            if bad.is_empty() {
+                Ok(())
+            } else {
+                Err(bad.join("; "))
+            }
+        },
     );
     let replicas = reader.take_if(
         "cluster.replicas",
@@ -55,13 +63,13 @@ pub(super) fn take(reader: &mut Reader, kept: &KeptHistory) -> Option<ClusterSet
          is with `tls://`; those that the system trusts are trusted too.",
     );
     let Some(name) = name else {
-        if !servers.is_empty() {
+        if !servers.is_empty() && !reader.is_mistaken("cluster.name") {
             let what = "is set, and cluster.name is not: name the cluster, or leave both out";
             reader.mistake("cluster.nats", what.to_owned());
         }
         return None;
     };
-    if servers.is_empty() {
+    if servers.is_empty() && !reader.is_mistaken("cluster.nats") {
         let what = "is not set, and cluster.name is: name a NATS server, or leave both out";
         reader.mistake("cluster.nats", what.to_owned());
     }

@@ -325,6 +325,18 @@ mod tests {
     }
 
     #[test]
+    fn each_mistake_of_a_cluster_is_told_and_none_that_is_none() {
+        let said = mistakes("[cluster]\nname = \"a b\"\nnats = [\"http://x\", \"nats://u:p@x\"]\n");
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("cluster.name: `a b`"), "{said:?}");
+        assert!(
+            said[1].contains("`http://x`") && said[1].contains("password"),
+            "{said:?}"
+        );
+        assert!(!said[1].contains("u:p"), "{said:?}");
+    }
+
+    #[test]
     fn nothing_written_is_the_defaults() {
         let config = Config::from_text("").expect("no mistake");
         assert_eq!(config.https, loopback(8443));

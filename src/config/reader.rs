@@ -205,6 +205,14 @@ impl Reader {
         });
     }
 
+    /// Whether a mistake was found in a setting, which is as by default then.
+    pub fn is_mistaken(&self, key: &str) -> bool {
+        self.sources
+            .mistakes
+            .iter()
+            .any(|mistake| mistake.key == key)
+    }
+
     /// Every setting that was taken, in order.
     #[must_use]
     pub fn entries(&self) -> &[ReferenceLine] {
