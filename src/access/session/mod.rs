@@ -297,6 +297,10 @@ impl Endpoint {
         if let Some(question) = questions.all.get(&login.credential) {
             return Some(question.clone());
         }
+        // One that was under way may have been answered since it was looked for.
+        if !is_again && let Some(answer) = self.remembered(&login.credential) {
+            return Some(std::future::ready(answer).boxed().shared());
+        }
         let own = questions.of.get(&from).copied().unwrap_or(0);
         if !is_again && (own >= OF_AN_ADDRESS || questions.all.len() >= QUESTIONS) {
             drop(questions);
