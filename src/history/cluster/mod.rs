@@ -855,7 +855,6 @@ fn begin(
         nodes: nodes.clone(),
         metrics,
         own,
-        different: Mutex::default(),
         doubt,
         is_open: is_open.clone(),
         info,

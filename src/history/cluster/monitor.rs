@@ -1,10 +1,6 @@
 //! Looking after the order while nothing happens: who is there, whether it is still the same, and who waits in vain.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
@@ -15,7 +11,7 @@ use super::{
     applier::Applier,
     broker::{Broker, BrokerError, StreamInfo},
     metrics::ClusterMetrics,
-    nodes::{Beat, MOST, Nodes},
+    nodes::{Beat, Nodes},
     settings::ClusterSettings,
 };
 use crate::{
@@ -37,8 +33,6 @@ pub(super) struct Monitor {
     pub(super) metrics: ClusterMetrics,
     /// What it says of itself.
     pub(super) own: Beat,
-    /// Those of which it was said that they settle otherwise, and how.
-    pub(super) different: Mutex<BTreeMap<String, String>>,
     pub(super) doubt: Arc<Notify>,
     pub(super) is_open: watch::Receiver<bool>,
     pub(super) info: watch::Sender<StreamInfo>,
@@ -74,30 +68,16 @@ impl Monitor {
             }
             return;
         }
-        self.compare(&beat);
-        if !self.nodes.hear(beat, clock::now()) {
-            tracing::info!("the edge {node} is there");
+        let differs = self.own.differs_from(&beat);
+        if self.nodes.hear(beat, clock::now()) {
+            return;
         }
-    }
-
-    /// Says once of each edge that it settles entries otherwise.
-    fn compare(&self, beat: &Beat) {
-        let mut different = self
-            .different
-            .lock()
-            .expect("no holder of this lock panics");
-        if !self.own.differs_from(beat) {
-            different.remove(&beat.node);
-        } else if different.len() < MOST
-            && different
-                .insert(beat.node.clone(), beat.rules.clone())
-                .as_ref()
-                != Some(&beat.rules)
-        {
+        tracing::info!("the edge {node} is there");
+        // It is so for as long as it lives.
+        if differs {
             tracing::error!(
-                "the edge {} has another [[topic]], history.duplicates or history.duplicates_age: what it gives its readers is \
-                 not what this one does",
-                beat.node
+                "the edge {node} has another [[topic]], history.duplicates or history.duplicates_age: what it gives its \
+                 readers is not what this one does"
             );
         }
     }

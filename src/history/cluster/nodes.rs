@@ -14,7 +14,7 @@ use crate::hub::{Retention, TopicRules};
 /// After how long of silence an edge is gone.
 const GONE: Duration = Duration::from_secs(3);
 /// The most edges that are remembered.
-pub(super) const MOST: usize = 4096;
+const MOST: usize = 4096;
 
 /// What an edge says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
