@@ -86,10 +86,6 @@ pub(crate) fn cut(directory: &Path) -> Result<Vec<Cut>, LogError> {
     with(directory, mend)
 }
 
-fn is_shared(disk: &dyn Disk) -> io::Result<bool> {
-    Ok(disk.list()?.iter().any(|name| name == start::CLUSTER))
-}
-
 fn with<T>(
     directory: &Path,
     work: impl FnOnce(&dyn Disk) -> Result<T, OpenError>,
@@ -137,7 +133,7 @@ pub(super) fn look(disk: &dyn Disk) -> Result<Checked, OpenError> {
         epoch: header.map(|header| Epoch::from_random(header.epoch)),
         missing: holes(&all, &lost),
         lost,
-        is_shared: is_shared(disk)?,
+        is_shared: start::is_of_cluster(&disk.list()?),
         segments: all.into_iter().map(|looked| looked.segment).collect(),
         topics,
     })
@@ -273,7 +269,7 @@ struct Mended<'a> {
 
 pub(super) fn mend(disk: &dyn Disk) -> Result<Vec<Cut>, OpenError> {
     let all = look_at_all(disk, &mut BTreeMap::new())?;
-    if is_shared(disk)? {
+    if start::is_of_cluster(&disk.list()?) {
         return Err(OpenError::Shared);
     }
     let Some(newest) = all.iter().rev().find_map(|looked| looked.header.clone()) else {

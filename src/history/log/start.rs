@@ -31,10 +31,15 @@ pub(in crate::history) type MakeHub<'a> = &'a dyn Fn(Epoch, u64, &[LostRange]) -
 /// The file that says that a directory is what an edge of a cluster keeps, whatever the others in it say.
 pub(super) const CLUSTER: &str = "CLUSTER";
 
+/// Whether a directory with these files is what an edge of a cluster keeps.
+pub(super) fn is_of_cluster(names: &[String]) -> bool {
+    names.iter().any(|name| name == CLUSTER)
+}
+
 /// Has a directory be one of an edge of a cluster: an empty one, or one that is.
 pub(super) fn claim(disk: &dyn Disk) -> Result<(), OpenError> {
     let names = disk.list()?;
-    if names.iter().all(|name| name != CLUSTER) {
+    if !is_of_cluster(&names) {
         let is_segment = |name: &String| segments::first_of(name).is_some();
         if let Some(name) = names.into_iter().find(is_segment) {
             return Err(OpenError::Alone(name));
@@ -338,7 +343,7 @@ pub(super) fn opened(
 /// The segments of a directory, oldest first. What was not made whole is removed.
 fn find(disk: &dyn Disk, is_shared: bool) -> Result<VecDeque<Found>, OpenError> {
     let names = disk.list()?;
-    if !is_shared && names.iter().any(|name| name == CLUSTER) {
+    if !is_shared && is_of_cluster(&names) {
         return Err(OpenError::Shared);
     }
     for name in names.iter().filter(|name| segments::is_unfinished(name)) {
