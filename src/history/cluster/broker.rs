@@ -381,7 +381,10 @@ impl Broker {
             replicas: u8::try_from(info["config"]["num_replicas"].as_u64().unwrap_or(1))
                 .unwrap_or(u8::MAX),
             leader: info["cluster"]["leader"].as_str().map(Into::into),
-            made: text(&info["config"]["metadata"][MADE]),
+            made: info["config"]["metadata"][MADE]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
         })
     }
 
@@ -656,10 +659,6 @@ impl Broker {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn text(field: &Value) -> String {
-    field.as_str().unwrap_or_default().to_owned()
 }
 
 /// The text of a field that is in base64; nothing if it is none.

@@ -202,35 +202,8 @@ impl Cluster {
             // A name that is looked up holds nobody up.
             runtime.shutdown_background();
         })?;
-        let gone =
-            || ClusterError::Refused("the thread of the cluster ended, which is a bug".into());
-        let (mut applied, mut is_read) = (0, false);
-        let opened = loop {
-            let opened = is_opened.recv_timeout(OPENING);
-            // What was missed in a long absence takes a while.
-            let before = std::mem::replace(&mut applied, metrics.applied.get());
-            let is_late = matches!(opened, Err(std_mpsc::RecvTimeoutError::Timeout));
-            if !is_late || is_read || applied == before {
-                break opened.map_err(|error| (error, is_read));
-            }
-            // Then all that is missing has nothing to do with what is applied.
-            is_read = metrics.connected.get() == 1;
-        };
-        let (running, outlet) = match opened {
-            Ok(running) => running?,
-            Err((std_mpsc::RecvTimeoutError::Disconnected, _)) => return Err(gone()),
-            Err((std_mpsc::RecvTimeoutError::Timeout, is_read)) => {
-                stop.notify_one();
-                let what = match is_read.then(|| settings.facts()) {
-                    Some(facts) => format!("the bucket {facts} was not read as a whole"),
-                    None => "nothing of it was read".into(),
-                };
-                let seconds = OPENING.as_secs();
-                return Err(ClusterError::Refused(format!(
-                    "{what} for {seconds} s; the log says why at debug level (log.filter)"
-                )));
-            }
-        };
+        let opened = until_opened(&is_opened, &settings, &metrics);
+        let (running, outlet) = opened.inspect_err(|_| stop.notify_one())?;
         Ok(Self {
             hub: running.applier.hub.clone(),
             settings,
@@ -540,11 +513,6 @@ impl Cluster {
 
     /// Why nobody new is to come, if the order has been away for a while.
     pub(super) fn unready(&self, now: Instant) -> Option<String> {
-        let away = self
-            .running
-            .away
-            .lock()
-            .expect("no holder of this lock panics");
         let stuck = self.running.applier.waits_for_disk(now);
         if stuck >= UNREADY {
             let seconds = stuck.as_secs();
@@ -552,6 +520,11 @@ impl Cluster {
                 "the disk has not answered for {seconds} s (history.directory)"
             ));
         }
+        let away = self
+            .running
+            .away
+            .lock()
+            .expect("no holder of this lock panics");
         let away = away.map(|since| now.saturating_duration_since(since));
         away.filter(|away| *away >= UNREADY).map(|away| {
             let (name, seconds) = (&self.settings.name, away.as_secs());
@@ -623,6 +596,39 @@ fn encode(entry: &Entry, wall: &Wall) -> Encoded {
         encoded.body.splice(0..0, before);
     }
     encoded
+}
+
+/// Waits until the rings are filled and all facts are known, as long as there is progress.
+fn until_opened(
+    is_opened: &std_mpsc::Receiver<Result<(Running, Outlet), ClusterError>>,
+    settings: &ClusterSettings,
+    metrics: &ClusterMetrics,
+) -> Result<(Running, Outlet), ClusterError> {
+    let (mut applied, mut is_read) = (0, false);
+    loop {
+        match is_opened.recv_timeout(OPENING) {
+            Ok(opened) => return opened,
+            Err(std_mpsc::RecvTimeoutError::Timeout) => {}
+            Err(std_mpsc::RecvTimeoutError::Disconnected) => {
+                let why = "the thread of the cluster ended, which is a bug";
+                return Err(ClusterError::Refused(why.into()));
+            }
+        }
+        // What was missed in a long absence takes a while.
+        let before = std::mem::replace(&mut applied, metrics.applied.get());
+        if is_read || applied == before {
+            let what = match is_read.then(|| settings.facts()) {
+                Some(facts) => format!("the bucket {facts} was not read as a whole"),
+                None => "nothing of it was read".into(),
+            };
+            let seconds = OPENING.as_secs();
+            return Err(ClusterError::Refused(format!(
+                "{what} for {seconds} s; the log says why at debug level (log.filter)"
+            )));
+        }
+        // Then all that is missing has nothing to do with what is applied.
+        is_read = metrics.connected.get() == 1;
+    }
 }
 
 /// All that the thread does until it is to stop. What publishers and operators have of it is handed over once the rings
